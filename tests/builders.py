@@ -1,0 +1,45 @@
+"""Small data sets and models that the tests build themselves."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+from PIL import Image
+
+KAGGLE_NAMES = {
+    "train/NORMAL": ["IM-{n:04}-0001.jpeg", "NORMAL2-IM-{n:04}-0001-0002.jpeg"],
+    "train/PNEUMONIA": ["person{n}_bacteria_{n}.jpeg", "person{n}_virus_{n}.jpeg"],
+}
+
+
+def write_image(path: Path, value: int, size: int = 16) -> None:
+    """Write a gray JPEG whose pixels depend on `value`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(value).integers(0, 256, (size, size), np.uint8)
+    Image.fromarray(pixels).save(path, format="JPEG", quality=95)
+
+
+def write_dataset(root: Path, numbers: range = range(1, 41), size: int = 16) -> Path:
+    """Write a data set under Kaggle names: one image a patient number and kind, 8 of them test."""
+    value = 0
+    for folder, patterns in KAGGLE_NAMES.items():
+        for pattern in patterns:
+            for number in numbers:
+                split = "test" if number % 5 == 0 else "train"
+                path = root / folder.replace("train", split) / pattern.format(n=number)
+                write_image(path, value, size)
+                value += 1
+    return root
+
+
+def build_small_trunk(size: int = 224, channels: int = 4) -> keras.Model:
+    """Build a frozen trunk that is fast at full image size: pool to 7 x 7, then two layers."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((size, size, 3), name="image")
+    x = layers.Rescaling(1 / 255)(image)
+    x = layers.AveragePooling2D(size // 7)(x)
+    x = layers.Conv2D(channels, 3, padding="same", activation="relu", name="conv")(x)
+    trunk = keras.Model(image, x, name="small")
+    trunk.trainable = False
+    return trunk

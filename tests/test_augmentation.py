@@ -1,0 +1,100 @@
+"""Views are reproducible, and the geometry is that of the reference's ImageDataGenerator."""
+
+import numpy as np
+import pytest
+from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+from utils.augmentation import (
+    IDENTITY,
+    REFERENCE_RANGES,
+    Augmentation,
+    affine_matrix,
+    augment_images,
+    draw_augmentation,
+    draw_single_transform,
+)
+
+SIZE = 64
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    """A smooth test image, so that interpolation differs little between libraries."""
+    y, x = np.mgrid[:SIZE, :SIZE] / SIZE
+    channels = [120 + 100 * np.sin(5 * x + k) * np.cos(4 * y - k) for k in range(3)]
+    return np.stack(channels, axis=-1).astype(np.float32)
+
+
+def test_a_view_depends_on_image_seed_and_number_alone():
+    first = draw_augmentation("a", seed=1, view=0)
+    assert first == draw_augmentation("a", seed=1, view=0)
+    others = [("b", 1, 0), ("a", 2, 0), ("a", 1, 1)]
+    assert all(first != draw_augmentation(*other) for other in others)
+
+
+def test_draws_stay_within_the_ranges_and_fill_them():
+    draws = [draw_augmentation(str(number), 0, 0) for number in range(2000)]
+    rotations = np.array([draw.rotation for draw in draws])
+    assert np.abs(rotations).max() <= REFERENCE_RANGES.rotation
+    assert rotations.min() < -29 and rotations.max() > 29
+    for name, (low, high) in {
+        "width_shift": (-0.2, 0.2), "height_shift": (-0.2, 0.2), "zoom_x": (0.8, 1.2),
+        "zoom_y": (0.8, 1.2), "shear": (-10, 10), "brightness": (0.8, 1.2),
+    }.items():  # fmt: skip
+        values = np.array([getattr(draw, name) for draw in draws])
+        assert low <= values.min() < low + 0.05 * (high - low)
+        assert high - 0.05 * (high - low) < values.max() <= high
+    assert 0.45 < np.mean([draw.horizontal_flip for draw in draws]) < 0.55
+
+
+def test_the_identity_changes_nothing(image):
+    np.testing.assert_allclose(augment_images(image[None], [IDENTITY])[0], image, atol=1e-3)
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_geometry_is_that_of_image_data_generator(image, number):
+    drawn = draw_augmentation("image", 7, number)
+    expected = ImageDataGenerator(fill_mode="nearest").apply_transform(
+        image,
+        {
+            "theta": drawn.rotation, "tx": drawn.width_shift * SIZE,
+            "ty": drawn.height_shift * SIZE, "shear": drawn.shear,
+            "zx": drawn.zoom_x, "zy": drawn.zoom_y,
+            "flip_horizontal": drawn.horizontal_flip, "brightness": drawn.brightness,
+        },
+    )  # fmt: skip
+    # Keras' brightness passes through 8-bit pixels, which ours does not: up to two gray levels.
+    assert np.abs(augment_images(image[None], [drawn])[0] - expected).max() < 2.5
+
+
+def test_a_flip_mirrors_and_a_shift_moves(image):
+    flipped = augment_images(image[None], [Augmentation(horizontal_flip=True)])[0]
+    np.testing.assert_allclose(flipped, image[:, ::-1], atol=1e-3)
+    shifted = augment_images(image[None], [Augmentation(width_shift=0.25)])[0]
+    np.testing.assert_allclose(shifted[:, : SIZE * 3 // 4], image[:, SIZE // 4 :], atol=1e-3)
+
+
+def test_brightness_is_clipped_to_the_pixel_range(image):
+    bright = augment_images(image[None] + 60, [Augmentation(brightness=1.2)])[0]
+    assert bright.max() == 255 and bright.min() >= 0
+
+
+def test_single_transforms_leave_the_others_alone():
+    only = draw_single_transform("rotation", "image", 0, 0)
+    assert only.rotation != 0
+    assert Augmentation(rotation=only.rotation) == only
+    zoom = draw_single_transform("zoom", "image", 0, 0)
+    assert zoom.zoom_x != zoom.zoom_y and zoom.rotation == 0
+    with pytest.raises(ValueError, match="'twist'; choose one of rotation"):
+        draw_single_transform("twist", "image", 0, 0)
+
+
+def test_the_centre_stays_under_rotation():
+    matrix = affine_matrix(Augmentation(rotation=30, zoom_x=1.2, zoom_y=0.8, shear=5), SIZE)
+    centre = np.array([(SIZE - 1) / 2, (SIZE - 1) / 2, 1])
+    np.testing.assert_allclose(matrix @ centre, centre)
+
+
+def test_each_image_needs_its_augmentation(image):
+    with pytest.raises(ValueError, match="1 images but 2 augmentations"):
+        augment_images(image[None], [IDENTITY, IDENTITY])

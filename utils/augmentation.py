@@ -1,0 +1,159 @@
+"""The reference augmentation, drawn per image so that a view is the same wherever it is made.
+
+Ranges and geometry are those of Keras' `ImageDataGenerator`, which the reference used. Its own
+draws depend on the position of an image in a batch; ours depend on the image, the seed and the
+view number alone, so that a view can be cached, computed anywhere, and computed again.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+
+import keras
+import numpy as np
+
+from utils.facts import IMAGE_SIZE
+
+
+@dataclass(frozen=True)
+class AugmentationRanges:
+    """How far each transform may go; the defaults are the reference recipe."""
+
+    rotation: float = 30.0
+    """Degrees, drawn from [-rotation, rotation]."""
+    width_shift: float = 0.2
+    """Fraction of the image width, to either side."""
+    height_shift: float = 0.2
+    """Fraction of the image height, up or down."""
+    zoom: tuple[float, float] = (0.8, 1.2)
+    """Factors on each axis; above 1 the image shrinks and its edge pixels are repeated."""
+    shear: float = 10.0
+    """Degrees; the reference names no value."""
+    brightness: tuple[float, float] = (0.8, 1.2)
+    """Factors on the pixel values; the reference names no value."""
+    horizontal_flip: bool = True
+
+
+REFERENCE_RANGES = AugmentationRanges()
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One drawn transform; the defaults change nothing."""
+
+    rotation: float = 0.0
+    width_shift: float = 0.0
+    height_shift: float = 0.0
+    zoom_x: float = 1.0
+    zoom_y: float = 1.0
+    shear: float = 0.0
+    brightness: float = 1.0
+    horizontal_flip: bool = False
+
+
+IDENTITY = Augmentation()
+
+
+def draw_augmentation(
+    image_sha256: str, seed: int, view: int, ranges: AugmentationRanges = REFERENCE_RANGES
+) -> Augmentation:
+    """Draw the transform of one view of one image, uniformly within `ranges`.
+
+    Args:
+        image_sha256: Hash of the image's pixels: the image is known by what it shows.
+        seed: The study's seed.
+        view: Number of the augmented view, from 0.
+        ranges: How far each transform may go.
+    """
+    digest = hashlib.sha256(f"{image_sha256}:{seed}:{view}".encode()).digest()
+    random = np.random.default_rng(int.from_bytes(digest, "big"))
+    # Every quantity is drawn whatever the ranges are: closing one leaves the others as they were.
+    rotation, width_shift, height_shift, shear = random.uniform(-1, 1, 4)
+    zoom_x, zoom_y = random.uniform(*ranges.zoom, 2)
+    brightness = random.uniform(*ranges.brightness)
+    return Augmentation(
+        rotation=rotation * ranges.rotation,
+        width_shift=width_shift * ranges.width_shift,
+        height_shift=height_shift * ranges.height_shift,
+        zoom_x=zoom_x,
+        zoom_y=zoom_y,
+        shear=shear * ranges.shear,
+        brightness=brightness,
+        horizontal_flip=ranges.horizontal_flip and random.random() < 0.5,
+    )
+
+
+def draw_single_transform(
+    transform: str,
+    image_sha256: str,
+    seed: int,
+    view: int,
+    ranges: AugmentationRanges = REFERENCE_RANGES,
+) -> Augmentation:
+    """Draw a view in which only `transform` acts: for showing each transform by itself.
+
+    Raises:
+        ValueError: if `transform` is none of the field names of `AugmentationRanges`.
+    """
+    known = [field.name for field in fields(AugmentationRanges)]
+    if transform not in known:
+        raise ValueError(f"unknown transform {transform!r}; choose one of {', '.join(known)}")
+    full = asdict(draw_augmentation(image_sha256, seed, view, ranges))
+    names = ("zoom_x", "zoom_y") if transform == "zoom" else (transform,)
+    return Augmentation(**{name: full[name] for name in names})
+
+
+def affine_matrix(augmentation: Augmentation, size: int) -> np.ndarray:
+    """Return the (3, 3) matrix from output to input pixel coordinates (x, y, 1).
+
+    Composed as in `ImageDataGenerator`: rotation, shift, shear and zoom about the centre, then
+    the flip.
+    """
+    angle, shear = np.deg2rad(augmentation.rotation), np.deg2rad(augmentation.shear)
+    rotate = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
+    shift = np.eye(3)
+    shift[:2, 2] = augmentation.width_shift * size, augmentation.height_shift * size
+    slant = np.array([[1, -np.sin(shear), 0], [0, np.cos(shear), 0], [0, 0, 1]])
+    zoom = np.diag([augmentation.zoom_x, augmentation.zoom_y, 1])
+    centre = np.eye(3)
+    centre[:2, 2] = size / 2 - 0.5
+    matrix = centre @ rotate @ shift @ slant @ zoom @ np.linalg.inv(centre)
+    if augmentation.horizontal_flip:
+        matrix = matrix @ np.array([[-1, 0, size - 1], [0, 1, 0], [0, 0, 1]])
+    return matrix
+
+
+def augment_images(images: np.ndarray, augmentations: Sequence[Augmentation]) -> np.ndarray:
+    """Apply one drawn transform to each image.
+
+    Args:
+        images: (n, size, size, 3) in [0, 255].
+        augmentations: One for each image.
+
+    Returns:
+        (n, size, size, 3) float32 in [0, 255]; pixels from outside repeat the nearest edge.
+    """
+    if len(images) != len(augmentations):
+        raise ValueError(f"{len(images)} images but {len(augmentations)} augmentations")
+    matrices = [affine_matrix(augmentation, images.shape[1]) for augmentation in augmentations]
+    transforms = np.stack([np.append(matrix[:2].ravel(), [0, 0]) for matrix in matrices])
+    moved = keras.ops.image.affine_transform(
+        images.astype(np.float32), transforms.astype(np.float32),
+        interpolation="bilinear", fill_mode="nearest", data_format="channels_last",
+    )  # fmt: skip
+    factors = np.array([augmentation.brightness for augmentation in augmentations], np.float32)
+    return np.clip(keras.ops.convert_to_numpy(moved) * factors[:, None, None, None], 0, 255)
+
+
+def share_from_outside(augmentation: Augmentation, size: int = IMAGE_SIZE) -> float:
+    """Return the share of an augmented image, 0 to 1, that shows repeated edge pixels."""
+    y, x = np.mgrid[:size, :size]
+    points = np.stack([x.ravel(), y.ravel(), np.ones(size * size)])
+    source_x, source_y, _ = affine_matrix(augmentation, size) @ points
+    # Half a pixel of slack: the edge pixel itself reaches that far.
+    inside = (np.abs(source_x - (size - 1) / 2) <= size / 2) & (
+        np.abs(source_y - (size - 1) / 2) <= size / 2
+    )
+    return float(1 - inside.mean())

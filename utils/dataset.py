@@ -1,0 +1,291 @@
+"""The image index: what a file name says, who goes into which split, and how a file is read.
+
+The rules for names and patients are in `data/README.md`, the datasheet.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from utils.facts import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
+from utils.files import read_json, write_csv
+from utils.paths import dataset_dir
+from utils.phantoms import write_phantom_dataset
+from utils.progress import track
+
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+INDEX_COLUMNS = (
+    "image_id", "split", "label", "etiology", "patient_id", "width", "height",
+    "duplicate_group", "pixel_sha256",
+)  # fmt: skip
+PATIENT_LEVEL_SPLIT, IMAGE_LEVEL_SPLIT = "patient-level split", "image-level split"
+
+_PERSON = re.compile(r"person(?P<number>\d+)_(?P<etiology>bacteria|virus)_\d+(_\d+)?", re.I)
+_NORMAL = re.compile(r"(?P<family>IM|NORMAL2-IM)-(?P<number>\d+)-\d+(-\d+)?", re.I)
+
+
+class DatasetError(ValueError):
+    """A data set that cannot be used as it is; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class ImageName:
+    """What a Kaggle file name says of its image."""
+
+    family: str
+    """Series of patient numbers: `person`, `IM` or `NORMAL2-IM`; each counts for itself."""
+    number: int
+    etiology: str
+
+    @property
+    def patient_id(self) -> str:
+        """Patient under the narrow reading: family, number and etiology."""
+        return f"{self.family}-{self.number}-{self.etiology}"
+
+    @property
+    def patient_number(self) -> str:
+        """Patient under the wide reading, family and number alone: what the split hashes."""
+        return f"{self.family}-{self.number}"
+
+
+def parse_name(file_name: str) -> ImageName:
+    """Read family, patient number and etiology from a Kaggle file name.
+
+    Raises:
+        DatasetError: if the name follows none of the three patterns of the data set.
+    """
+    stem = Path(file_name).stem
+    if match := _PERSON.fullmatch(stem):
+        return ImageName("person", int(match["number"]), match["etiology"].lower())
+    if match := _NORMAL.fullmatch(stem):
+        return ImageName(match["family"].upper(), int(match["number"]), "normal")
+    raise DatasetError(
+        f"{file_name!r} does not follow the naming of the Kaggle data set "
+        "(person1_bacteria_2.jpeg, IM-0001-0001.jpeg, NORMAL2-IM-0001-0001.jpeg), so its patient "
+        "is unknown; restore the original name or remove the file"
+    )
+
+
+def patient_number(patient_id: str) -> str:
+    """Return the patient under the wide reading: `person-12-bacteria` becomes `person-12`."""
+    return patient_id.rsplit("-", 1)[0]
+
+
+def assign_split(name: ImageName, seed: int, validation_fraction: float) -> str:
+    """Assign an image outside the test set to `train` or `validation`.
+
+    A pure function of patient number and seed, so that every copy of the data agrees whatever
+    its image size, and all images of a patient go the same way. The etiology is left out on
+    purpose: a number that carries both may be one child.
+    """
+    digest = hashlib.sha256(f"{seed}:{name.patient_number}".encode()).digest()
+    position = int.from_bytes(digest[:8], "big") / 2**64
+    return "validation" if position < validation_fraction else "train"
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image file as (height, width) or (height, width, 3) uint8 in [0, 255].
+
+    16-bit images are scaled to 8 bits, and transparency is dropped.
+
+    Raises:
+        DatasetError: if the file is truncated or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+                eight_bits = np.round(np.asarray(image).astype(np.float32) / 257)
+                return eight_bits.clip(0, 255).astype(np.uint8)
+            return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        message = f"{path} cannot be read as an image ({error}); fetch it again"
+        raise DatasetError(message) from error
+
+
+def load_image(path: Path, size: int = IMAGE_SIZE) -> np.ndarray:
+    """Read an image as (size, size, 3) uint8 RGB in [0, 255], resized without keeping aspect."""
+    image = Image.fromarray(read_image(path)).convert("RGB")
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def load_images(root: Path, image_ids: Sequence[str], size: int = IMAGE_SIZE) -> np.ndarray:
+    """Read images as (n, size, size, 3) uint8 RGB in [0, 255], in the order of `image_ids`."""
+    images = np.empty((len(image_ids), size, size, 3), np.uint8)
+    with ThreadPoolExecutor() as pool:
+        pixels = pool.map(lambda image_id: load_image(root / image_id, size), image_ids)
+        for row, image in enumerate(track(pixels, "reading images", len(image_ids))):
+            images[row] = image
+    return images
+
+
+def open_dataset(name: str) -> Path:
+    """Return the root of `chest_xray` or `phantoms` below `data/`, rendering the phantoms if new.
+
+    Raises:
+        DatasetError: if the real data set is not there.
+    """
+    root = dataset_dir(name)
+    if name == "phantoms":
+        return write_phantom_dataset(root)
+    if not root.is_dir():
+        raise DatasetError(f"there is no data set at {root}; run `make data`")
+    return root
+
+
+def split_level(root: Path) -> str:
+    """Return `patient-level split`, or `image-level split` where names carry no patient."""
+    return IMAGE_LEVEL_SPLIT if dataset_source(root) == "medmnist" else PATIENT_LEVEL_SPLIT
+
+
+def dataset_source(root: Path) -> str:
+    """Return where the data set came from, as `make data` recorded it, or `unrecorded`."""
+    record = root / "source.json"
+    return str(read_json(record)["source"]) if record.is_file() else "unrecorded"
+
+
+def _list_images(root: Path) -> list[Path]:
+    """List the image files below the split folders, in one order on every machine."""
+    files = [
+        path
+        for split in ("train", "val", "test")
+        for path in (root / split).rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    ]
+    return sorted(files, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _label_of_folder(path: Path) -> int:
+    folder = path.parent.name.upper()
+    if folder not in CLASS_NAMES:
+        raise DatasetError(
+            f"{path} lies in a folder that is not one of {', '.join(CLASS_NAMES)}; "
+            "move it to the folder of its class or remove it"
+        )
+    return CLASS_NAMES.index(folder)
+
+
+def _describe_pixels(path: Path) -> tuple[int, int, str]:
+    pixels = read_image(path)
+    return (
+        pixels.shape[1],
+        pixels.shape[0],
+        hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
+    )
+
+
+def _scan_pixels(root: Path, files: list[Path]) -> pd.DataFrame:
+    """Decode every image once: size and hash of the pixels.
+
+    The scan is kept in `scan.csv` of the data set and reused for files of unchanged size and
+    time, because the original 1,300-pixel JPEGs take minutes.
+    """
+    listing = pd.DataFrame(
+        [
+            (file.relative_to(root).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
+            for file in files
+        ],
+        columns=["image_id", "bytes", "mtime_ns"],
+    )
+    scan_file = root / "scan.csv"
+    if scan_file.is_file():
+        known = pd.read_csv(scan_file)
+        merged = listing.merge(known, on=["image_id", "bytes", "mtime_ns"], how="left")
+        if len(known) == len(listing) and merged.pixel_sha256.notna().all():
+            return merged
+    with ThreadPoolExecutor() as pool:
+        described = list(track(pool.map(_describe_pixels, files), "indexing images", len(files)))
+    scan = listing.assign(
+        width=[width for width, _, _ in described],
+        height=[height for _, height, _ in described],
+        pixel_sha256=[sha256 for _, _, sha256 in described],
+    )
+    write_csv(scan_file, scan)
+    return scan
+
+
+def build_index(root: Path, seed: int, validation_fraction: float) -> pd.DataFrame:
+    """Build the index of a data set: one row an image, with its patient and its split.
+
+    The official test folder stays the test split; `train` and the tiny `val` folder are split
+    anew by patient. Where names carry no patient (PneumoniaMNIST) the data set's own split is
+    kept and `patient_id` is empty.
+
+    Returns:
+        A table with the columns `INDEX_COLUMNS`, sorted by `image_id`; `label` is 0 or 1,
+        `width` and `height` are pixels of the stored file, `duplicate_group` numbers the sets
+        of images with identical pixels (-1 for an image without a twin).
+
+    Raises:
+        DatasetError: if there is no data set, a class is missing, or a file is not understood.
+    """
+    if not 0 < validation_fraction < 1:
+        raise ValueError(f"validation_fraction must lie between 0 and 1, not {validation_fraction}")
+    root = Path(root)
+    files = _list_images(root)
+    if not files:
+        raise DatasetError(f"no images below {root}/train and {root}/test; run `make data`")
+    rows = []
+    keep_own_split = split_level(root) == IMAGE_LEVEL_SPLIT
+    for file in files:
+        image_id = file.relative_to(root).as_posix()
+        folder, label = image_id.split("/")[0], _label_of_folder(file)
+        if keep_own_split:
+            split = "validation" if folder == "val" else folder
+            etiology, patient_id = ("normal" if label == NORMAL else ""), ""
+        else:
+            name = parse_name(file.name)
+            if (name.etiology == "normal") != (label == NORMAL):
+                raise DatasetError(f"{image_id} lies in the folder of the other class; move it")
+            split = "test" if folder == "test" else assign_split(name, seed, validation_fraction)
+            etiology, patient_id = name.etiology, name.patient_id
+        rows.append((image_id, split, label, etiology, patient_id))
+    index = pd.DataFrame(rows, columns=["image_id", "split", "label", "etiology", "patient_id"])
+    index = index.merge(_scan_pixels(root, files), on="image_id")
+    twins = index.groupby("pixel_sha256").image_id.transform("size") > 1
+    group = pd.factorize(index.pixel_sha256.where(twins))[0]
+    index = index.assign(duplicate_group=group)[list(INDEX_COLUMNS)]
+    for split in ("train", "validation", "test"):
+        labels = set(index.label[index.split == split])
+        if labels != {NORMAL, PNEUMONIA}:
+            present = [CLASS_NAMES[label] for label in sorted(labels)] or "no image at all"
+            raise DatasetError(
+                f"split {split!r} of {root} holds {present}; both classes are needed"
+            )
+    return index
+
+
+def dataset_fingerprint(index: pd.DataFrame) -> str:
+    """Return a SHA-256 of every image's name, split and pixels: the data a result came from."""
+    rows = index.image_id + " " + index.split + " " + index.pixel_sha256
+    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
+
+
+def count_crossings(index: pd.DataFrame) -> dict[str, int]:
+    """Count what lies in train and validation at once; a clean split has none.
+
+    Returns:
+        Counts of patients under the narrow reading (with etiology) and the wide one (number
+        alone), and of groups of identical images.
+    """
+    rows = index[index.split != "test"]
+    groups = {
+        "patients by number and etiology": rows.patient_id.where(rows.patient_id != ""),
+        "patients by number alone": rows.patient_id.where(rows.patient_id != "").map(
+            patient_number, na_action="ignore"
+        ),
+        "groups of identical images": rows.duplicate_group.where(rows.duplicate_group >= 0),
+    }
+    return {
+        reading: int((rows.split.groupby(group).nunique() > 1).sum())
+        for reading, group in groups.items()
+    }

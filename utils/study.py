@@ -1,0 +1,68 @@
+"""A study: everything that a run of the notebooks can be told, read from one file."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from utils.paths import ROOT
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class StudyError(ValueError):
+    """A study file that cannot be used; the message names the key and the remedy."""
+
+
+class Study(BaseModel):
+    """The parameters of one study, passed to the notebooks by papermill."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    study: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    """Name of the study and of its folders in `results/` and `figures/`."""
+    dataset_name: Literal["phantoms", "chest_xray"]
+    """Folder below `data/`; `phantoms` is rendered where it is absent."""
+    seed: int
+    validation_fraction: Fraction
+    """Share of the patients outside the test set that is held out for validation."""
+    weights: Literal["imagenet", "random"]
+    allow_random_weights: bool
+    """Whether to go on, loudly, with random weights where ImageNet's cannot be had."""
+    views: Count
+    """Augmented views of each training image; epoch e trains on view e mod views."""
+    vgg19_views: Count
+    """The same for the VGG19 baseline, whose forward pass costs four times ResNet50's."""
+    epochs: Count
+    """Upper limit; early stopping may end before."""
+    batch_size: Count
+    learning_rate: Annotated[float, Field(gt=0)]
+    resamples: Count
+    """Bootstrap resamples behind each interval."""
+
+
+def load_study(name: str) -> Study:
+    """Read `studies/<name>.yaml`.
+
+    Raises:
+        StudyError: if there is no such file, a key is unknown or missing, or a value is unusable.
+    """
+    folder = ROOT / "studies"
+    file = folder / f"{name}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        raise StudyError(f"there is no study {name!r}; choose one of {known}")
+    return read_study(file)
+
+
+def read_study(file: Path) -> Study:
+    """Read a study from any file; see `load_study`."""
+    try:
+        study = Study.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise StudyError(f"{file} is not a usable study: {error}") from error
+    if study.study != file.stem:
+        raise StudyError(f"{file} names its study {study.study!r}; it must be {file.stem!r}")
+    return study
