@@ -1,0 +1,196 @@
+"""Each image and view is computed once, and nothing stale or damaged is ever read."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.builders import build_small_trunk, write_dataset
+from utils import activations
+from utils.activations import ActivationStore, View
+from utils.augmentation import AugmentationRanges, augment_images
+from utils.dataset import build_index, load_images
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = write_dataset(tmp_path_factory.mktemp("data"), range(1, 11))
+    return root, build_index(root, 1, 0.3)
+
+
+@pytest.fixture(scope="module")
+def trunk():
+    return build_small_trunk()
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Count the images that really go through the network."""
+    counts = []
+    original = ActivationStore._compute
+
+    def count(self, root, images, view):
+        counts.append(len(images))
+        return original(self, root, images, view)
+
+    monkeypatch.setattr(ActivationStore, "_compute", count)
+    return counts
+
+
+def test_activations_are_those_of_the_trunk(data, trunk, tmp_path):
+    root, index = data
+    table = ActivationStore(tmp_path, trunk, "float32").load(root, index)
+    expected = trunk.predict(load_images(root, index.image_id).astype("float32"), verbose=0)
+    assert table.shape == expected.shape
+    np.testing.assert_allclose(table[:], expected, atol=1e-6)
+    np.testing.assert_array_equal(table[np.array([3, 1])], table[:][[3, 1]])
+
+
+def test_views_are_augmented_images(data, trunk, tmp_path):
+    root, index = data
+    view = View(2, seed=5)
+    table = ActivationStore(tmp_path, trunk, "float32").load(root, index, view)
+    drawn = [view.augmentation(sha256) for sha256 in index.pixel_sha256]
+    images = augment_images(load_images(root, index.image_id), drawn)
+    np.testing.assert_allclose(table[:], trunk.predict(images, verbose=0), atol=1e-5)
+
+
+def test_nothing_is_computed_twice(data, trunk, tmp_path, computed):
+    root, index = data
+    part = index.iloc[:10]
+    ActivationStore(tmp_path, trunk).load(root, part)
+    ActivationStore(tmp_path, trunk).load(root, part)
+    assert computed == [10]
+    ActivationStore(tmp_path, trunk).load(root, index)
+    assert computed == [10, len(index) - 10]
+    assert ActivationStore(tmp_path, trunk).count_missing(index) == 0
+
+
+@pytest.mark.parametrize(
+    "view", [View(0, 1), View(1, 0), View(0, 0, AugmentationRanges(rotation=5)), activations.PLAIN]
+)
+def test_another_view_is_another_entry(data, trunk, tmp_path, view):
+    root, index = data
+    store = ActivationStore(tmp_path, trunk)
+    store.load(root, index.iloc[:4], View(0, 0))
+    assert store.count_missing(index.iloc[:4], view) == 4
+
+
+def test_other_weights_cut_and_format_are_other_stores(data, trunk, tmp_path):
+    other = build_small_trunk()
+    other.get_layer("conv").bias.assign([1.0, 0, 0, 0])
+    shallow = build_small_trunk(channels=3)
+    folders = {
+        ActivationStore(tmp_path, trunk).folder,
+        ActivationStore(tmp_path, trunk, "float32").folder,
+        ActivationStore(tmp_path, other).folder,
+        ActivationStore(tmp_path, shallow).folder,
+    }
+    assert len(folders) == 4
+    assert ActivationStore(tmp_path, build_small_trunk()).folder in folders
+
+
+def test_a_new_version_of_the_code_reads_nothing_old(data, trunk, tmp_path, monkeypatch):
+    root, index = data
+    ActivationStore(tmp_path, trunk).load(root, index.iloc[:4])
+    monkeypatch.setattr(activations, "CODE_VERSION", activations.CODE_VERSION + 1)
+    assert ActivationStore(tmp_path, trunk).count_missing(index.iloc[:4]) == 4
+
+
+def test_changed_pixels_are_computed_anew(data, trunk, tmp_path):
+    root, index = data
+    store = ActivationStore(tmp_path, trunk)
+    store.load(root, index.iloc[:4])
+    changed = index.iloc[:4].assign(pixel_sha256=["0" * 64, *index.pixel_sha256[1:4]])
+    assert store.count_missing(changed) == 1
+
+
+def test_a_damaged_block_is_reported_and_computed_again(data, trunk, tmp_path, computed):
+    root, index = data
+    store = ActivationStore(tmp_path, trunk)
+    before = store.load(root, index)[:]
+    (block,) = store.folder.glob("*.npy")
+    content = bytearray(block.read_bytes())
+    content[-1] ^= 1
+    block.write_bytes(content)
+    with pytest.warns(UserWarning, match="is damaged; its 40 images will be computed again"):
+        after = store.load(root, index)[:]
+    np.testing.assert_array_equal(before, after)
+    assert computed == [40, 40]
+
+
+def test_half_precision_moves_activations_by_a_thousandth_at_most(data, trunk, tmp_path):
+    root, index = data
+    single = ActivationStore(tmp_path, trunk, "float32").load(root, index)[:]
+    half = ActivationStore(tmp_path, trunk, "float16").load(root, index)[:]
+    assert half.dtype == np.float16
+    np.testing.assert_allclose(half, single, rtol=1e-3, atol=1e-6)
+
+
+def test_activations_too_large_for_half_precision_are_refused(data, tmp_path):
+    root, index = data
+    trunk = build_small_trunk()
+    trunk.get_layer("conv").bias.assign([1e6] * 4)
+    with pytest.raises(ValueError, match="do not fit float16; use dtype='float32'"):
+        ActivationStore(tmp_path, trunk).load(root, index.iloc[:4])
+
+
+def test_unknown_number_formats_are_refused(trunk, tmp_path):
+    with pytest.raises(ValueError, match="float16 or float32, not 'int8'"):
+        ActivationStore(tmp_path, trunk, "int8")
+
+
+FILL = """
+import sys
+from pathlib import Path
+from tests.builders import build_small_trunk
+from utils import activations
+from utils.dataset import build_index
+activations.BLOCK_SIZE = activations.BATCH_SIZE = 2
+root, cache = map(Path, sys.argv[1:])
+activations.ActivationStore(cache, build_small_trunk()).load(root, build_index(root, 1, 0.3))
+"""
+
+
+def _start_filling(root: Path, cache: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", FILL, str(root), str(cache)])
+
+
+def _count_blocks(cache: Path) -> int:
+    return len(list(cache.glob("*/*.json")))
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_resumed(trunk, tmp_path, computed):
+    root = write_dataset(tmp_path / "data", range(1, 101))
+    index = build_index(root, 1, 0.3)
+    cache = tmp_path / "cache"
+    process = _start_filling(root, cache)
+    deadline = time.monotonic() + 120
+    while _count_blocks(cache) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = 2 * _count_blocks(cache)
+    assert 10 <= kept < len(index), "the process was not killed half-way"
+    table = ActivationStore(cache, trunk).load(root, index)
+    assert computed == [len(index) - kept]
+    fresh = ActivationStore(tmp_path / "fresh", trunk).load(root, index)
+    np.testing.assert_array_equal(table[:], fresh[:])
+
+
+@pytest.mark.slow
+def test_two_processes_may_fill_one_cache(trunk, tmp_path, computed):
+    root = write_dataset(tmp_path / "data", range(1, 41))
+    index = build_index(root, 1, 0.3)
+    processes = [_start_filling(root, tmp_path / "cache") for _ in range(2)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    shared = ActivationStore(tmp_path / "cache", trunk).load(root, index)
+    assert computed == []
+    alone = ActivationStore(tmp_path / "alone", trunk).load(root, index)
+    np.testing.assert_array_equal(shared[:], alone[:])

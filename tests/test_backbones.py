@@ -1,0 +1,79 @@
+"""Networks are flat graphs with the reference's parameters and preprocessing."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from utils.backbones import (
+    build_reference_head,
+    build_trunk,
+    count_parameters,
+    join,
+    preprocess_images,
+)
+from utils.training import export_model
+from utils.weights import resolve_weights
+
+
+@pytest.fixture(scope="module")
+def resnet50():
+    return build_trunk(resolve_weights("resnet50", "random", seed=1))
+
+
+@pytest.mark.parametrize("application", ["resnet", "vgg19"])
+def test_preprocessing_is_keras_own(application):
+    images = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
+    inputs = keras.Input((8, 8, 3))
+    ours = keras.Model(inputs, preprocess_images(inputs)).predict(images, verbose=0)
+    expected = getattr(keras.applications, application).preprocess_input(images.copy())
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+def test_the_reference_has_its_parameters(resnet50):
+    head = build_reference_head(resnet50.output_shape[1:], seed=1)
+    counts = count_parameters(join(resnet50, head))
+    assert counts == {"total": 75_034_370, "trainable": 51_446_658, "frozen": 23_587_712}
+
+
+def test_the_graph_is_flat(resnet50):
+    model = join(resnet50, build_reference_head(resnet50.output_shape[1:], seed=1))
+    assert not any(isinstance(layer, keras.Model) for layer in model.layers)
+    assert model.get_layer("conv5_block3_out").output.shape == (None, 7, 7, 2048)
+
+
+def test_the_cut_is_an_argument(resnet50):
+    weights = resolve_weights("resnet50", "random", seed=1)
+    assert build_trunk(weights, cut="conv4_block6_out").output_shape == (None, 14, 14, 1024)
+    assert build_trunk(resolve_weights("vgg19", "random")).output_shape == (None, 7, 7, 512)
+
+
+def test_head_weights_depend_on_the_seed_alone():
+    kernels = [build_reference_head((2, 2, 3), s).get_weights()[0] for s in (1, 1, 2)]
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert not np.array_equal(kernels[0], kernels[2])
+
+
+LOAD = """
+import sys, keras, numpy as np
+model = keras.models.load_model(sys.argv[1], safe_mode=True)
+images = np.random.default_rng(0).uniform(0, 255, (2, 224, 224, 3)).astype("float32")
+np.save(sys.argv[2], model.predict(images, verbose=0))
+assert "utils" not in sys.modules
+"""
+
+
+@pytest.mark.slow
+def test_the_export_loads_where_only_keras_is(resnet50, tmp_path):
+    head = build_reference_head(resnet50.output_shape[1:], seed=1)
+    head.compile("adam", "sparse_categorical_crossentropy")
+    exported = export_model(resnet50, head, tmp_path / "model.keras")
+    assert exported.optimizer is None
+    command = [sys.executable, "-c", LOAD, str(tmp_path / "model.keras"), str(tmp_path / "p.npy")]
+    subprocess.run(command, check=True, cwd=tmp_path, env={"PATH": "", "HOME": str(tmp_path)})
+    images = np.random.default_rng(0).uniform(0, 255, (2, 224, 224, 3)).astype("float32")
+    expected = join(resnet50, head).predict(images, verbose=0)
+    np.testing.assert_allclose(np.load(tmp_path / "p.npy"), expected, atol=1e-5)
+    np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-5)

@@ -1,0 +1,146 @@
+"""Training on cached activations is training through the whole model, only cheaper."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.builders import build_small_trunk, write_dataset
+from utils.activations import ActivationStore
+from utils.backbones import build_reference_head, join
+from utils.dataset import build_index, load_images
+from utils.training import (
+    Recipe,
+    TrainingError,
+    ViewBatches,
+    check_learned,
+    predict_pneumonia,
+    read_history,
+    score_head,
+    train_head,
+    write_history,
+    write_predictions,
+)
+from utils.weights import Weights
+
+RECIPE = Recipe(epochs=3, batch_size=8, learning_rate=1e-3, seed=3)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = write_dataset(tmp_path_factory.mktemp("data"), range(1, 11))
+    return root, build_index(root, 1, 0.3)
+
+
+@pytest.fixture(scope="module")
+def tables(data, tmp_path_factory):
+    root, index = data
+    store = ActivationStore(tmp_path_factory.mktemp("cache"), build_small_trunk(), "float32")
+    return {split: store.load(root, rows) for split, rows in index.groupby("split")}
+
+
+def test_epoch_e_uses_view_e_mod_views(tables):
+    labels = np.arange(len(tables["train"]))
+    two_views = [tables["train"], tables["test"]]
+    with pytest.raises(ValueError, match="activations"):
+        ViewBatches(two_views, labels, 8, seed=0)
+    marked = [_Constant(len(labels), value) for value in (0.0, 1.0, 2.0)]
+    batches = ViewBatches(marked, labels, 8, seed=0)
+    seen, orders = [], []
+    for _ in range(5):
+        epoch = [batches[number] for number in range(len(batches))]
+        seen.append({float(value) for x, _ in epoch for value in x.ravel()})
+        orders.append(np.concatenate([y for _, y in epoch]))
+        batches.on_epoch_end()
+    assert seen == [{0.0}, {1.0}, {2.0}, {0.0}, {1.0}]
+    assert all(sorted(order) == sorted(labels) for order in orders)
+    assert not np.array_equal(orders[0], orders[3]), "every epoch has an order of its own"
+
+
+class _Constant:
+    def __init__(self, count, value):
+        self._count, self._value = count, value
+
+    def __len__(self):
+        return self._count
+
+    def __getitem__(self, rows):
+        return np.full((len(rows), 1), self._value, np.float16)
+
+
+def test_training_on_the_cache_equals_training_through_the_model(data, tables, tmp_path):
+    root, index = data
+    train = index[index.split == "train"]
+    labels, held_out = train.label.to_numpy(), index[index.split == "validation"]
+    trunk = build_small_trunk()
+    head = build_reference_head(trunk.output_shape[1:], seed=5)
+    history = train_head(
+        head, [tables["train"]], labels, tables["validation"], held_out.label.to_numpy(),
+        RECIPE, tmp_path / "best.weights.h5",
+    )  # fmt: skip
+
+    whole = join(trunk, build_reference_head(trunk.output_shape[1:], seed=5))
+    # Compiled like the head: XLA draws its dropout masks in another way than TensorFlow.
+    whole.compile(
+        keras.optimizers.Adam(RECIPE.learning_rate),
+        "sparse_categorical_crossentropy",
+        jit_compile=True,
+    )
+    keras.utils.set_random_seed(RECIPE.seed)
+    images = load_images(root, train.image_id).astype("float32")
+    batches = ViewBatches([images], labels, RECIPE.batch_size, RECIPE.seed)
+    losses = whole.fit(batches, epochs=RECIPE.epochs, shuffle=False, verbose=0).history["loss"]
+    np.testing.assert_allclose(history.loss, losses, rtol=1e-4)
+
+
+def test_the_best_epoch_is_kept(tables, data, tmp_path):
+    _, index = data
+    labels = {split: rows.label.to_numpy() for split, rows in index.groupby("split")}
+    head = build_reference_head((7, 7, 4), seed=1)
+    history = train_head(
+        head, [tables["train"]], labels["train"], tables["validation"], labels["validation"],
+        Recipe(epochs=12, batch_size=8, learning_rate=1e-2, stopping_patience=3),
+        tmp_path / "best.weights.h5",
+    )  # fmt: skip
+    assert len(history) < 12, "noise cannot be learned, so training should have stopped early"
+    assert history.learning_rate.iloc[-1] < 1e-2
+    scores = score_head(head, tables["validation"], labels["validation"])
+    assert scores["loss"] == pytest.approx(history.val_loss.min(), rel=1e-4)
+    assert list(history.epoch) == list(range(1, len(history) + 1))
+
+
+def test_history_round_trip(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
+    table = pd.DataFrame({"epoch": [1, 2], "loss": [0.7, 0.25]})
+    write_history("sample", "resnet50", table)
+    pd.testing.assert_frame_equal(read_history("sample", "resnet50"), table)
+
+
+def test_prediction_files_have_their_form(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
+    _, index = data
+    probability = {
+        split: np.linspace(0, 1, (index.split == split).sum()) for split in ("validation", "test")
+    }
+    write_predictions("sample", "resnet50", index, probability)
+    written = pd.read_csv(tmp_path / "sample" / "predictions" / "resnet50.csv")
+    assert list(written) == ["image_id", "patient_id", "split", "y_true", "probability"]
+    assert len(written) == sum(index.split != "train")
+    with pytest.raises(ValueError, match="images in 'test' but 1 probabilities"):
+        write_predictions("sample", "resnet50", index, {"test": np.zeros(1)})
+
+
+def test_a_model_that_learned_nothing_is_refused():
+    weights = Weights("resnet50", "ImageNet", "npm", "0" * 64, None)
+    check_learned({"auc": 0.9, "loss": 0.3}, weights, 0.75)
+    with pytest.raises(TrainingError, match="0.510, less than 0.75"):
+        check_learned({"auc": 0.51, "loss": 0.7}, weights, 0.75)
+    with pytest.raises(TrainingError, match="not finite"):
+        check_learned({"auc": 0.9, "loss": float("nan")}, weights, 0.75)
+
+
+def test_probabilities_are_those_of_pneumonia(tables):
+    head = build_reference_head((7, 7, 4), seed=1)
+    bias = head.get_layer("probabilities").bias
+    bias.assign([0.0, 50.0])
+    assert (predict_pneumonia(head, tables["test"]) > 0.99).all()

@@ -1,0 +1,94 @@
+"""What a result must say of its origin."""
+
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from utils.dataset import dataset_fingerprint, dataset_source, split_level
+from utils.facts import DISCLAIMER
+from utils.files import read_json, write_json
+from utils.paths import results_dir
+from utils.weights import Weights
+
+PACKAGES = ("keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow")
+
+
+class Stopwatch:
+    """Measure the minutes since it was made."""
+
+    def __init__(self) -> None:
+        """Start."""
+        self._start = time.perf_counter()
+
+    @property
+    def minutes(self) -> float:
+        """Minutes since the start, to one hundredth."""
+        return round((time.perf_counter() - self._start) / 60, 2)
+
+
+def describe_dataset(root: Path, index: pd.DataFrame) -> dict[str, Any]:
+    """Describe the data behind a result: source, split, counts and fingerprint."""
+    return {
+        "source": dataset_source(root),
+        "split": split_level(root),
+        "images": {name: int(count) for name, count in index.split.value_counts().items()},
+        "fingerprint": dataset_fingerprint(index),
+    }
+
+
+def describe_run(minutes: float) -> dict[str, Any]:
+    """Describe the run behind a result: packages, Python, processor family and minutes."""
+    return {
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in PACKAGES},
+        "machine": platform.machine(),
+        "minutes": minutes,
+        "disclaimer": DISCLAIMER,
+    }
+
+
+def provenance_file(study: str, model: str) -> Path:
+    """Return where the provenance of one model of a study is kept."""
+    return results_dir(study) / "provenance" / f"{model}.json"
+
+
+def write_provenance(
+    study: str,
+    model: str,
+    *,
+    root: Path,
+    index: pd.DataFrame,
+    weights: Weights,
+    recipe: dict[str, Any],
+    minutes: float,
+) -> dict[str, Any]:
+    """Record where a model's numbers come from, and return the record.
+
+    Args:
+        study: Name of the study.
+        model: Name of the model, as in its prediction file.
+        root: Root of the data set.
+        index: The image index.
+        weights: Backbone weights; their banner is recorded where they are not plain ImageNet.
+        recipe: Seed, views, epochs and what else the training was told.
+        minutes: How long the notebook took.
+    """
+    record = {
+        "study": study,
+        "model": model,
+        "dataset": describe_dataset(root, index),
+        "weights": weights.provenance() | {"banner": weights.banner},
+        "recipe": recipe,
+        "run": describe_run(minutes),
+    }
+    write_json(provenance_file(study, model), record)
+    return record
+
+
+def read_provenance(study: str, model: str) -> dict[str, Any]:
+    """Read the provenance of one model of a study."""
+    return read_json(provenance_file(study, model))

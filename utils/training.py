@@ -1,0 +1,250 @@
+"""Train a head on cached activations, export the whole network, and write its predictions."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from sklearn.metrics import log_loss, roc_auc_score
+
+from utils.activations import ActivationTable
+from utils.backbones import join
+from utils.facts import NORMAL, PNEUMONIA
+from utils.files import write_atomically, write_csv
+from utils.paths import predictions_dir, results_dir
+from utils.progress import progress_bar
+from utils.weights import RANDOM, Weights
+
+PREDICTION_COLUMNS = ("image_id", "patient_id", "split", "y_true", "probability")
+
+
+class TrainingError(RuntimeError):
+    """A training whose outcome shows that something is broken."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a head is trained; the defaults are the reference recipe."""
+
+    epochs: int = 20
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    stopping_patience: int = 5
+    """Epochs without a lower validation loss after which training ends."""
+    plateau_patience: int = 2
+    """Epochs without a lower validation loss after which the learning rate falls."""
+    plateau_factor: float = 0.2
+    seed: int = 42
+
+    def describe(self) -> dict[str, Any]:
+        """Return the recipe as a record for the provenance."""
+        return {"optimizer": "Adam", "loss": "sparse_categorical_crossentropy"} | asdict(self)
+
+
+class ViewBatches(keras.utils.PyDataset):
+    """Shuffled batches of cached activations; epoch e is made of view e mod views."""
+
+    def __init__(
+        self, views: Sequence[ActivationTable], labels: np.ndarray, batch_size: int, seed: int
+    ) -> None:
+        """Take one table a view, all of the same images in the same order, and their labels."""
+        super().__init__(workers=1, use_multiprocessing=False)
+        if any(len(view) != len(labels) for view in views):
+            raise ValueError(f"{[len(view) for view in views]} activations, {len(labels)} labels")
+        self._views, self._labels = views, np.asarray(labels)
+        self._batch_size, self._seed = batch_size, seed
+        self._start_epoch(0)
+
+    def _start_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self._labels))
+
+    def __len__(self) -> int:
+        """Return the number of batches an epoch."""
+        return -(-len(self._labels) // self._batch_size)
+
+    def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return one batch: (n, height, width, channels) float32 and (n,) int labels."""
+        rows = self._order[batch * self._batch_size : (batch + 1) * self._batch_size]
+        view = self._views[self._epoch % len(self._views)]
+        return view[rows].astype(np.float32), self._labels[rows]
+
+    def on_epoch_end(self) -> None:
+        """Go on to the next view, in a new order."""
+        self._start_epoch(self._epoch + 1)
+
+
+class PlainBatches(keras.utils.PyDataset):
+    """Batches of cached activations in their own order, with labels where there are any."""
+
+    def __init__(
+        self, table: ActivationTable, labels: np.ndarray | None = None, batch_size: int = 32
+    ) -> None:
+        """Take a table and, for evaluation, its labels."""
+        super().__init__(workers=1, use_multiprocessing=False)
+        self._table, self._labels, self._batch_size = table, labels, batch_size
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return -(-len(self._table) // self._batch_size)
+
+    def __getitem__(self, batch: int) -> tuple[np.ndarray, ...]:
+        """Return one batch as a tuple of activations and, where known, labels."""
+        rows = np.arange(batch * self._batch_size, (batch + 1) * self._batch_size)
+        rows = rows[rows < len(self._table)]
+        activations = self._table[rows].astype(np.float32)
+        return (activations,) if self._labels is None else (activations, self._labels[rows])
+
+
+class _TerminalProgress(keras.callbacks.Callback):
+    """Show epochs on the terminal; Keras' own bar would end up in the saved notebook."""
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self._bar = progress_bar(f"training {self.model.name}", self.params["epochs"])
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._bar.set_postfix(val_loss=f"{(logs or {}).get('val_loss', float('nan')):.3f}")
+        self._bar.update()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self._bar.close()
+
+
+def train_head(
+    head: keras.Model,
+    views: Sequence[ActivationTable],
+    labels: np.ndarray,
+    validation: ActivationTable,
+    validation_labels: np.ndarray,
+    recipe: Recipe,
+    checkpoint: Path,
+) -> pd.DataFrame:
+    """Train a head with Adam, early stopping, checkpoint and learning rate reduction.
+
+    Args:
+        head: From activations to (n, 2) probabilities; holds the best epoch's weights after.
+        views: One table of training activations for each augmented view.
+        labels: (n,) 0 or 1.
+        validation: Activations of the plain validation images.
+        validation_labels: (m,) 0 or 1.
+        recipe: Epochs, learning rate, patience, seed.
+        checkpoint: `.weights.h5` file of the best epoch.
+
+    Returns:
+        One row an epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate.
+    """
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    head.compile(
+        optimizer=keras.optimizers.Adam(recipe.learning_rate),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        # One compiled step: the 51 million parameters pass through memory fewer times.
+        jit_compile=True,
+    )
+    keras.utils.set_random_seed(recipe.seed)
+    history = head.fit(
+        ViewBatches(views, labels, recipe.batch_size, recipe.seed),
+        validation_data=PlainBatches(validation, validation_labels),
+        epochs=recipe.epochs,
+        shuffle=False,  # ViewBatches shuffles images; Keras would shuffle whole batches
+        verbose=0,
+        callbacks=[
+            keras.callbacks.ModelCheckpoint(
+                checkpoint, monitor="val_loss", save_best_only=True, save_weights_only=True
+            ),
+            keras.callbacks.ReduceLROnPlateau(
+                monitor="val_loss",
+                factor=recipe.plateau_factor,
+                patience=recipe.plateau_patience,
+            ),
+            keras.callbacks.EarlyStopping(monitor="val_loss", patience=recipe.stopping_patience),
+            _TerminalProgress(),
+        ],
+    )
+    head.load_weights(checkpoint)
+    table = pd.DataFrame(history.history)
+    table.insert(0, "epoch", np.arange(1, len(table) + 1))
+    return table
+
+
+def export_model(trunk: keras.Model, head: keras.Model, file: Path) -> keras.Model:
+    """Write trunk and head as one flat model without optimizer state, and return it as loaded.
+
+    Args:
+        trunk: From (n, 224, 224, 3) float32 RGB in [0, 255] to activations.
+        head: From activations to probabilities.
+        file: `.keras` file to write, atomically.
+    """
+    with write_atomically(file) as temporary:
+        join(trunk, head).save(temporary)
+    return keras.models.load_model(file, compile=False, safe_mode=True)
+
+
+def predict_pneumonia(head: keras.Model, table: ActivationTable) -> np.ndarray:
+    """Return the probability of PNEUMONIA, (n,) float64 in [0, 1], from cached activations."""
+    probabilities = head.predict(PlainBatches(table), verbose=0)
+    return probabilities[:, PNEUMONIA].astype(np.float64)
+
+
+def score_head(head: keras.Model, table: ActivationTable, labels: np.ndarray) -> dict[str, float]:
+    """Score a head on validation images: mean cross-entropy, accuracy at 0.5 and ROC-AUC."""
+    probability = predict_pneumonia(head, table)
+    return {
+        "loss": float(log_loss(labels, probability, labels=[NORMAL, PNEUMONIA])),
+        "accuracy": float(np.mean((probability >= 0.5) == labels)),
+        "auc": float(roc_auc_score(labels, probability)),
+    }
+
+
+def check_learned(scores: dict[str, float], weights: Weights, minimum_auc: float) -> None:
+    """Refuse a model whose validation AUC shows that something is broken.
+
+    With random weights, which only the sample study allows, nothing can be promised but that
+    the scores are finite.
+
+    Raises:
+        TrainingError: if the AUC is below `minimum_auc`, or a score is not finite.
+    """
+    if not all(np.isfinite(value) for value in scores.values()):
+        raise TrainingError(f"{weights.backbone}: scores are not finite: {scores}")
+    if weights.source != RANDOM and scores["auc"] < minimum_auc:
+        raise TrainingError(
+            f"{weights.backbone} reaches a validation AUC of {scores['auc']:.3f}, less than "
+            f"{minimum_auc}: check its preprocessing, weights ({weights.description}) and labels"
+        )
+
+
+def write_history(study: str, model: str, history: pd.DataFrame) -> None:
+    """Write the history of a training to `results/<study>/histories/<model>.csv`."""
+    write_csv(results_dir(study) / "histories" / f"{model}.csv", history)
+
+
+def read_history(study: str, model: str) -> pd.DataFrame:
+    """Read the history of a training, one row an epoch."""
+    return pd.read_csv(results_dir(study) / "histories" / f"{model}.csv")
+
+
+def write_predictions(
+    study: str, model: str, images: pd.DataFrame, probability: dict[str, np.ndarray]
+) -> pd.DataFrame:
+    """Write `results/<study>/predictions/<model>.csv`, one row an image, and return it.
+
+    Args:
+        study: Name of the study.
+        model: Name of the model.
+        images: The image index.
+        probability: For each split that was predicted, the probability of PNEUMONIA of its
+            images in the order of the index.
+    """
+    parts = []
+    for split, values in probability.items():
+        rows = images[images.split == split]
+        if len(rows) != len(values):
+            raise ValueError(f"{len(rows)} images in {split!r} but {len(values)} probabilities")
+        parts.append(rows.rename(columns={"label": "y_true"}).assign(probability=values))
+    predictions = pd.concat(parts)[list(PREDICTION_COLUMNS)].sort_values("image_id")
+    write_csv(predictions_dir(study) / f"{model}.csv", predictions)
+    return predictions

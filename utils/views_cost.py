@@ -1,0 +1,111 @@
+"""Measure what a fixed set of augmented views costs against a fresh view every epoch.
+
+`python -m utils.views_cost --study full` trains the reference head on a part of the training
+images with few views and with one fresh view an epoch, all else equal, and writes
+`results/<study>/views_cost.csv`, a row a training. Rows that are already there are not trained
+again.
+"""
+
+import argparse
+from pathlib import Path
+
+import keras
+import pandas as pd
+
+from utils.activations import ActivationStore, View
+from utils.backbones import build_reference_head, build_trunk
+from utils.dataset import build_index, open_dataset
+from utils.files import write_csv
+from utils.paths import activation_cache_dir, results_dir
+from utils.study import Study, load_study
+from utils.training import Recipe, ViewBatches, score_head
+from utils.weights import resolve_weights
+
+SEEDS = (42, 43, 44)
+COLUMNS = ("views", "seed", "images", "epochs", "loss", "accuracy", "auc")
+
+
+def views_cost_file(study: str) -> Path:
+    """Return where the measurements of a study are kept."""
+    return results_dir(study) / "views_cost.csv"
+
+
+def summarise_views_cost(study: str) -> pd.DataFrame:
+    """Summarise the measurements: mean and range over the seeds for each number of views.
+
+    Returns:
+        One row a number of views, with the mean, lowest and highest validation loss and AUC.
+    """
+    rows = pd.read_csv(views_cost_file(study))
+    summary = rows.groupby(["views", "images", "epochs"])[["loss", "auc"]].agg(
+        ["mean", "min", "max"]
+    )
+    summary.columns = [f"{metric}_{statistic}" for metric, statistic in summary.columns]
+    return summary.reset_index()
+
+
+def measure_views_cost(study: Study, images: int, contenders: tuple[int, ...]) -> pd.DataFrame:
+    """Train on a part of the training images with each number of views and each seed.
+
+    All trainings run the study's full number of epochs, so that none is helped by an early stop,
+    and are scored on the plain validation images.
+
+    Args:
+        study: The study whose recipe, data and seed are used.
+        images: Number of training images, the first in the order of their pixel hashes, which
+            is random but the same everywhere.
+        contenders: Numbers of views; the number of epochs means a fresh view every epoch.
+    """
+    root = open_dataset(study.dataset_name)
+    index = build_index(root, study.seed, study.validation_fraction)
+    part = index[index.split == "train"].sort_values("pixel_sha256").head(images)
+    validation = index[index.split == "validation"]
+    trunk = build_trunk(resolve_weights("resnet50", study.weights))
+    half = ActivationStore(activation_cache_dir(), trunk, "float16")
+    single = ActivationStore(activation_cache_dir(), trunk, "float32")
+    held_out = single.load(root, validation)
+    views = [half.load(root, part, View(view, study.seed)) for view in range(max(contenders))]
+    file = views_cost_file(study.study)
+    rows = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=list(COLUMNS))
+    for seed in SEEDS:
+        for count in contenders:
+            wanted = {"views": count, "seed": seed, "images": len(part), "epochs": study.epochs}
+            if (rows[list(wanted)] == pd.Series(wanted)).all(axis=1).any():
+                continue
+            head = build_reference_head(trunk.output_shape[1:], seed)
+            recipe = Recipe(
+                epochs=study.epochs, batch_size=study.batch_size,
+                learning_rate=study.learning_rate, seed=seed,
+            )  # fmt: skip
+            _train_plainly(head, views[:count], part.label.to_numpy(), recipe)
+            scores = score_head(head, held_out, validation.label.to_numpy())
+            rows = pd.DataFrame([*rows.to_dict("records"), wanted | scores], columns=list(COLUMNS))
+            write_csv(file, rows)
+    return rows
+
+
+def _train_plainly(head: keras.Model, views: list, labels, recipe: Recipe) -> None:
+    """Train for a fixed number of epochs, without callbacks that look at validation."""
+    head.compile(
+        optimizer=keras.optimizers.Adam(recipe.learning_rate),
+        loss="sparse_categorical_crossentropy",
+        jit_compile=True,
+    )
+    keras.utils.set_random_seed(recipe.seed)
+    batches = ViewBatches(views, labels, recipe.batch_size, recipe.seed)
+    head.fit(batches, epochs=recipe.epochs, shuffle=False, verbose=0)
+
+
+def main() -> None:
+    """Run the measurement from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--study", default="full")
+    parser.add_argument("--images", type=int, default=320, help="training images")
+    arguments = parser.parse_args()
+    study = load_study(arguments.study)
+    measure_views_cost(study, arguments.images, (1, study.views, study.epochs))
+    print(summarise_views_cost(study.study).round(4).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
