@@ -113,7 +113,7 @@ def test_history_round_trip(tmp_path, monkeypatch):
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
     table = pd.DataFrame({"epoch": [1, 2], "loss": [0.7, 0.25]})
     write_history("sample", "resnet50", table)
-    pd.testing.assert_frame_equal(read_history("sample", "resnet50"), table)
+    pd.testing.assert_frame_equal(read_history(tmp_path / "sample", "resnet50"), table)
 
 
 def test_prediction_files_have_their_form(data, tmp_path, monkeypatch):

@@ -43,6 +43,11 @@ def results_dir(study: str) -> Path:
     return _folder("RESULTS_DIR", ROOT / "results") / study
 
 
+def published_results_dir() -> Path:
+    """Return the committed numbers of the full study, wherever `RESULTS_DIR` points."""
+    return ROOT / "results" / "full"
+
+
 def predictions_dir(study: str) -> Path:
     """Return the folder of a study's prediction files, one CSV a model."""
     return results_dir(study) / "predictions"

@@ -51,11 +51,6 @@ def describe_run(minutes: float) -> dict[str, Any]:
     }
 
 
-def provenance_file(study: str, model: str) -> Path:
-    """Return where the provenance of one model of a study is kept."""
-    return results_dir(study) / "provenance" / f"{model}.json"
-
-
 def write_provenance(
     study: str,
     model: str,
@@ -85,10 +80,10 @@ def write_provenance(
         "recipe": recipe,
         "run": describe_run(minutes),
     }
-    write_json(provenance_file(study, model), record)
+    write_json(results_dir(study) / "provenance" / f"{model}.json", record)
     return record
 
 
-def read_provenance(study: str, model: str) -> dict[str, Any]:
-    """Read the provenance of one model of a study."""
-    return read_json(provenance_file(study, model))
+def read_provenance(results: Path, model: str) -> dict[str, Any]:
+    """Read the provenance of one model from a study's results."""
+    return read_json(results / "provenance" / f"{model}.json")

@@ -222,9 +222,9 @@ def write_history(study: str, model: str, history: pd.DataFrame) -> None:
     write_csv(results_dir(study) / "histories" / f"{model}.csv", history)
 
 
-def read_history(study: str, model: str) -> pd.DataFrame:
-    """Read the history of a training, one row an epoch."""
-    return pd.read_csv(results_dir(study) / "histories" / f"{model}.csv")
+def read_history(results: Path, model: str) -> pd.DataFrame:
+    """Read the history of a training from a study's results, one row an epoch."""
+    return pd.read_csv(results / "histories" / f"{model}.csv")
 
 
 def write_predictions(

@@ -25,18 +25,16 @@ SEEDS = (42, 43, 44)
 COLUMNS = ("views", "seed", "images", "epochs", "loss", "accuracy", "auc")
 
 
-def views_cost_file(study: str) -> Path:
-    """Return where the measurements of a study are kept."""
-    return results_dir(study) / "views_cost.csv"
+FILE_NAME = "views_cost.csv"
 
 
-def summarise_views_cost(study: str) -> pd.DataFrame:
-    """Summarise the measurements: mean and range over the seeds for each number of views.
+def summarise_views_cost(results: Path) -> pd.DataFrame:
+    """Summarise a study's measurements: mean and range over the seeds by number of views.
 
     Returns:
         One row a number of views, with the mean, lowest and highest validation loss and AUC.
     """
-    rows = pd.read_csv(views_cost_file(study))
+    rows = pd.read_csv(results / FILE_NAME)
     summary = rows.groupby(["views", "images", "epochs"])[["loss", "auc"]].agg(
         ["mean", "min", "max"]
     )
@@ -65,7 +63,7 @@ def measure_views_cost(study: Study, images: int, contenders: tuple[int, ...]) -
     single = ActivationStore(activation_cache_dir(), trunk, "float32")
     held_out = single.load(root, validation)
     views = [half.load(root, part, View(view, study.seed)) for view in range(max(contenders))]
-    file = views_cost_file(study.study)
+    file = results_dir(study.study) / FILE_NAME
     rows = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=list(COLUMNS))
     for seed in SEEDS:
         for count in contenders:
@@ -104,7 +102,7 @@ def main() -> None:
     arguments = parser.parse_args()
     study = load_study(arguments.study)
     measure_views_cost(study, arguments.images, (1, study.views, study.epochs))
-    print(summarise_views_cost(study.study).round(4).to_string(index=False))
+    print(summarise_views_cost(results_dir(study.study)).round(4).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,40 @@
+"""The cost of fixed views is measured once for each row, and resumed."""
+
+import pandas as pd
+import pytest
+
+from tests.builders import build_small_trunk, write_dataset
+from utils import views_cost
+from utils.paths import results_dir
+from utils.study import load_study
+from utils.views_cost import measure_views_cost, summarise_views_cost
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
+    monkeypatch.setenv("ACTIVATION_CACHE_DIR", str(tmp_path / "cache"))
+    root = write_dataset(tmp_path / "data", range(1, 21))
+    monkeypatch.setattr(views_cost, "open_dataset", lambda name: root)
+    monkeypatch.setattr(views_cost, "resolve_weights", lambda name, requested: None)
+    monkeypatch.setattr(views_cost, "build_trunk", lambda weights: build_small_trunk())
+    monkeypatch.setattr(views_cost, "SEEDS", (1, 2))
+    return load_study("sample").model_copy(update={"epochs": 2, "batch_size": 8})
+
+
+def test_rows_are_measured_once(study, monkeypatch):
+    trained = []
+    train = views_cost._train_plainly
+    monkeypatch.setattr(
+        views_cost, "_train_plainly", lambda *given: trained.append(given) or train(*given)
+    )
+    rows = measure_views_cost(study, 12, (1, 2))
+    assert len(trained) == 4 and set(rows.views) == {1, 2} and set(rows.images) == {12}
+    file = results_dir("sample") / views_cost.FILE_NAME
+    pd.read_csv(file).iloc[:-1].to_csv(file, index=False)
+    again = measure_views_cost(study, 12, (1, 2))
+    assert len(trained) == 5, "only the row that was lost is trained again"
+    pd.testing.assert_frame_equal(again, rows, check_dtype=False, rtol=1e-4)
+    summary = summarise_views_cost(results_dir("sample"))
+    assert list(summary.views) == [1, 2]
+    assert (summary.loss_min <= summary.loss_mean).all()
