@@ -1,0 +1,696 @@
+"""What `make data` accepts is whole; everything else is refused and leaves nothing behind."""
+
+import errno
+import io
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pooch
+import pytest
+from kagglesdk import kaggle_env
+from PIL import Image
+
+from tests.http_server import Fault, serve
+from utils import fetch as module
+from utils.dataset import build_index, load_image, patient_number, split_level
+from utils.facts import CHEST_XRAY, CLASS_NAMES, KAGGLE_HANDLE
+from utils.fetch import (
+    COPY,
+    ELSEWHERE,
+    METADATA,
+    NO_IMAGE,
+    ONLY_IN_COPY,
+    FetchError,
+    data_set_present,
+    download_medmnist,
+    fetch,
+    main,
+    write_medmnist_images,
+)
+from utils.files import file_sha256, read_json
+from utils.paths import ROOT
+from utils.study import load_study
+
+NAMES = (
+    "train/NORMAL/IM-0001-0001.jpeg",
+    "train/NORMAL/NORMAL2-IM-0001-0001.jpeg",
+    "train/PNEUMONIA/person1_bacteria_1.jpeg",
+    "train/PNEUMONIA/person2_virus_1.jpeg",
+    "test/NORMAL/IM-0002-0001.jpeg",
+    "test/PNEUMONIA/person3_virus_1.jpeg",
+)
+VAL_NAMES = ("val/NORMAL/IM-0003-0001.jpeg", "val/PNEUMONIA/person4_virus_1.jpeg")
+
+
+def image_bytes(number: int = 0, mode: str = "L", image_format: str = "JPEG") -> bytes:
+    random = np.random.default_rng(number)
+    dtype, top = (np.uint16, 65536) if mode == "I;16" else (np.uint8, 256)
+    shape = (24, 24) if mode in ("L", "I;16") else (24, 24, len(mode))
+    stream = io.BytesIO()
+    Image.fromarray(random.integers(0, top, shape, dtype)).save(stream, image_format)
+    return stream.getvalue()
+
+
+def small_files(names: tuple[str, ...] = NAMES, base: str = "chest_xray/") -> dict[str, bytes]:
+    return {base + name: image_bytes(number) for number, name in enumerate(names)}
+
+
+def write_zip(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_files(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def images_below(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.glob("*/*/*"))
+
+
+def assert_nothing_left(root: Path) -> None:
+    assert not root.exists() and not data_set_present(root)
+    left = {path.name for path in root.parent.iterdir()} - {f"{root.name}.refused.json"}
+    assert left <= {f".{root.name}.lock"}
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Return a data set root whose parent holds nothing else."""
+    return tmp_path / "data" / "chest_xray"
+
+
+@pytest.fixture
+def archive(tmp_path):
+    return write_zip(tmp_path / "xray.zip", small_files())
+
+
+# Archives
+
+
+def test_a_zip_becomes_a_data_set(root, archive):
+    record = fetch(root, archive=archive)
+    assert images_below(root) == sorted(NAMES)
+    assert data_set_present(root) and record == read_json(root / "source.json")
+    assert record["source"] == "archive" and record["split"] == "patient-level split"
+    assert record["archive_sha256"] == file_sha256(archive)
+    assert record["images"] == 6 and record["counts"]["test"] == {"NORMAL": 1, "PNEUMONIA": 1}
+    report = read_json(root / "report.json")
+    assert report["entries"] == 6 and report["modes"] == {"L": 6}
+    assert report["skipped"] == report["refused"] == report["converted_when_read"] == {}
+    assert "not the complete data set of Kaggle" in report["warnings"][0]
+
+
+def test_the_content_hash_does_not_depend_on_the_packing(root, archive, tmp_path):
+    folder = write_files(tmp_path / "unpacked", small_files(base=""))
+    first, second = fetch(root, archive=archive), fetch(root.with_name("other"), archive=folder)
+    assert first["content_sha256"] == second["content_sha256"]
+    assert second["archive_sha256"] is None
+
+
+def test_the_complete_data_set_gives_no_warning(root, tmp_path, monkeypatch):
+    counts = {"train": (2, 2), "val": (1, 1), "test": (1, 1)}
+    monkeypatch.setattr(module, "CHEST_XRAY", replace(CHEST_XRAY, image_counts=counts))
+    fetch(root, archive=write_zip(tmp_path / "a.zip", small_files(NAMES + VAL_NAMES)))
+    report = read_json(root / "report.json")
+    assert report["warnings"] == [] and report["counts"]["val"] == {"NORMAL": 1, "PNEUMONIA": 1}
+
+
+def test_the_quirks_of_kaggles_archive_are_handled_and_listed(root, tmp_path):
+    files = small_files() | small_files(base="chest_xray/chest_xray/")
+    files |= {
+        "chest_xray/__MACOSX/chest_xray/train/NORMAL/._IM-0001-0001.jpeg": b"\0\5\x16\7",
+        "__MACOSX/._chest_xray": b"\0\5\x16\7",
+        "chest_xray/.DS_Store": b"Bud1",
+        "chest_xray/train/NORMAL/.DS_Store": b"Bud1",
+    }
+    fetch(root, archive=write_zip(tmp_path / "a.zip", files))
+    assert images_below(root) == sorted(NAMES)
+    report = read_json(root / "report.json")
+    assert report["entries"] == 16
+    assert {reason: len(names) for reason, names in report["skipped"].items()} == {
+        METADATA: 4,
+        COPY: 6,
+    }
+    assert all(name.startswith("chest_xray/chest_xray/") for name in report["skipped"][COPY])
+
+
+def test_copies_that_differ_are_refused(root, tmp_path):
+    files = small_files() | small_files(base="chest_xray/chest_xray/")
+    files["chest_xray/chest_xray/test/NORMAL/IM-0002-0001.jpeg"] = image_bytes(99)
+    with pytest.raises(FetchError, match=r"chest_xray/chest_xray/test.*differs from chest_xray/te"):
+        fetch(root, archive=write_zip(tmp_path / "a.zip", files))
+    assert_nothing_left(root)
+    refused = read_json(root.with_name("chest_xray.refused.json"))["refused"]
+    assert list(refused) == ["chest_xray/chest_xray/test/NORMAL/IM-0002-0001.jpeg"]
+
+
+def test_names_that_differ_in_case_alone_are_refused(root, tmp_path):
+    files = small_files() | {"chest_xray/train/NORMAL/im-0001-0001.JPEG": image_bytes(99)}
+    with pytest.raises(FetchError, match="which has the same name"):
+        fetch(root, archive=write_zip(tmp_path / "a.zip", files))
+
+
+def test_an_image_in_the_inner_copy_alone_is_warned_of(root, tmp_path):
+    files = small_files() | small_files(base="chest_xray/chest_xray/")
+    extra = "chest_xray/chest_xray/train/NORMAL/IM-0009-0001.jpeg"
+    fetch(root, archive=write_zip(tmp_path / "a.zip", files | {extra: image_bytes(99)}))
+    report = read_json(root / "report.json")
+    assert report["skipped"][ONLY_IN_COPY] == [extra]
+    assert any(extra in warning for warning in report["warnings"])
+
+
+def test_two_data_sets_in_one_folder_are_refused(root, tmp_path):
+    folder = write_files(tmp_path / "both", small_files())
+    write_files(folder, {"phantoms/train/NORMAL/IM-0009-0001.jpeg": image_bytes(9)})
+    with pytest.raises(FetchError, match=r"two different data sets, phantoms/train and chest_xray"):
+        fetch(root, archive=folder)
+
+
+def test_suffixes_and_folders_in_either_case_are_taken(root, tmp_path):
+    files = small_files() | {
+        "chest_xray/train/NORMAL/IM-0005-0001.JPG": image_bytes(50),
+        "chest_xray/TRAIN/Pneumonia/person5_virus_1.Png": image_bytes(51, image_format="PNG"),
+        "chest_xray\\test\\NORMAL\\IM-0006-0001.JPEG": image_bytes(52),
+    }
+    fetch(root, archive=write_zip(tmp_path / "a.zip", files))
+    assert set(images_below(root)) - set(NAMES) == {
+        "train/NORMAL/IM-0005-0001.JPG",
+        "train/PNEUMONIA/person5_virus_1.Png",
+        "test/NORMAL/IM-0006-0001.JPEG",
+    }
+
+
+def test_unusual_pixels_are_listed_kept_and_readable(root, tmp_path):
+    extra = {
+        "train/NORMAL/IM-0005-0001.png": image_bytes(50, "I;16", "PNG"),
+        "train/NORMAL/IM-0006-0001.png": image_bytes(51, "RGBA", "PNG"),
+        "train/NORMAL/IM-0007-0001.jpeg": image_bytes(52, "RGB"),
+    }
+    files = small_files() | {f"chest_xray/{name}": content for name, content in extra.items()}
+    fetch(root, archive=write_zip(tmp_path / "a.zip", files))
+    report = read_json(root / "report.json")
+    assert report["converted_when_read"] == {
+        "I;16: 16 bits become 8": ["train/NORMAL/IM-0005-0001.png"],
+        "RGBA: transparency is dropped": ["train/NORMAL/IM-0006-0001.png"],
+    }
+    assert report["modes"] == {"L": 6, "I;16": 1, "RGBA": 1, "RGB": 1}
+    for name, content in extra.items():
+        assert (root / name).read_bytes() == content
+        assert load_image(root / name).shape == (224, 224, 3)
+
+
+def test_what_is_no_image_by_name_or_place_is_listed_and_warned_of(root, tmp_path):
+    files = small_files() | {
+        "chest_xray/notes.txt": b"hello",
+        "chest_xray/train/NORMAL/IM-0009-0001.dcm": b"DICM",
+        "cover.png": image_bytes(9, image_format="PNG"),
+    }
+    fetch(root, archive=write_zip(tmp_path / "a.zip", files))
+    report = read_json(root / "report.json")
+    assert report["skipped"] == {
+        NO_IMAGE: ["chest_xray/notes.txt", "chest_xray/train/NORMAL/IM-0009-0001.dcm"],
+        ELSEWHERE: ["cover.png"],
+    }
+    assert sum("left out" in warning for warning in report["warnings"]) == 2
+
+
+TRUNCATED = image_bytes(7)[:-120]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("train/NORMAL/IM-0009-0001.jpeg", TRUNCATED, "truncated"),
+        ("train/NORMAL/IM-0009-0001.jpeg", b"", r"no JPEG or PNG image \(0 bytes\)"),
+        ("train/NORMAL/IM-0009-0001.png", b"<html>Sign in</html>", "no JPEG or PNG image"),
+        (
+            "train/NORMAL/IM-0009-0001.png",
+            image_bytes(7, "L", "PNG")[:-60],
+            "truncated|broken|Truncated",
+        ),
+        ("train/NORMAL/scan.jpeg", image_bytes(7), "does not follow the naming"),
+        ("train/NORMAL/person9_virus_1.jpeg", image_bytes(7), "name belongs to the other class"),
+        ("train/person9_virus_1.jpeg", image_bytes(7), "not in a folder NORMAL or PNEUMONIA"),
+        ("train/NORMAL/more/IM-0009-0001.jpeg", image_bytes(7), "not in a folder NORMAL or PN"),
+    ],
+)
+def test_damaged_and_misplaced_images_are_refused_by_name(root, tmp_path, name, content, reason):
+    files = small_files() | {f"chest_xray/{name}": content}
+    with pytest.raises(FetchError, match=rf"{name} \(.*({reason}).*download it again"):
+        fetch(root, archive=write_zip(tmp_path / "a.zip", files))
+    assert_nothing_left(root)
+    refused = read_json(root.with_name("chest_xray.refused.json"))["refused"]
+    assert len(refused) == 1 and next(iter(refused)).endswith(name)
+
+
+def test_the_list_of_refusals_goes_when_the_data_set_comes(root, tmp_path, archive):
+    files = small_files() | {"train/NORMAL/IM-0009-0001.jpeg": TRUNCATED}
+    with pytest.raises(FetchError):
+        fetch(root, archive=write_zip(tmp_path / "a.zip", files))
+    fetch(root, archive=archive)
+    assert not root.with_name("chest_xray.refused.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (NAMES[:4], "test/NORMAL and test/PNEUMONIA"),
+        (NAMES[:5], "test/PNEUMONIA"),
+        (NAMES[2:], "train/NORMAL"),
+        (NAMES + VAL_NAMES[:1], "val/PNEUMONIA"),
+        ((), "train/NORMAL and train/PNEUMONIA"),
+    ],
+)
+def test_a_missing_class_is_refused(root, tmp_path, names, missing):
+    with pytest.raises(FetchError, match=rf"no images in {missing} \(found"):
+        fetch(root, archive=write_zip(tmp_path / "a.zip", small_files(names)))
+    assert_nothing_left(root)
+
+
+def test_an_image_in_train_and_test_is_warned_of(root, tmp_path):
+    files = small_files() | {"chest_xray/test/NORMAL/IM-0009-0001.jpeg": image_bytes(0)}
+    fetch(root, archive=write_zip(tmp_path / "a.zip", files))
+    assert "1 images of test are in train" in read_json(root / "report.json")["warnings"][-2]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../train/NORMAL/IM-0009-0001.jpeg",
+        "chest_xray/../../train/NORMAL/IM-0009-0001.jpeg",
+        "/tmp/train/NORMAL/IM-0009-0001.jpeg",
+        "..\\train\\NORMAL\\IM-0009-0001.jpeg",
+        "C:\\train\\NORMAL\\IM-0009-0001.jpeg",
+        "train/NORMAL/..",
+    ],
+)
+def test_entries_that_lead_outside_are_refused_before_anything_is_written(root, tmp_path, name):
+    before = set(tmp_path.rglob("*"))
+    path = write_zip(tmp_path / "a.zip", small_files() | {name: image_bytes(7)})
+    with pytest.raises(FetchError, match=r"a\.zip: entry .* leads outside .* you trust"):
+        fetch(root, archive=path)
+    lock = root.parent / ".chest_xray.lock"
+    assert set(tmp_path.rglob("*")) - before == {path, root.parent, lock}
+
+
+def test_a_link_in_a_zip_is_refused(root, archive):
+    link = zipfile.ZipInfo("chest_xray/train/NORMAL/IM-0009-0001.jpeg")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(archive, "a") as content:
+        content.writestr(link, "/etc/passwd")
+    with pytest.raises(FetchError, match="is a link; nothing was unpacked"):
+        fetch(root, archive=archive)
+    assert_nothing_left(root)
+
+
+@pytest.mark.parametrize("target", ["missing.jpeg", "../elsewhere"])
+def test_broken_links_and_links_to_folders_are_refused(root, tmp_path, target):
+    folder = write_files(tmp_path / "unpacked", small_files())
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "link").symlink_to(target)
+    with pytest.raises(FetchError, match="link is a (link to a folder|broken link)"):
+        fetch(root, archive=folder)
+
+
+def test_an_entry_that_needs_a_password_is_refused(root, archive):
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"PK\1\2") + 8] |= 1
+    archive.write_bytes(content)
+    with pytest.raises(FetchError, match="needs a password; unpack it by hand"):
+        fetch(root, archive=archive)
+
+
+def test_unreadable_zips_are_refused(root, tmp_path, archive):
+    whole = archive.read_bytes()
+    for number, content in enumerate((b"", b"<html>Sign in</html>", whole[: len(whole) // 2])):
+        broken = tmp_path / f"{number}.zip"
+        broken.write_bytes(content)
+        with pytest.raises(FetchError, match=rf"{number}\.zip is not a readable zip.*again"):
+            fetch(root, archive=broken)
+    with pytest.raises(FetchError, match="there is no archive"):
+        fetch(root, archive=tmp_path / "missing.zip")
+    assert not root.exists()
+
+
+def test_a_damaged_entry_is_refused(root, tmp_path):
+    path = write_zip(tmp_path / "a.zip", small_files())
+    content = bytearray(path.read_bytes())
+    start = content.index(NAMES[2].encode()) + 200
+    content[start : start + 20] = bytes(20)
+    path.write_bytes(content)
+    with pytest.raises(FetchError, match=rf"{NAMES[2]} cannot be unpacked .* download the archive"):
+        fetch(root, archive=path)
+    assert_nothing_left(root)
+
+
+# Whole or not at all
+
+
+def test_a_complete_data_set_is_left_alone(root, archive, tmp_path):
+    record = fetch(root, archive=archive)
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    assert fetch(root) == fetch(root, archive=archive) == fetch(root, "kaggle") == record
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    other = write_zip(tmp_path / "other.zip", small_files() | {"readme": b""})
+    with pytest.raises(FetchError, match=r"comes from another archive, xray\.zip\. Move it away"):
+        fetch(root, archive=other)
+    with pytest.raises(FetchError, match="holds the data set of source 'archive'. Move it away"):
+        fetch(root, "medmnist")
+
+
+@pytest.mark.parametrize("damage", ["remove", "truncate", "record"])
+def test_a_data_set_that_has_changed_is_not_called_complete(root, archive, damage):
+    fetch(root, archive=archive)
+    if damage == "remove":
+        (root / NAMES[0]).unlink()
+    elif damage == "truncate":
+        os.truncate(root / NAMES[0], 10)
+    else:
+        (root / "source.json").write_text("{")
+    with pytest.raises(FetchError, match="(has changed since|not what `make data` writes).*Move"):
+        fetch(root, archive=archive)
+
+
+def test_a_folder_that_make_data_did_not_write_is_not_touched(root, tmp_path):
+    write_files(root, small_files(base=""))
+    with pytest.raises(FetchError, match=r"in the way: it holds no source\.json.*mv .*ARCHIVE="):
+        fetch(root)
+    assert not data_set_present(root) and images_below(root) == sorted(NAMES)
+    moved = root.rename(tmp_path / "chest_xray-unpacked")
+    fetch(root, archive=moved)
+    assert data_set_present(root) and images_below(root) == sorted(NAMES)
+
+
+def test_a_full_disk_is_said_before_and_while_unpacking(root, archive, monkeypatch):
+    usage = shutil.disk_usage(archive.parent)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    with pytest.raises(FetchError, match=r"needs 0\.00 GB.*free space, or set DATA_DIR"):
+        fetch(root, archive=archive)
+    assert_nothing_left(root)
+    monkeypatch.undo()
+
+    def fail(*_: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "_copy", fail)
+    with pytest.raises(FetchError, match=r"the disk of .* is full .* free space and run again"):
+        fetch(root, archive=archive)
+    assert_nothing_left(root)
+
+
+def test_two_runs_do_not_meet(root, archive):
+    root.parent.mkdir()
+    with module._lock(root), pytest.raises(FetchError, match="another `make data` is filling"):
+        fetch(root, archive=archive)
+
+
+INTERRUPTED_RUN = """
+import os, sys, time
+from utils import fetch
+
+original, calls = getattr({owner}, {name!r}), 0
+
+def hang(*arguments):
+    global calls
+    calls += 1
+    if calls > {allowed}:
+        os.write(1, b"ready")  # In one piece, whatever thread this is.
+        time.sleep(600)
+    return original(*arguments)
+
+setattr({owner}, {name!r}, hang)
+fetch.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("owner", "name", "allowed"),
+    [
+        ("fetch", "_copy", 3),
+        ("fetch", "_check_image", 0),
+        ("os", "rename", 0),
+    ],
+)
+def test_a_killed_run_is_not_taken_for_whole(root, archive, caplog, owner, name, allowed):
+    script = INTERRUPTED_RUN.format(owner=owner, name=name, allowed=allowed)
+    command = [sys.executable, "-c", script, "--archive", archive, "--root", root]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.read(5) == "ready"
+        finally:
+            process.kill()
+    scratch = root.with_name(".chest_xray.unfinished")
+    assert any(scratch.iterdir()) and not root.exists() and not data_set_present(root)
+    fetch(root, archive=archive)
+    assert "which an interrupted run left behind" in caplog.text
+    assert images_below(root) == sorted(NAMES) and not scratch.exists()
+
+
+def test_the_command_line_says_what_is_wrong_in_one_line(root, archive, capsys, caplog):
+    assert main(["--archive", str(archive), "--root", str(root)]) == 0
+    assert "6 images, every one decoded" in caplog.text
+    caplog.clear()
+    assert main(["--root", str(root)]) == 0
+    assert "already holds a complete data set" in caplog.text
+    caplog.clear()
+    assert main(["--archive", "missing.zip", "--root", str(root)]) == 1
+    assert caplog.messages[-1].startswith("make data: there is no archive")
+    assert "\n" not in caplog.messages[-1] and capsys.readouterr().out == ""
+    with pytest.raises(SystemExit):
+        main(["--source", "elsewhere"])
+    with pytest.raises(FetchError, match="unknown source 'elsewhere'; choose one of kaggle"):
+        fetch(root, "elsewhere")
+
+
+# PneumoniaMNIST
+
+
+@pytest.fixture
+def medmnist(tmp_path, monkeypatch):
+    """Write a small file in PneumoniaMNIST's format and make its hash the expected one."""
+    random = np.random.default_rng(0)
+    arrays = {}
+    for folder, count in (("train", 5), ("val", 3), ("test", 4)):
+        arrays[f"{folder}_images"] = random.integers(0, 256, (count, 16, 16), np.uint8)
+        arrays[f"{folder}_labels"] = (np.arange(count) % 2).astype(np.uint8)[:, None]
+    file = tmp_path / "served" / "pneumoniamnist_224.npz"
+    file.parent.mkdir()
+    np.savez_compressed(file, **arrays)
+    monkeypatch.setattr(module, "MEDMNIST_MD5", pooch.file_hash(str(file), alg="md5"))
+    return file
+
+
+def test_pneumoniamnist_is_fetched_and_keeps_its_own_split(root, medmnist, monkeypatch):
+    with serve(medmnist.parent) as server:
+        monkeypatch.setattr(module, "MEDMNIST_URL", f"{server.url}/{medmnist.name}")
+        record = fetch(root, "medmnist")
+        assert server.requests == [medmnist.name]
+    assert record["source"] == "medmnist" and record["split"] == "image-level split"
+    assert record["counts"]["train"] == {"NORMAL": 3, "PNEUMONIA": 2}
+    arrays = np.load(medmnist)
+    for number, label in enumerate(arrays["val_labels"].ravel()):
+        file = root / "val" / CLASS_NAMES[label] / f"medmnist_val_{number:05}.png"
+        assert np.array_equal(np.asarray(Image.open(file)), arrays["val_images"][number])
+    assert split_level(root) == "image-level split"
+    index = build_index(root, seed=1, validation_fraction=0.1)
+    assert index.split.value_counts().to_dict() == {"train": 5, "test": 4, "validation": 3}
+    assert set(index.patient_id) == {""}
+    # The download has served its purpose.
+    assert {path.name for path in root.parent.iterdir()} == {"chest_xray", ".chest_xray.lock"}
+    with pytest.raises(FetchError, match="holds the data set of source 'medmnist'"):
+        fetch(root, "kaggle")
+
+
+def test_pneumoniamnist_may_be_downloaded_by_hand(root, medmnist):
+    assert fetch(root, "medmnist", medmnist)["images"] == 12
+    assert medmnist.is_file()
+    medmnist.write_bytes(medmnist.read_bytes()[:-10])
+    with pytest.raises(FetchError, match="its MD5 is not .*; download .* again"):
+        fetch(root.with_name("other"), "medmnist", medmnist)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault.SERVER_ERROR, "500 Server Error"),
+        (Fault.BREAK_OFF, "IncompleteRead"),
+        (Fault.WRONG_CONTENT, r"hash of downloaded file .* does not match"),
+    ],
+)
+def test_failed_downloads_of_pneumoniamnist_leave_nothing(
+    root, medmnist, monkeypatch, fault, reason
+):
+    with serve(medmnist.parent, {medmnist.name: fault}) as server:
+        monkeypatch.setattr(module, "MEDMNIST_URL", f"{server.url}/{medmnist.name}")
+        with pytest.raises(FetchError, match=rf"{reason}.*make data SOURCE=medmnist ARCHIVE="):
+            fetch(root, "medmnist")
+        assert_nothing_left(root)
+        server.faults.clear()
+        assert fetch(root, "medmnist")["images"] == 12
+
+
+def test_a_server_that_is_not_there_is_named(tmp_path):
+    with serve(tmp_path) as server:
+        url = f"{server.url}/file.npz"
+    with pytest.raises(FetchError, match=r"file\.npz: .*(refused|retries).*run again"):
+        download_medmnist(tmp_path, url, "0" * 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"val_labels": None}, "val_labels"),
+        ({"train_images": np.zeros((2, 4, 4), np.float32)}, r"float32 \(2, 4, 4\) for 2 labels"),
+        ({"train_images": np.zeros((3, 4, 4), np.uint8)}, r"\(3, 4, 4\) for 2 labels"),
+        ({"train_labels": np.array([0, 7])}, r"labels must be 0 or 1, not \[7\]"),
+    ],
+)
+def test_arrays_that_are_not_pneumoniamnist_are_refused(tmp_path, change, message):
+    arrays = {}
+    for folder in ("train", "val", "test"):
+        arrays[f"{folder}_images"] = np.zeros((2, 4, 4), np.uint8)
+        arrays[f"{folder}_labels"] = np.array([0, 1])
+    arrays = {name: array for name, array in (arrays | change).items() if array is not None}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(FetchError, match=message):
+        write_medmnist_images(tmp_path / "a.npz", tmp_path / "out")
+    (tmp_path / "b.npz").write_bytes(b"<html>Sign in</html>")
+    with pytest.raises(FetchError, match=r"b\.npz is not PneumoniaMNIST .*download it again"):
+        write_medmnist_images(tmp_path / "b.npz", tmp_path / "out2")
+
+
+# Kaggle: kagglehub itself, speaking to a local server
+
+GET_DATASET = "v1/datasets.DatasetApiService/GetDataset"
+DOWNLOAD_DATASET = "v1/datasets.DatasetApiService/DownloadDataset"
+
+
+@pytest.fixture
+def kaggle(tmp_path, monkeypatch):
+    """Serve a small data set as Kaggle does, to a reader without an account."""
+    folder = tmp_path / "kaggle"
+    (folder / GET_DATASET).parent.mkdir(parents=True)
+    (folder / GET_DATASET).write_text('{"currentVersionNumber": 2}')
+    files = small_files(NAMES + VAL_NAMES)
+    nested = small_files(NAMES + VAL_NAMES, "chest_xray/chest_xray/")
+    write_zip(folder / DOWNLOAD_DATASET, files | nested | {"chest_xray/.DS_Store": b"Bud1"})
+    counts = {"train": (2, 2), "val": (1, 1), "test": (1, 1)}
+    monkeypatch.setattr(module, "CHEST_XRAY", replace(CHEST_XRAY, image_counts=counts))
+    for variable in ("KAGGLE_API_ENVIRONMENT", "KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
+    with serve(folder) as server:
+        monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, server.url)
+        yield server
+
+
+def test_kaggles_data_set_is_fetched_without_an_account(root, kaggle):
+    record = fetch(root)
+    assert kaggle.requests == [GET_DATASET, DOWNLOAD_DATASET]
+    assert record["source"] == "kaggle" and record["kaggle_version"] == "2"
+    assert images_below(root) == sorted(NAMES + VAL_NAMES)
+    report = read_json(root / "report.json")
+    assert report["warnings"] == [] and len(report["skipped"][COPY]) == 8
+
+
+@pytest.mark.parametrize(
+    ("path", "fault", "reason"),
+    [
+        (GET_DATASET, Fault.SERVER_ERROR, "500 Server Error"),
+        (DOWNLOAD_DATASET, Fault.SERVER_ERROR, "500 Server Error"),
+        (DOWNLOAD_DATASET, Fault.BREAK_OFF, "IncompleteRead"),
+        (DOWNLOAD_DATASET, Fault.WRONG_CONTENT, "actual MD5 checksum"),
+    ],
+)
+def test_failed_downloads_from_kaggle_leave_nothing(root, kaggle, path, fault, reason):
+    kaggle.faults[path] = fault
+    with pytest.raises(FetchError, match=rf"Kaggle: .*{reason}.*make data ARCHIVE="):
+        fetch(root)
+    assert_nothing_left(root)
+    kaggle.faults.clear()
+    assert fetch(root)["images"] == 8
+
+
+def test_an_incomplete_copy_in_kagglehubs_cache_is_refused(root, kaggle, tmp_path):
+    fetch(root)
+    cached = tmp_path / "cache" / "datasets" / KAGGLE_HANDLE / "versions" / "2"
+    (cached / "chest_xray" / NAMES[0]).unlink()
+    (cached / "chest_xray" / "chest_xray" / NAMES[0]).unlink()
+    with pytest.raises(FetchError, match=r"should hold train 2 NORMAL .* delete .*/cache/"):
+        fetch(root.with_name("other"))
+
+
+# The real archive, where it lies beside the checkout
+
+
+def count_patients(index: pd.DataFrame, column: str) -> tuple[dict[str, int], int]:
+    """Count patients by split, and those that are in test and elsewhere too."""
+    in_test = index.split == "test"
+    shared = set(index[column][in_test]) & set(index[column][~in_test])
+    return index.groupby("split")[column].nunique().to_dict(), len(shared)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("XRAY_ARCHIVE" not in os.environ, reason="XRAY_ARCHIVE names no archive")
+def test_the_real_archive_is_what_the_datasheet_says(root):
+    record = fetch(root, archive=Path(os.environ["XRAY_ARCHIVE"]))
+    counts = {folder: tuple(classes.values()) for folder, classes in record["counts"].items()}
+    facts = CHEST_XRAY.image_counts
+    assert counts == {folder: facts[folder] for folder in counts} and {"train", "test"} <= set(
+        counts
+    )
+
+    study = load_study("full")
+    index = build_index(root, study.seed, study.validation_fraction)
+    # The datasheet counts without `val`, which scaled copies lack.
+    index = index[~index.image_id.str.startswith("val/")]
+    index["number"] = index.patient_id.map(patient_number)
+    narrow, wide = count_patients(index, "patient_id")[0], count_patients(index, "number")[0]
+    official = index.assign(split=index.image_id.str.split("/").str[0])
+    (narrow_official, narrow_shared), (wide_official, wide_shared) = (
+        count_patients(official, column) for column in ("patient_id", "number")
+    )
+    largest = official.groupby(["split", "patient_id"]).size().groupby("split").max()
+    etiologies = official[official.label == 1].groupby(["split", "number"]).etiology.nunique()
+    both = (etiologies > 1).groupby("split").sum()
+    groups = official[official.duplicate_group >= 0].groupby("duplicate_group").split
+    twins = groups.first().value_counts()
+    images, share = index.split.value_counts(), index.groupby("split").label.mean()
+    shared_numbers = set(official.number[official.split == "train"])
+    test = official[official.split == "test"]
+    datasheet = " ".join((ROOT / "data" / "README.md").read_text(encoding="utf-8").split())
+    splits = ("train", "validation", "test")
+    for row in (
+        f"narrow: family, number and etiology | {narrow_official['train']:,} "
+        f"| {narrow_official['test']} | {narrow_shared} |",
+        f"wide: family and number | {wide_official['train']:,} "
+        f"| {wide_official['test']} | {wide_shared} |",
+        f"images of one patient | {largest['train']} | {largest['test']} |",
+        f"numbers with both etiologies | {both['train']} | {both['test']} |",
+        f"groups of identical images | {twins['train']} | {twins['test']} "
+        f"| {(groups.nunique() > 1).sum()} |",
+        f"{groups.ngroups} groups, {groups.size().sum()} images with identical pixels",
+        f"{test.number.isin(shared_numbers).sum()} of the {len(test)} test images",
+        "| images | " + " | ".join(f"{images[split]:,}" for split in splits),
+        "| patients, narrow | " + " | ".join(f"{narrow[split]:,}" for split in splits),
+        "| patients, wide | " + " | ".join(f"{wide[split]:,}" for split in splits),
+        "| share of PNEUMONIA | "
+        + " | ".join(f"{share[split]:.1%}" for split in splits).replace("%", " %"),
+    ):
+        assert row in datasheet, f"the datasheet should say: {row}"
