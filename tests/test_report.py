@@ -1,0 +1,198 @@
+"""The README's numbers are those of the committed results."""
+
+import pytest
+
+from tests.test_evaluation import make_study
+from utils.evaluation import evaluate_study, format_interval
+from utils.files import read_json, write_json
+from utils.report import (
+    README,
+    RESULTS,
+    ReportError,
+    find_drift,
+    main,
+    minutes_table,
+    render_readme,
+    replace_block,
+)
+
+TEMPLATE = """# A study
+
+<!-- results:begin -->
+<!-- results:end -->
+
+In between.
+
+<!-- minutes:begin -->
+old numbers
+<!-- minutes:end -->
+The end.
+"""
+
+
+@pytest.fixture(scope="module")
+def metrics():
+    models = {"vgg19": make_study(quality=0.8), "resnet50": make_study(quality=2.0)}
+    return evaluate_study(models, resamples=20, seed=42)
+
+
+@pytest.fixture
+def results(tmp_path, metrics):
+    """Write results of a tiny study and return their folder."""
+    folder = tmp_path / "results" / "full"
+    write_json(folder / "metrics.json", metrics)
+    weights = {
+        "vgg19": ("ImageNet blocks 1-3, random blocks 4-5", "!!! not plain ImageNet !!!"),
+        "resnet50": ("ImageNet", ""),
+    }
+    for model, (description, banner) in weights.items():
+        record = {
+            "weights": {"description": description, "banner": banner},
+            "recipe": {"views": 4},
+        }
+        write_json(folder / "provenance" / f"{model}.json", record)
+    write_json(
+        folder / "provenance" / "minutes.json",
+        {"02_augmentation": 0.25, "01_data_exploration": 1.0},
+    )
+    return folder
+
+
+@pytest.fixture
+def readme(tmp_path, results):
+    """Write a README that agrees with the results and return its path."""
+    file = tmp_path / "README.md"
+    file.write_text(render_readme(TEMPLATE, results))
+    return file
+
+
+@pytest.mark.skipif(
+    not (RESULTS / "metrics.json").is_file(),
+    reason="results/full/metrics.json is not there: the full study has not run yet",
+)
+def test_the_readme_of_this_repository_agrees_with_its_results():
+    drift = find_drift(README.read_text(encoding="utf-8"))
+    assert not drift, "run `make readme`:\n" + "".join(drift)
+
+
+def test_the_table_holds_the_numbers_with_their_provenance(results, metrics):
+    text = render_readme(TEMPLATE, results)
+    rows = {line.split(" | ")[0]: line.split(" | ") for line in text.splitlines() if "|" in line}
+    test = metrics["models"]["resnet50"]["test"]
+    assert rows["| ResNet50"][1] == format_interval(test["accuracy_at_0.5"])
+    assert rows["| ResNet50"][4] == format_interval(test["roc_auc"])
+    validation = metrics["models"]["resnet50"]["validation"]["roc_auc"]
+    assert rows["| ResNet50"][7:] == [format_interval(validation), "ImageNet", "4 |"]
+    assert rows["| VGG19"][8] == "**ImageNet blocks 1-3, random blocks 4-5**"
+    assert rows["| reference as reported"][4] == "0.97"
+    names = ("| on test", "| VGG19", "| ResNet50", "| reference as reported")
+    assert [len(rows[name]) for name in names] == [10] * 4
+    assert "90 images of 45 patients" in text
+    assert "95% intervals from 20 bootstrap resamples of patients, seed 42" in text
+    assert f"{metrics['thresholds']['vgg19']:.3f} for VGG19" in text
+
+
+def test_minutes_are_listed_in_order(results):
+    text = render_readme(TEMPLATE, results)
+    assert text.index("| 01_data_exploration | 1.0 |") < text.index("| 02_augmentation | 0.2 |")
+    assert "old numbers" not in text
+    assert minutes_table({"02_augmentation": 0.04}).endswith("| less than 0.1 |")
+    with pytest.raises(ReportError, match="names no notebook"):
+        minutes_table({})
+
+
+def test_prose_around_the_tables_stays(results):
+    text = render_readme(TEMPLATE, results)
+    assert text.startswith("# A study\n\n<!-- results:begin -->\n|")
+    assert "\nIn between.\n" in text
+    assert text.endswith("<!-- minutes:end -->\nThe end.\n")
+    assert render_readme(text, results) == text
+
+
+def test_results_without_patients_say_so(results):
+    nameless = evaluate_study(
+        {model: make_study().assign(patient_id="") for model in ("vgg19", "resnet50")}, 20, 0
+    )
+    write_json(results / "metrics.json", nameless)
+    text = render_readme(TEMPLATE, results)
+    assert "image-level split" in text
+    assert "resamples of images" in text
+    assert "patients" not in text
+
+
+# ---- the command
+
+
+def run(readme, results, *flags):
+    return main(["--readme", str(readme), "--results", str(results), *flags])
+
+
+def test_a_readme_that_agrees_passes_and_is_left_alone(readme, results):
+    before = readme.stat().st_mtime_ns
+    assert run(readme, results, "--check") == 0
+    assert run(readme, results) == 0
+    assert readme.stat().st_mtime_ns == before
+
+
+def test_a_number_changed_by_hand_is_drift(readme, results, caplog):
+    good = readme.read_text()
+    value = format_interval(
+        read_json(results / "metrics.json")["models"]["resnet50"]["test"]["roc_auc"]
+    )
+    readme.write_text(good.replace(value, "0.999 [0.998, 1.000]", 1))
+    assert run(readme, results, "--check") == 1
+    assert "make readme" in caplog.text
+    assert any(line.startswith("-| ") for line in caplog.text.splitlines())
+    assert "0.999 [0.998, 1.000]" in readme.read_text()
+    assert run(readme, results) == 0
+    assert readme.read_text() == good
+
+
+def test_new_results_are_drift(readme, results):
+    metrics = read_json(results / "metrics.json")
+    metrics["models"]["vgg19"]["test"]["roc_auc"]["low"] -= 0.01
+    write_json(results / "metrics.json", metrics)
+    assert find_drift(readme.read_text(), results)
+    assert run(readme, results, "--check") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("metrics.json", "no metrics.json"),
+        ("provenance/vgg19.json", "no vgg19.json"),
+        ("provenance/minutes.json", "no minutes.json"),
+    ],
+)
+def test_missing_results_are_named(readme, results, caplog, file, named):
+    (results / file).unlink()
+    assert run(readme, results, "--check") == 1
+    assert named in caplog.text
+    assert "make all STUDY=full" in caplog.text
+
+
+def test_incomplete_results_are_named(results):
+    metrics = read_json(results / "metrics.json")
+    del metrics["models"]["vgg19"]
+    write_json(results / "metrics.json", metrics)
+    with pytest.raises(ReportError, match="lack 'vgg19'"):
+        render_readme(TEMPLATE, results)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no markers",
+        "<!-- results:begin -->",
+        "<!-- results:end --><!-- results:begin -->",
+        "<!-- results:begin --><!-- results:begin --><!-- results:end -->",
+    ],
+)
+def test_lost_markers_are_named(text):
+    with pytest.raises(ReportError, match="results:begin"):
+        replace_block(text, "results", "table")
+
+
+def test_a_readme_that_is_not_there_is_named(tmp_path, results, caplog):
+    assert run(tmp_path / "none.md", results) == 1
+    assert "none.md" in caplog.text
