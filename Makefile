@@ -1,0 +1,146 @@
+# The commands of the study; `make help` lists them.
+#
+# Settings, on the command line or in the environment:
+#   STUDY    sample or full; by default full where data/chest_xray holds a data set
+#   PYTHON   the Python that .venv is made from (3.11 to 3.13)
+#   VENV     another environment to use, such as VENV="$CONDA_PREFIX"
+#   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR
+#            other places for data, results and so on (see utils/paths.py)
+
+PYTHON ?= python3
+VENV := $(or $(VENV),.venv)
+VENV_PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+DATA := $(or $(DATA_DIR),data)
+RESULTS := $(or $(RESULTS_DIR),results)
+FIGURES := $(or $(FIGURES_DIR),figures)
+
+REAL_DATA := $(shell [ -e '$(DATA)/chest_xray/source.json' ] || [ -d '$(DATA)/chest_xray/train' ] && echo yes)
+STUDY := $(or $(STUDY),$(if $(REAL_DATA),full,sample))
+STUDY_FILE := studies/$(STUDY).yaml
+ifeq ($(wildcard $(STUDY_FILE)),)
+$(error there is no study '$(STUDY)'; STUDY is one of: $(basename $(notdir $(wildcard studies/*.yaml))))
+endif
+DATASET := $(shell sed -n 's/^dataset_name: *\([a-z_]*\).*/\1/p' $(STUDY_FILE))
+
+ABOUT_phantoms := rendered phantoms, not patients (for those: make data, make all STUDY=full)
+ABOUT_chest_xray := the data set in $(DATA)/chest_xray
+BANNER := ===== STUDY = $(STUDY): $(ABOUT_$(DATASET)) =====
+
+EXECUTED_DIR := $(RESULTS)/$(STUDY)/notebooks
+EXECUTED := $(addprefix $(EXECUTED_DIR)/, \
+	01_data_exploration.ipynb 02_augmentation.ipynb 03_vgg19_baseline.ipynb \
+	04_resnet50_training.ipynb 05_evaluation.ipynb 06_grad_cam.ipynb)
+MODULES := .make/modules.mk
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Notebooks share the processor and build on each other's results: one at a time, in order.
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+.PHONY: setup
+setup: $(INSTALLED) ## Create .venv and install the pinned packages (the other commands do so too)
+
+# The marker comes last: an interrupted installation is taken up again, not taken for done.
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(VENV_PYTHON) -m pip --version >/dev/null 2>&1 || \
+		{ $(call require_supported,$(PYTHON)) && $(PYTHON) -m venv '$(VENV)'; }
+	@$(call require_supported,$(VENV_PYTHON))
+	$(VENV_PYTHON) -m pip install --requirement requirements.txt --editable .
+	@touch $@
+
+require_supported = { $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	{ echo "$(1) is not Python 3.11 to 3.13; name one, as in: make setup PYTHON=python3.12" >&2; false; }; }
+
+.PHONY: all
+all: $(EXECUTED) ## Run the study: notebooks 01-06, in order, those whose inputs have changed
+	@echo "Study '$(STUDY)' is up to date: executed notebooks in $(EXECUTED_DIR)"
+
+.PHONY: announce
+announce:
+	@if [ -t 1 ]; then printf '\033[1;7m%s\033[0m\n' '$(BANNER)'; else echo '$(BANNER)'; fi
+ifeq ($(DATASET)-$(REAL_DATA),chest_xray-)
+	@echo "$(DATA)/chest_xray holds no data set; fetch it with: make data" >&2; exit 1
+endif
+
+$(EXECUTED): $(EXECUTED_DIR)/%.ipynb: notebooks/%.ipynb $(STUDY_FILE) requirements.txt \
+		$(if $(filter chest_xray,$(DATASET)),$(wildcard $(DATA)/chest_xray/source.json)) \
+		| announce $(INSTALLED)
+	@$(VENV_PYTHON) -m utils.execute $< --study $(STUDY) --output $@
+
+# What a notebook reads of those before it: predictions of both models, ResNet50 itself.
+$(EXECUTED_DIR)/05_evaluation.ipynb: $(EXECUTED_DIR)/03_vgg19_baseline.ipynb
+$(EXECUTED_DIR)/05_evaluation.ipynb: $(EXECUTED_DIR)/04_resnet50_training.ipynb
+$(EXECUTED_DIR)/06_grad_cam.ipynb: $(EXECUTED_DIR)/04_resnet50_training.ipynb
+
+# The published numbers that the sample study shows beside its own.
+ifneq ($(STUDY),full)
+$(EXECUTED_DIR)/01_data_exploration.ipynb: $(wildcard results/full/pixel_baselines.csv)
+$(EXECUTED_DIR)/03_vgg19_baseline.ipynb: $(wildcard results/full/histories/vgg19.csv)
+$(EXECUTED_DIR)/04_resnet50_training.ipynb: $(wildcard results/full/histories/resnet50.csv)
+endif
+
+# And the modules that each notebook imports, written down by reading them.
+$(MODULES): notebooks/. utils/. $(wildcard notebooks/*.ipynb utils/*.py)
+	@mkdir -p $(@D)
+	@$(PYTHON) -m utils.dependencies > $@
+include $(MODULES)
+
+.PHONY: data
+data: $(INSTALLED) ## Fetch the real data set: from Kaggle, or ARCHIVE=file.zip, or SOURCE=medmnist
+	$(VENV_PYTHON) -m utils.fetch $(if $(ARCHIVE),--archive '$(ARCHIVE)') $(if $(SOURCE),--source $(SOURCE))
+
+.PHONY: test
+test: lint ## Run every check: ruff, pytest, the sample study, nbval
+	$(VENV_PYTHON) -m pytest
+	$(MAKE) all STUDY=sample
+	$(MAKE) nbval
+
+.PHONY: check
+check: lint ## Run the quick checks alone: ruff and the fast unit tests
+	$(VENV_PYTHON) -m pytest -m 'not slow'
+
+.PHONY: lint
+lint: $(INSTALLED) ## Check code and its layout with ruff
+	$(VENV_PYTHON) -m ruff check
+	$(VENV_PYTHON) -m ruff format --check
+
+# Results go to a scratch folder; 05 reads the committed results of the full study.
+.PHONY: nbval
+nbval: $(INSTALLED) ## Run the committed notebooks again and compare their outputs
+	@scratch="$$(mktemp -d)" && trap 'rm -rf "$$scratch"' EXIT && trap 'exit 1' INT TERM && \
+	mkdir "$$scratch/results" && \
+	if [ -d results/full ]; then cp -R results/full "$$scratch/results/"; fi && \
+	if tty <&2 >/dev/null; then export PROGRESS_STREAM="$$(tty <&2)"; fi && \
+	RESULTS_DIR="$$scratch/results" FIGURES_DIR="$$scratch/figures" \
+	$(VENV_PYTHON) -m pytest $(addprefix notebooks/,$(notdir $(EXECUTED))) \
+		--nbval --nbval-current-env --nbval-cell-timeout 1800 --timeout 0 --exitfirst
+
+.PHONY: notebooks
+notebooks: $(INSTALLED) ## Execute the notebooks with their own defaults and save them as committed
+	@for notebook in $(notdir $(EXECUTED)); do \
+		$(VENV_PYTHON) -m utils.execute "notebooks/$$notebook" --save-committed || exit 1; \
+	done
+
+.PHONY: views-cost
+views-cost: $(INSTALLED) ## Measure what few cached views cost against a fresh view every epoch
+	$(VENV_PYTHON) -m utils.views_cost --study $(STUDY)
+
+.PHONY: readme
+readme: $(INSTALLED) ## Write the README's tables from results/full
+	$(VENV_PYTHON) -m utils.report
+
+.PHONY: lab
+lab: $(INSTALLED) ## Open the notebooks in JupyterLab
+	$(VENV_PYTHON) -m jupyterlab notebooks
+
+.PHONY: clean
+clean: ## Remove what runs leave, but not data, cached activations, .venv and committed results
+	rm -rf '$(RESULTS)/sample' '$(FIGURES)/sample' '$(RESULTS)'/*/notebooks '$(RESULTS)'/*/models
+	rm -rf .make .pytest_cache .ruff_cache build *.egg-info notebooks/.ipynb_checkpoints
+	find utils tests -name __pycache__ -prune -exec rm -rf {} +

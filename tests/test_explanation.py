@@ -1,0 +1,369 @@
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from utils.backbones import join
+from utils.explanation import (
+    CASES,
+    default_layer,
+    energy_inside_mask,
+    explain_images,
+    mask_share,
+    overlap_table,
+    pointing_hit,
+    select_cases,
+    zero_maps,
+)
+from utils.facts import NORMAL, PNEUMONIA
+
+SIZE = 32
+CELL = 8
+
+
+def build_model(seed: int = 0) -> keras.Model:
+    """Build a flat ResNet-like classifier of 32 x 32 images with 4 x 4 cells at `block_out`."""
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((SIZE, SIZE, 3), name="image")
+    x = layers.Rescaling(1 / 255, name="rescale")(image)
+    x = layers.Conv2D(4, 3, strides=CELL, padding="same", activation="relu", name="stem")(x)
+    y = layers.Conv2D(4, 3, padding="same", name="block_conv")(x)
+    y = layers.BatchNormalization(name="block_norm")(y)
+    x = layers.Activation("relu", name="block_out")(layers.Add(name="block_add")([x, y]))
+    trunk = keras.Model(image, x, name="small")
+    activations = keras.Input(trunk.output_shape[1:], name="activations")
+    z = layers.Flatten(name="flatten")(activations)
+    z = layers.Dense(8, activation="relu", name="dense")(z)
+    z = layers.Dropout(0.5, name="dropout")(z)
+    z = layers.Dense(2, activation="softmax", name="probabilities")(z)
+    return join(trunk, keras.Model(activations, z, name="head"))
+
+
+def build_spotlight(sign: float = 1.0) -> keras.Model:
+    """Build a model whose PNEUMONIA score is `sign` times the mean brightness of 4 x 4 cells."""
+    image = keras.Input((SIZE, SIZE, 3))
+    x = layers.AveragePooling2D(CELL, name="cells")(image)
+    x = layers.Conv2D(1, 1, use_bias=False, kernel_initializer="ones", name="brightness")(x)
+    # Pooling spreads the gradient evenly: the map is the brightness itself.
+    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    model = keras.Model(image, layers.Dense(2, activation="softmax", name="probabilities")(x))
+    model.get_layer("probabilities").set_weights([np.array([[0.0, sign]]), np.zeros(2)])
+    return model
+
+
+def images_with_bright_cell(row: int, column: int, value: float = 100.0) -> np.ndarray:
+    images = np.zeros((1, SIZE, SIZE, 3), np.float32)
+    images[:, row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = value
+    return images
+
+
+def random_images(count: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 255, (count, SIZE, SIZE, 3)).astype(np.float32)
+
+
+def gradcam_by_hand(model: keras.Model, images: np.ndarray, layer: str, index: int) -> np.ndarray:
+    """Compute Grad-CAM with a tape, the score before softmax worked out from the weights."""
+    activations = model.get_layer(layer).output
+    dense, last = model.get_layer("dense"), model.get_layer("probabilities")
+    to_layer = keras.Model(model.input, activations)
+    with tf.GradientTape() as tape:
+        cells = to_layer(images, training=False)
+        tape.watch(cells)
+        hidden = tf.nn.relu(tf.reshape(cells, (len(images), -1)) @ dense.kernel + dense.bias)
+        score = (hidden @ last.kernel + last.bias)[:, index]
+    weights = tf.reduce_mean(tape.gradient(score, cells), axis=(1, 2), keepdims=True)
+    cams = tf.nn.relu(tf.reduce_sum(weights * cells, axis=-1, keepdims=True))
+    return tf.image.resize(cams, images.shape[1:3], method="bilinear").numpy()[..., 0]
+
+
+@pytest.mark.parametrize("class_index", [NORMAL, PNEUMONIA])
+def test_maps_equal_grad_cam_by_hand(class_index):
+    model, images = build_model(), random_images(5)
+    maps = explain_images(model, images, "block_out", class_index, batch_size=2)
+    assert maps.shape == (5, SIZE, SIZE) and maps.dtype == np.float32
+    assert maps.min() >= 0 and maps.max() > 0
+    expected = gradcam_by_hand(model, images, "block_out", class_index)
+    np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_maps_are_not_normalised():
+    model = build_spotlight()
+    faint = explain_images(model, images_with_bright_cell(1, 2, 1.0), "brightness")
+    strong = explain_images(model, images_with_bright_cell(1, 2, 100.0), "brightness")
+    np.testing.assert_allclose(strong, 100 * faint, rtol=1e-5)
+
+
+@pytest.mark.parametrize("row, column", [(0, 0), (1, 2), (3, 3)])
+def test_a_bright_cell_is_found_where_it_is(row, column):
+    images = images_with_bright_cell(row, column)
+    cam = explain_images(build_spotlight(), images, "brightness")[0]
+    inside = np.zeros((SIZE, SIZE), bool)
+    inside[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = True
+    assert pointing_hit(cam, inside) == 1
+    # Interpolation spreads the cell to its neighbours, evenly on both sides.
+    centre = (np.arange(SIZE) * cam.sum(axis=1)).sum() / cam.sum()
+    if 0 < row < 3:
+        assert centre == pytest.approx(row * CELL + (CELL - 1) / 2, abs=0.01)
+
+
+def test_evidence_against_the_class_gives_a_zero_map_without_division():
+    model = build_spotlight(sign=-1.0)
+    with np.errstate(all="raise"):
+        maps = explain_images(model, images_with_bright_cell(1, 1), "brightness")
+    assert np.array_equal(maps, np.zeros((1, SIZE, SIZE)))
+    assert zero_maps(maps).tolist() == [True]
+    assert explain_images(model, images_with_bright_cell(1, 1), "brightness", NORMAL).max() == 0
+
+
+def test_zero_maps_are_told_apart():
+    maps = np.zeros((3, 4, 4))
+    maps[1, 2, 3] = 1e-9
+    assert zero_maps(maps).tolist() == [True, False, True]
+    assert zero_maps(np.zeros((0, 4, 4))).tolist() == []
+
+
+def test_a_certain_model_still_gives_a_map():
+    # After softmax the gradient of a probability of 1 is 0; before it, it is not.
+    model = build_spotlight(sign=10.0)
+    images = images_with_bright_cell(1, 1, 255.0)
+    assert model.predict(images, verbose=0)[0, PNEUMONIA] == 1
+    assert explain_images(model, images, "brightness").max() > 10
+
+
+def test_the_callers_model_is_not_changed():
+    model, images = build_model(), random_images(2)
+    before, config = model.get_weights(), model.to_json()
+    predicted = model.predict(images, verbose=0)
+    explain_images(model, images, "block_out")
+    assert model.get_layer("probabilities").activation is keras.activations.softmax
+    assert model.to_json() == config
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    np.testing.assert_array_equal(model.predict(images, verbose=0), predicted)
+
+
+def test_an_exported_model_gives_the_same_maps(tmp_path):
+    model, images = build_model(), random_images(2)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    np.testing.assert_allclose(
+        explain_images(loaded, images, "block_out"),
+        explain_images(model, images, "block_out"),
+        rtol=1e-6,
+    )
+
+
+def test_batches_do_not_change_the_maps():
+    model, images = build_model(), random_images(5)
+    whole = explain_images(model, images, "block_out", batch_size=5)
+    for size in (1, 2, 8):
+        np.testing.assert_allclose(
+            explain_images(model, images, "block_out", batch_size=size), whole, rtol=1e-5, atol=1e-7
+        )
+    assert explain_images(model, images[:0], "block_out").shape == (0, SIZE, SIZE)
+
+
+def test_pixels_of_whole_numbers_are_taken():
+    model, images = build_model(), random_images(2).astype(np.uint8)
+    np.testing.assert_array_equal(
+        explain_images(model, images, "block_out"),
+        explain_images(model, images.astype(np.float32), "block_out"),
+    )
+
+
+def test_the_default_layer_is_that_of_the_backbone():
+    image = keras.Input((SIZE, SIZE, 3))
+    x = layers.Conv2D(2, 3, name="block5_conv4")(image)
+    model = keras.Model(image, layers.GlobalAveragePooling2D()(x))
+    assert default_layer(model) == "block5_conv4"
+    with pytest.raises(ValueError, match="small.*pass layer_name, one of .*block_out"):
+        explain_images(build_model(), random_images(1))
+
+
+@pytest.mark.parametrize("layer", ["conv5_block3_out", "flatten", "probabilities", "image"])
+def test_an_unknown_layer_lists_the_candidates(layer):
+    with pytest.raises(ValueError, match=f"no layer '{layer}'.*stem, block_conv.*block_out"):
+        explain_images(build_model(), random_images(1), layer)
+
+
+def test_a_long_list_of_candidates_is_cut():
+    image = x = keras.Input((SIZE, SIZE, 3))
+    for number in range(20):
+        x = layers.Activation("relu", name=f"step_{number}")(x)
+    model = keras.Model(image, layers.Dense(2, activation="softmax")(layers.Flatten()(x)))
+    with pytest.raises(ValueError, match="step_8, .*step_19 .and 8 before them"):
+        explain_images(model, random_images(1), "step_20")
+
+
+def test_a_nested_trunk_is_refused_with_the_remedy():
+    inner = build_model()
+    image = keras.Input((SIZE, SIZE, 3))
+    nested = keras.Model(image, inner(image))
+    with pytest.raises(ValueError, match="one flat graph"):
+        explain_images(nested, random_images(1), "block_out")
+
+
+def test_an_output_without_activation_is_refused():
+    image = keras.Input((SIZE, SIZE, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3, name="conv")(image))
+    model = keras.Model(image, layers.Softmax(name="softmax")(x))
+    with pytest.raises(ValueError, match="'softmax', which has no activation"):
+        explain_images(model, random_images(1), "conv")
+
+
+def test_images_class_and_batch_size_are_checked():
+    model = build_model()
+    with pytest.raises(ValueError, match=r"\(2, 16, 16, 3\).*\(n, 32, 32, 3\)"):
+        explain_images(model, np.zeros((2, 16, 16, 3)), "block_out")
+    with pytest.raises(ValueError, match="class_index must lie in 0 to 1, not 2"):
+        explain_images(model, random_images(1), "block_out", 2)
+    with pytest.raises(ValueError, match="batch_size"):
+        explain_images(model, random_images(1), "block_out", batch_size=0)
+    with pytest.raises(ValueError, match="not finite"):
+        explain_images(model, np.full((1, SIZE, SIZE, 3), np.nan), "block_out")
+
+
+# --- Overlap ---------------------------------------------------------------------------------
+
+
+def quarter_mask() -> np.ndarray:
+    mask = np.zeros((8, 8), bool)
+    mask[:4, :4] = True
+    return mask
+
+
+def test_energy_in_closed_form():
+    mask = quarter_mask()
+    cam = np.ones((8, 8))
+    assert energy_inside_mask(cam, mask) == 0.25 == mask_share(mask)
+    cam[:4, :4] = 3  # 16 * 3 inside, 48 outside
+    assert energy_inside_mask(cam, mask) == 0.5
+    assert energy_inside_mask(7 * cam, mask) == 0.5
+    assert energy_inside_mask(mask.astype(float), mask) == 1
+    assert energy_inside_mask((~mask).astype(float), mask) == 0
+
+
+def test_pointing_in_closed_form():
+    mask = quarter_mask()
+    cam = np.zeros((8, 8))
+    cam[7, 7] = 1
+    assert pointing_hit(cam, mask) == 0
+    cam[1, 1] = 2
+    assert pointing_hit(cam, mask) == 1
+    cam[7, 7] = 2
+    assert pointing_hit(cam, mask) == 0.5  # two highest points, one inside
+    assert pointing_hit(np.ones((8, 8)), mask) == mask_share(mask)  # a flat map points nowhere
+
+
+def test_a_zero_map_and_an_empty_mask_have_no_overlap():
+    mask, cam = quarter_mask(), np.ones((8, 8))
+    for measure in (energy_inside_mask, pointing_hit):
+        with np.errstate(all="raise"):
+            assert np.isnan(measure(np.zeros((8, 8)), mask))
+            assert np.isnan(measure(cam, np.zeros((8, 8), bool)))
+
+
+def test_masks_and_maps_are_checked():
+    mask, cam = quarter_mask(), np.ones((8, 8))
+    with pytest.raises(ValueError, match="only 0 and 1, not values from 0 to 255"):
+        energy_inside_mask(cam, mask.astype(np.uint8) * 255)
+    with pytest.raises(ValueError, match=r"\(8, 8\) and mask \(4, 4\)"):
+        pointing_hit(cam, mask[:4, :4])
+    with pytest.raises(ValueError, match="negative or NaN; its minimum is -1"):
+        energy_inside_mask(-cam, mask)
+    with pytest.raises(ValueError, match="NaN"):
+        pointing_hit(np.full((8, 8), np.nan), mask)
+
+
+def test_overlap_table():
+    mask = quarter_mask()
+    other = np.roll(mask, 4, axis=1)
+    maps = np.stack([4.0 * mask, np.ones((8, 8)), np.zeros((8, 8)), np.ones((8, 8))])
+    masks = np.stack([mask, other, mask, np.zeros((8, 8), bool)])
+    table = overlap_table(maps, masks, ["a", "b", "c", "d"])
+    assert table.index.tolist() == ["a", "b", "c", "d"] and table.index.name == "image_id"
+    np.testing.assert_array_equal(table.energy_inside, [1, 0.25, np.nan, np.nan])
+    # The first map is in one corner; of the two other masks one covers it, the other does not.
+    np.testing.assert_array_equal(table.energy_in_other_masks, [0.5, 0.25, np.nan, 0.25])
+    np.testing.assert_array_equal(table.pointing_hit, [1, 0.25, np.nan, np.nan])
+    np.testing.assert_array_equal(table.mask_share, [0.25, 0.25, 0.25, 0])
+    np.testing.assert_array_equal(table.maximum, [4, 1, 0, 1])
+    assert table.zero_map.tolist() == [False, False, True, False]
+    assert np.isnan(overlap_table(maps[:1], masks[:1]).energy_in_other_masks[0])
+    with pytest.raises(ValueError, match="must both be"):
+        overlap_table(maps, masks[:2])
+    with pytest.raises(ValueError, match="4 maps but 1 image_ids"):
+        overlap_table(maps, masks, ["a"])
+
+
+# --- Cases -----------------------------------------------------------------------------------
+
+
+def make_predictions() -> pd.DataFrame:
+    rows = []
+    for number in range(40):
+        y_true = int(number % 2)
+        kind = "bacteria" if y_true else "normal"
+        right = number % 8 < 6
+        probability = 0.9 if right == bool(y_true) else 0.1
+        rows.append((f"test/{number:03}.jpeg", f"person-{number}-{kind}", y_true, probability))
+    table = pd.DataFrame(rows, columns=["image_id", "patient_id", "y_true", "probability"])
+    return table.assign(split="test")
+
+
+def test_cases_are_right_and_wrong_ones_of_both_classes():
+    cases = select_cases(make_predictions(), 0.5, 3, seed=1)
+    assert cases.case.tolist() == [case for case in CASES for _ in range(3)]
+    assert cases.title.tolist() == [CASES[case] for case in cases.case]
+    sick, called = cases.y_true == PNEUMONIA, cases.probability >= 0.5
+    expected = np.select(
+        [sick & called, sick & ~called, ~sick & ~called], ["TP", "FN", "TN"], default="FP"
+    )
+    assert cases.case.tolist() == expected.tolist()
+    assert cases.image_id.is_unique
+
+
+def test_the_draw_depends_on_the_seed_alone():
+    predictions = make_predictions()
+    first = select_cases(predictions, 0.5, 3, seed=1)
+    shuffled = predictions.sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(select_cases(shuffled, 0.5, 3, seed=1), first)
+    assert not select_cases(predictions, 0.5, 3, seed=2).equals(first)
+
+
+def test_a_probability_at_the_threshold_is_called_pneumonia():
+    predictions = make_predictions().head(2).assign(probability=0.3)
+    assert select_cases(predictions, 0.3, 1, seed=0).case.tolist() == ["TP", "FP"]
+    assert select_cases(predictions, 0.31, 1, seed=0).case.tolist() == ["FN", "TN"]
+
+
+def test_fewer_cases_where_there_are_fewer():
+    predictions = make_predictions()
+    perfect = predictions.assign(probability=predictions.y_true.astype(float))
+    cases = select_cases(perfect, 0.5, 50, seed=0)
+    assert cases.case.value_counts().to_dict() == {"TP": 20, "TN": 20}
+
+
+def test_a_patient_comes_twice_only_if_there_is_no_other():
+    predictions = make_predictions().assign(y_true=1, probability=0.9)
+    predictions["patient_id"] = ["person-1-virus"] * 38 + ["person-2-virus", "person-3-virus"]
+    for seed in range(5):
+        cases = select_cases(predictions, 0.5, 4, seed)
+        assert cases.patient_id.nunique() == 3 and len(cases) == 4
+    nameless = predictions.assign(patient_id="")
+    assert len(select_cases(nameless, 0.5, 4, 0)) == 4
+
+
+def test_cases_check_their_input():
+    predictions = make_predictions()
+    with pytest.raises(ValueError, match="n must be 1 or more, not 0"):
+        select_cases(predictions, 0.5, 0, 0)
+    with pytest.raises(ValueError, match="not 1.5"):
+        select_cases(predictions, 1.5, 1, 0)
+    mixed = predictions.assign(split=["test", "train"] * 20)
+    with pytest.raises(ValueError, match="2 .test, train."):
+        select_cases(mixed, 0.5, 1, 0)
+    with pytest.raises(ValueError, match="y_true"):
+        select_cases(predictions.assign(y_true=2), 0.5, 1, 0)

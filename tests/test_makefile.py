@@ -1,0 +1,263 @@
+"""The Makefile, run for real in a small copy of the tree with a Python that only takes notes."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.small_notebooks import code_cell, write_notebook
+from utils.paths import ROOT
+
+NOTEBOOKS = {
+    "01_data_exploration": "plots",
+    "02_augmentation": "plots",
+    "03_vgg19_baseline": "training",
+    "04_resnet50_training": "training",
+    "05_evaluation": "evaluation",
+    "06_grad_cam": "explanation",
+}
+"""Each notebook with the one module of the small copy that it imports."""
+
+RECORDING_PYTHON = """#!/bin/sh
+# Stands in for .venv/bin/python: notes what it is asked, and fails where $FAIL says so.
+echo "$@" >> calls.log
+case "$*" in
+    *utils.execute*--output*)
+        for output; do :; done
+        mkdir -p "$(dirname "$output")" && echo executed > "$output" ;;
+esac
+case "$*" in *"${FAIL:-nothing fails}"*) exit 1 ;; esac
+"""
+
+
+class Tree:
+    """A small copy of the repository."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+            shutil.copy(ROOT / name, root / name)
+        shutil.copytree(ROOT / "studies", root / "studies")
+        (root / "utils").mkdir()
+        (root / "tests").mkdir()
+        for name in ("__init__.py", "dependencies.py"):
+            shutil.copy(ROOT / "utils" / name, root / "utils" / name)
+        for module in set(NOTEBOOKS.values()):
+            (root / "utils" / f"{module}.py").write_text("from utils import files\n")
+        (root / "utils" / "files.py").write_text("")
+        for name, module in NOTEBOOKS.items():
+            source = f"from utils.{module} import something"
+            write_notebook(root / "notebooks" / f"{name}.ipynb", code_cell(source))
+        published = root / "results" / "full" / "histories" / "vgg19.csv"
+        published.parent.mkdir(parents=True)
+        published.touch()
+        python = root / ".venv" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(RECORDING_PYTHON)
+        python.chmod(0o755)
+        (root / ".venv" / ".installed").touch()
+
+    def make(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+        """Run make with these arguments and environment variables."""
+        settings = (
+            "STUDY",
+            "VENV",
+            "DATA_DIR",
+            "RESULTS_DIR",
+            "FIGURES_DIR",
+            "MAKEFLAGS",
+            "MAKELEVEL",
+        )
+        environment = {key: value for key, value in os.environ.items() if key not in settings}
+        environment |= {"PYTHON": sys.executable, "PYTHONDONTWRITEBYTECODE": "1"} | variables
+        return subprocess.run(
+            ["make", *arguments], cwd=self.root, env=environment, capture_output=True, text=True
+        )
+
+    def calls(self) -> list[str]:
+        """Return and forget what the environment's Python was asked to do."""
+        log = self.root / "calls.log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return lines
+
+    def executed(self) -> list[str]:
+        """Return and forget the numbers of the notebooks that were executed, in order."""
+        return [call.split("notebooks/")[1][:2] for call in self.calls() if "utils.execute" in call]
+
+    def edit(self, path: str) -> None:
+        """Give a file a newer time than everything before."""
+        time.sleep(0.02)
+        (self.root / path).touch()
+
+
+@pytest.fixture
+def tree(tmp_path):
+    root = tmp_path / "my study"  # students keep things in folders with spaces
+    root.mkdir()
+    return Tree(root)
+
+
+def test_all_runs_in_order_whatever_the_jobs_and_then_nothing(tree):
+    first = tree.make("all", "-j4")
+    assert first.returncode == 0, first.stderr
+    assert tree.executed() == ["01", "02", "03", "04", "05", "06"]
+    second = tree.make("all")
+    assert tree.executed() == []
+    assert "Study 'sample' is up to date" in second.stdout
+
+
+@pytest.mark.parametrize(
+    ("edited", "again"),
+    [
+        ("notebooks/05_evaluation.ipynb", ["05"]),
+        ("notebooks/02_augmentation.ipynb", ["02"]),
+        ("notebooks/04_resnet50_training.ipynb", ["04", "05", "06"]),
+        ("utils/explanation.py", ["06"]),
+        ("utils/training.py", ["03", "04", "05", "06"]),
+        ("utils/files.py", ["01", "02", "03", "04", "05", "06"]),
+        ("studies/sample.yaml", ["01", "02", "03", "04", "05", "06"]),
+        ("results/full/histories/vgg19.csv", ["03", "05"]),
+        ("studies/full.yaml", []),
+        ("README.md", []),
+    ],
+)
+def test_an_edit_runs_what_needs_it_and_no_more(tree, edited, again):
+    tree.make("all")
+    tree.calls()
+    tree.edit(edited)
+    tree.make("all")
+    assert tree.executed() == again
+
+
+def test_a_new_import_becomes_a_dependency(tree):
+    tree.make("all")
+    tree.calls()
+    tree.edit("utils/explanation.py")
+    (tree.root / "utils" / "plots.py").write_text("import utils.explanation\n")
+    tree.make("all")
+    assert tree.executed() == ["01", "02", "06"]
+    tree.edit("utils/explanation.py")
+    tree.make("all")
+    assert tree.executed() == ["01", "02", "06"]
+
+
+def test_failed_notebook_leaves_no_target_and_the_next_run_goes_on_from_there(tree):
+    failed = tree.make("all", FAIL="notebooks/04_resnet50")
+    assert failed.returncode != 0
+    assert tree.executed() == ["01", "02", "03", "04"]
+    executed = tree.root / "results" / "sample" / "notebooks"
+    assert not (executed / "04_resnet50_training.ipynb").exists()
+    assert tree.make("all").returncode == 0
+    assert tree.executed() == ["04", "05", "06"]
+
+
+def test_each_study_has_its_own_results(tree):
+    (tree.root / "data" / "chest_xray" / "train").mkdir(parents=True)
+    tree.make("all", "STUDY=sample")
+    assert all("--study sample --output results/sample/notebooks/" in call for call in tree.calls())
+    tree.make("all", RESULTS_DIR="elsewhere")
+    calls = tree.calls()
+    assert len(calls) == 6
+    assert all("--study full --output elsewhere/full/notebooks/" in call for call in calls)
+
+
+def test_the_study_is_announced_before_anything_runs(tree):
+    sample = tree.make("all").stdout.splitlines()
+    assert sample[0].startswith("===== STUDY = sample: rendered phantoms, not patients")
+    (tree.root / "elsewhere" / "chest_xray").mkdir(parents=True)
+    (tree.root / "elsewhere" / "chest_xray" / "source.json").touch()
+    full = tree.make("all", DATA_DIR="elsewhere").stdout.splitlines()
+    assert full[0] == "===== STUDY = full: the data set in elsewhere/chest_xray ====="
+
+
+def test_full_study_without_data_is_refused_with_the_remedy(tree):
+    refused = tree.make("all", "STUDY=full")
+    assert refused.returncode != 0
+    assert "data/chest_xray holds no data set; fetch it with: make data" in refused.stderr
+    assert tree.executed() == []
+
+
+def test_new_data_runs_the_full_study_again(tree):
+    marker = tree.root / "data" / "chest_xray" / "source.json"
+    marker.parent.mkdir(parents=True)
+    marker.touch()
+    tree.make("all")
+    tree.calls()
+    tree.edit("data/chest_xray/source.json")
+    tree.make("all")
+    assert len(tree.executed()) == 6
+
+
+def test_unknown_study_is_refused_with_the_known_ones(tree):
+    refused = tree.make("all", "STUDY=huge")
+    assert refused.returncode != 0
+    assert "there is no study 'huge'; STUDY is one of: full sample" in refused.stderr
+
+
+def test_interrupted_setup_is_not_mistaken_for_done(tree):
+    (tree.root / ".venv" / ".installed").unlink()
+    assert tree.make("setup", FAIL="pip install").returncode != 0
+    assert not (tree.root / ".venv" / ".installed").exists()
+    tree.calls()
+    assert tree.make("setup").returncode == 0
+    assert any("pip install --requirement requirements.txt" in call for call in tree.calls())
+    tree.make("setup")
+    assert tree.calls() == []
+    tree.edit("requirements.txt")
+    tree.make("setup")
+    assert tree.calls() != []
+
+
+def test_environment_without_pip_is_made_anew_by_a_supported_python_only(tree):
+    (tree.root / ".venv" / ".installed").unlink()
+    (tree.root / ".venv" / "bin" / "python").unlink()
+    old = tree.root / "python2"
+    old.write_text('#!/bin/sh\n[ "$1" = -m ] && exec ' + sys.executable + ' "$@"\nexit 1\n')
+    old.chmod(0o755)
+    refused = tree.make("setup", PYTHON="./python2")
+    assert refused.returncode != 0
+    assert "./python2 is not Python 3.11 to 3.13; name one" in refused.stderr
+    assert not (tree.root / ".venv" / "bin" / "python").exists()
+
+
+def test_another_environment_can_be_used(tree):
+    shutil.move(tree.root / ".venv", tree.root / "conda")
+    (tree.root / "conda" / ".installed").unlink()
+    assert tree.make("all", VENV="conda").returncode == 0
+    assert len(tree.executed()) == 6
+    assert not (tree.root / ".venv").exists()
+
+
+def test_data_passes_archive_and_source_on(tree):
+    tree.make("data")
+    tree.make("data", "ARCHIVE=my chest x-rays.zip")
+    tree.make("data", "SOURCE=medmnist")
+    assert tree.calls() == [
+        "-m utils.fetch",
+        "-m utils.fetch --archive my chest x-rays.zip",
+        "-m utils.fetch --source medmnist",
+    ]
+
+
+def test_clean_keeps_data_environment_and_committed_results(tree):
+    kept = [
+        "data/activations/block.npy", "data/chest_xray/source.json",
+        "results/full/metrics.json", "figures/full/05_roc.png", ".venv/.installed",
+    ]  # fmt: skip
+    gone = [
+        "results/sample/metrics.json", "figures/sample/01_grid.png",
+        "results/full/notebooks/05_evaluation.ipynb", "results/full/models/model.keras",
+    ]  # fmt: skip
+    for path in kept + gone:
+        (tree.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree.root / path).touch()
+    # An empty setting must not turn the folder into the file system's root.
+    cleaned = tree.make("clean", RESULTS_DIR="", FIGURES_DIR="")
+    assert cleaned.returncode == 0, cleaned.stderr
+    assert [path for path in kept if not (tree.root / path).exists()] == []
+    assert [path for path in gone if (tree.root / path).exists()] == []

@@ -1,0 +1,352 @@
+"""What is committed is what may be: no radiograph, no copied notebook, nothing large or private."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from tests.test_notebooks import (
+    DEFAULT_STUDY,
+    NAMES,
+    cells_of,
+    pictures_of,
+    read_committed,
+    texts_of,
+)
+from utils.execute import declared_parameters
+from utils.paths import ROOT
+
+CURVES = {
+    "01_class_balance.png",
+    "01_images_per_patient.png",
+    "01_intensity.png",
+    "01_pixel_baselines.png",
+    "01_split.png",
+    "02_pixel_ranges.png",
+    "03_history_vgg19.png",
+    "04_history_resnet50.png",
+    "05_confusion.png",
+    "05_metrics.png",
+    "05_precision_recall.png",
+    "05_probabilities.png",
+    "05_roc.png",
+}
+"""The only pictures that may be committed, all in figures/full: drawings of numbers. A figure is
+entered here after a look at it; one that shows a radiograph never is."""
+
+PICTURE_SUFFIXES = {
+    ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".svg", ".pdf", ".dcm",
+    ".npy", ".npz", ".zip",
+}  # fmt: skip
+"""Also containers in which pictures travel."""
+RESULT_SUFFIXES = {".csv", ".json", ".md"}
+MAX_BYTES = 5_000_000
+MIN_WHITE_SHARE = 0.4
+"""Share of pure white pixels below which a picture is no drawing on white ground."""
+
+PRIVATE = (
+    r"(?<![\w.:/-])/(home|root|Users|work|workspace)/\w",
+    r"\.library\b",
+    r"https?://[\w.-]*(artifact|nexus|mirror|proxy)[\w.-]*/",
+)
+"""Paths and addresses of the machine on which something was written."""
+
+TOOLS = {"ipykernel", "jupyterlab", "pytest-timeout", "ruff"}
+"""Required packages that commands call or pytest loads; no code imports them."""
+PACKAGE_OF_MODULE = {
+    "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "tf_keras_vis": "tf-keras-vis",
+}  # fmt: skip
+
+
+def list_committed(root: Path = ROOT) -> list[Path]:
+    """List the files that git holds, or would hold after `git add .`, relative to `root`."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    try:
+        listing = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        pytest.skip("this is no git checkout, so nothing can be committed from it")
+    names = [name for name in listing.decode().split("\0") if name]
+    return [Path(name) for name in sorted(names) if (root / name).is_file()]
+
+
+# ---- rules
+
+
+def find_misplaced(files: list[Path]) -> list[str]:
+    """Name the files that must not be committed where they are."""
+    found = []
+    for file in files:
+        folder = file.parts[0]
+        if file.suffix.lower() in PICTURE_SUFFIXES and not (
+            file.parts[:2] == ("figures", "full") and file.name in CURVES and len(file.parts) == 3
+        ):
+            found.append(f"{file} is a picture that is not in the list of curves")
+        elif folder == "figures" and file.parts[:2] != ("figures", "full"):
+            found.append(f"{file} does not belong to the full study")
+        elif folder == "results" and (
+            file.parts[1] != "full" or file.suffix not in RESULT_SUFFIXES
+        ):
+            found.append(f"{file} is not a table or record of the full study")
+        elif file.suffix == ".ipynb" and file.as_posix() not in {
+            f"notebooks/{name}.ipynb" for name in NAMES
+        }:
+            found.append(f"{file} is not one of the six notebooks")
+        elif folder == "data" and file.as_posix() != "data/README.md":
+            found.append(f"{file} is data")
+    return found
+
+
+def find_too_large(files: list[Path], root: Path = ROOT) -> list[str]:
+    """Name the files that are too large for a repository."""
+    return [f"{file}" for file in files if (root / file).stat().st_size > MAX_BYTES]
+
+
+def find_private(text: str) -> list[str]:
+    """Return the paths and addresses of a particular machine in a text."""
+    return [match[0] for pattern in PRIVATE for match in re.finditer(pattern, text)]
+
+
+def is_drawing(pixels: np.ndarray) -> bool:
+    """Tell a drawing on white ground from a photograph, from (height, width) gray values."""
+    return bool((pixels >= 254).mean() >= MIN_WHITE_SHARE)
+
+
+# ---- what is committed
+
+
+def test_no_picture_notebook_or_data_slips_in():
+    assert find_misplaced(list_committed()) == []
+
+
+def test_no_file_is_large():
+    assert find_too_large(list_committed()) == []
+
+
+def test_no_path_of_a_machine_is_left():
+    found = {}
+    for file in list_committed():
+        # This file and the notebooks' tests hold the patterns and examples of them.
+        if file.suffix in PICTURE_SUFFIXES or file.name in (
+            Path(__file__).name,
+            "test_notebooks.py",
+        ):
+            continue
+        if private := find_private((ROOT / file).read_text(encoding="utf-8", errors="replace")):
+            found[str(file)] = private
+    assert found == {}
+
+
+def test_committed_figures_are_drawings():
+    for file in list_committed():
+        if file.suffix == ".png":
+            with Image.open(ROOT / file) as image:
+                assert is_drawing(np.asarray(image.convert("L"))), f"{file} looks like a photograph"
+
+
+def test_notebooks_show_phantoms_or_drawings_only():
+    for name in NAMES:
+        notebook = read_committed(name)
+        parameters = declared_parameters(notebook)
+        if parameters["study"] == "sample":
+            assert parameters.get("dataset_name", "phantoms") == "phantoms"
+        else:
+            assert DEFAULT_STUDY[name] == "full"
+            assert all(map(is_drawing, pictures_of(notebook))), f"a picture of {name} is no drawing"
+
+
+def test_the_first_notebook_says_that_it_shows_phantoms():
+    code = cells_of(read_committed("01_data_exploration"), "code")
+    printed = "".join(text for cell in code for text in texts_of(cell))
+    assert "data set: phantoms" in printed
+
+
+# ---- the rules themselves
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "figures/full/06_grad_cam.png",
+        "figures/full/more/05_roc.png",
+        "figures/sample/05_roc.png",
+        "figures/full/notes.txt.jpeg",
+        "docs/05_roc.png",
+        "IM-0001-0001.JPEG",
+        "results/full/notebooks/01_data_exploration.ipynb",
+        "results/full/models/resnet50_best_model.keras",
+        "results/full/predictions/cache.npz",
+        "results/sample/metrics.json",
+        "figures/sample/notes.md",
+        "notebooks/07_more.ipynb",
+        "notebooks/01_data_exploration.failed.ipynb",
+        "data/chest_xray/source.json",
+    ],
+)
+def test_misplaced_file_is_noticed(name):
+    assert len(find_misplaced([Path(name)])) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "figures/full/05_roc.png", "results/full/metrics.json", "data/README.md",
+        "results/full/predictions/vgg19.csv", "notebooks/06_grad_cam.ipynb", "README.md",
+    ],
+)  # fmt: skip
+def test_what_belongs_is_left_alone(name):
+    assert find_misplaced([Path(name)]) == []
+
+
+def test_ignored_files_are_not_listed_and_new_ones_are(tmp_path):
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    ignored = [
+        "data/phantoms/a.png", "data/activations/a.npy", "results/full/notebooks/a.ipynb",
+        "results/full/models/a.keras", "results/sample/metrics.json", "figures/sample/a.png",
+        ".venv/a.py", "notebooks/01.failed.ipynb", "notebooks/.ipynb_checkpoints/a.ipynb",
+        "utils/__pycache__/a.pyc",
+    ]  # fmt: skip
+    kept = ["data/README.md", "results/full/metrics.json", "figures/full/grid.png"]
+    for name in ignored + kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    listed = [file.as_posix() for file in list_committed(tmp_path)]
+    assert listed == sorted([".gitignore", *kept])
+
+
+def test_large_file_is_noticed(tmp_path):
+    (tmp_path / "a.csv").write_bytes(bytes(MAX_BYTES + 1))
+    assert find_too_large([Path("a.csv")], tmp_path) == ["a.csv"]
+
+
+@pytest.mark.parametrize(
+    "text", ["in /home/me/study", '"/work/main"', "cd /root/x", "~/.library/x"]
+)
+def test_path_of_a_machine_is_noticed(text):
+    assert find_private(text) != []
+
+
+@pytest.mark.parametrize(
+    "text", ["utils/work/x", "https://host/home/me", "the /work load", "../root/x"]
+)
+def test_other_text_is_no_path_of_a_machine(text):
+    assert find_private(text) == []
+
+
+def test_photograph_is_no_drawing():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64))
+    drawing = np.full((64, 64), 255)
+    drawing[20:30] = 0
+    assert is_drawing(drawing)
+    assert not is_drawing(noise)
+    framed = np.full((64, 64), 255)
+    framed[8:60, 8:60] = noise[8:60, 8:60]
+    assert not is_drawing(framed)
+
+
+# ---- commands and packages
+
+
+def make_targets() -> dict[str, str | None]:
+    """Read the phony targets of the Makefile, each with the help text beside it."""
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {}
+    for name in re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE):
+        text = re.search(rf"^{re.escape(name)}:.*?## (.+)$", makefile, re.MULTILINE)
+        targets[name] = text[1] if text else None
+    return targets
+
+
+def test_help_lists_every_command():
+    helped = subprocess.run(
+        ["make", "help", f"PYTHON={sys.executable}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    targets = make_targets()
+    assert targets.pop("announce") is None  # a step of `all`
+    for name, text in targets.items():
+        assert text, f"`make {name}` has no help text"
+        assert re.search(rf"^make {name} +{re.escape(text)}$", helped, re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", ["README.md", "data/README.md"])
+def test_commands_in_documents_exist(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    code = re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL)
+    named = {name for part in code for name in re.findall(r"(?<![\w-])make ([a-z][\w-]*)", part)}
+    assert named <= make_targets().keys()
+    assert named or document != "README.md"
+
+
+def test_readme_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert [link for link in links if link and not (ROOT / link).exists()] == []
+
+
+def test_one_list_of_versions():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (pip,) = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
+    assert pip == ["-r requirements.txt"]
+    assert f"conda activate {environment['name']}" in (ROOT / "README.md").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["dependencies"]
+    assert project["tool"]["setuptools"]["dynamic"]["dependencies"]["file"] == ["requirements.txt"]
+
+
+def read_requirements() -> dict[str, str]:
+    """Read the pinned version of each required package."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pins = [line.split("#")[0].strip() for line in lines]
+    return dict(pin.split("==") for pin in pins if pin)
+
+
+def test_installed_packages_are_those_of_the_list():
+    requirements = read_requirements()
+    assert {name: version(name) for name in requirements} == requirements
+
+
+def test_the_list_holds_what_is_imported_and_no_more():
+    sources = [file.read_text() for file in (*ROOT.glob("utils/*.py"), *ROOT.glob("tests/*.py"))]
+    sources.append((ROOT / "conftest.py").read_text())
+    for name in NAMES:
+        sources += [c.source for c in read_committed(name).cells if c.cell_type == "code"]
+    modules = set()
+    for node in (node for source in sources for node in ast.walk(ast.parse(source))):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module.split(".")[0])
+    modules -= sys.stdlib_module_names | {"utils", "tests"}
+    assert {
+        PACKAGE_OF_MODULE.get(name, name) for name in modules
+    } == read_requirements().keys() - TOOLS
+
+
+def test_ci_calls_the_commands_of_the_readme():
+    run = (ROOT / ".ci" / "run").read_text()
+    assert run.rstrip().endswith("\nmake test")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = workflow["jobs"]["test"]["steps"]
+    assert any(step.get("run", "").startswith("make test") for step in steps)
+
+
+def test_citation_can_be_read():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors", "license"} <= citation.keys()
+    assert citation["license"] == "MIT"
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert citation["version"] == project["version"]

@@ -1,0 +1,316 @@
+"""Execute one notebook with papermill, whole or not at all.
+
+`python -m utils.execute NOTEBOOK --study sample` passes the study's parameters to the notebook
+and writes the executed copy; `--save-committed` runs the notebook with its own defaults and
+replaces it. Progress goes to the terminal, and nothing but results is saved.
+"""
+
+import argparse
+import ast
+import fcntl
+import json
+import logging
+import os
+import re
+import stat
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+
+from utils.files import read_json, write_atomically, write_json
+from utils.paths import ROOT, results_dir
+from utils.study import Study, StudyError, load_study
+
+logger = logging.getLogger(__name__)
+
+FOLDER_VARIABLES = (
+    "DATA_DIR", "RESULTS_DIR", "FIGURES_DIR", "ACTIVATION_CACHE_DIR", "WEIGHTS_DIR",
+)  # fmt: skip
+LANGUAGE, KERNEL_NAME = "python", "python3"
+"""The kernel that every environment with ipykernel brings along."""
+KERNEL_LOG_LEVEL = f"--IPKernelApp.log_level={logging.ERROR}"
+"""Keeps ipykernel's remark on encryption, of no weight on one machine, off the terminal."""
+ERROR_LINES = 12
+"""Last lines of a failed cell's traceback that are shown."""
+PAPERMILL_TAGS = ("injected-parameters", "papermill-error-cell-tag")
+
+
+class NotebookError(RuntimeError):
+    """A notebook that cannot be executed; the message names the notebook and the remedy."""
+
+
+def declared_parameters(notebook: NotebookNode) -> dict[str, Any]:
+    """Read names and default values from the cell tagged `parameters`.
+
+    Raises:
+        NotebookError: if there is not exactly one such cell, or it holds more than literals.
+    """
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise NotebookError(f"{len(cells)} cells are tagged `parameters`; exactly one must be")
+    parameters = {}
+    for statement in ast.parse(cells[0].source).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if _is_literal(value):
+                parameters[name] = ast.literal_eval(value)
+            case _:
+                raise NotebookError(
+                    f"the parameters cell holds `{ast.unparse(statement)}`; only `name = literal` "
+                    "is allowed there, derived values belong into the next cell"
+                )
+    return parameters
+
+
+def _is_literal(value: ast.expr) -> bool:
+    try:
+        ast.literal_eval(value)
+    except ValueError:
+        return False
+    return True
+
+
+def choose_parameters(
+    study: Study, declared: dict[str, Any], overrides: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what to pass to a notebook: the study's values of those keys that it declares.
+
+    Args:
+        study: The study to run.
+        declared: Names and defaults of the notebook's parameters cell.
+        overrides: Values that replace the study's.
+
+    Raises:
+        NotebookError: if an override is not declared by the notebook.
+        StudyError: if an override is not a value that a study can have.
+    """
+    if unknown := overrides.keys() - declared.keys():
+        raise NotebookError(
+            f"unknown parameter {', '.join(sorted(unknown))}; "
+            f"this notebook knows {', '.join(declared) or 'none'}"
+        )
+    values = study.model_dump()
+    try:
+        Study.model_validate(values | {key: overrides[key] for key in overrides if key in values})
+    except ValueError as error:
+        raise StudyError(f"parameters {overrides} do not make a study: {error}") from error
+    return {key: values[key] for key in declared if key in values} | overrides
+
+
+def parse_overrides(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Turn `[("views", "2"), ("weights", "random")]` into typed values, read as JSON or text."""
+    overrides = {}
+    for key, text in pairs:
+        try:
+            overrides[key] = json.loads(text)
+        except json.JSONDecodeError:
+            overrides[key] = text
+    return overrides
+
+
+def progress_stream(descriptor: int = 2) -> str | None:
+    """Name the file through which a kernel reaches an open file of this process, if there is one.
+
+    A kernel has no terminal of its own, and its stderr ends up in the notebook.
+
+    Args:
+        descriptor: Number of the open file; stderr by default.
+    """
+    try:
+        if os.isatty(descriptor):
+            return os.ttyname(descriptor)
+        mode, flags = os.fstat(descriptor).st_mode, fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    except OSError:
+        return None
+    # A log file that is not open for appending would be overwritten from two positions.
+    shareable = stat.S_ISFIFO(mode) or (stat.S_ISREG(mode) and flags & os.O_APPEND)
+    own_file = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+    return str(own_file) if shareable and own_file.exists() else None
+
+
+def clean_notebook(notebook: NotebookNode) -> NotebookNode:
+    """Remove what differs from run to run or place to place, in place: logs, times, paths.
+
+    Outputs on stdout, results and figures stay; code cells are counted from 1 without a gap.
+    """
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": LANGUAGE, "name": KERNEL_NAME},
+            "language_info": {"name": LANGUAGE},
+        }
+    )
+    count = 0
+    for cell in notebook.cells:
+        for noise in ("papermill", "execution"):
+            cell.metadata.pop(noise, None)
+        if not cell.metadata.get("tags", True):
+            del cell.metadata["tags"]
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        cell.execution_count = count
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
+    return notebook
+
+
+def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> float:
+    """Execute a notebook in its own folder and write the clean result to `target`.
+
+    Args:
+        source: Notebook to execute.
+        target: Where the executed copy goes, atomically; may be `source` itself.
+        parameters: Values to inject; none leaves the notebook's cells as they are.
+
+    Returns:
+        Minutes that it took.
+
+    Raises:
+        NotebookError: if a cell fails or the kernel dies; `target` is then as it was, and the
+            partial run is kept beside it as `<name>.failed.ipynb`, unless it is `source`.
+    """
+    failed = target.with_suffix(".failed.ipynb")
+    failed.unlink(missing_ok=True)
+    _prepare_environment()
+    start = time.time()
+    with write_atomically(target.absolute()) as temporary:
+        try:
+            papermill.execute_notebook(
+                source.absolute(),
+                temporary,
+                parameters,
+                kernel_name=KERNEL_NAME,
+                language=LANGUAGE,
+                cwd=source.absolute().parent,
+                extra_arguments=[KERNEL_LOG_LEVEL],
+                # Drawn where a person looks, and nowhere else.
+                progress_bar={
+                    "desc": source.stem, "disable": None, "leave": False,
+                    "bar_format": "{desc}: cell {n_fmt} of {total_fmt} done, {elapsed}",
+                },
+            )  # fmt: skip
+        except (PapermillExecutionError, RuntimeError) as error:
+            message = _describe_failure(source, nbformat.read(temporary, as_version=4), error)
+            if target != source:
+                os.replace(temporary, failed)
+                message += f"\nthe partial run is kept in {_shown(failed)}"
+            raise NotebookError(message) from error
+        nbformat.write(clean_notebook(nbformat.read(temporary, as_version=4)), temporary)
+        # As old as its inputs: what is edited during a run is newer, and make runs it again.
+        os.utime(temporary, (start, start))
+    return round((time.time() - start) / 60, 2)
+
+
+def _prepare_environment() -> None:
+    """Set what the kernel inherits: folders, this environment's Python, the way to the terminal."""
+    for variable in FOLDER_VARIABLES:
+        # The kernel runs in the notebook's folder, where a relative path would mean another place.
+        if os.environ.get(variable):
+            os.environ[variable] = str(Path(os.environ[variable]).expanduser().absolute())
+    # A kernel of the same name that a reader once installed would be another environment.
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if stream := progress_stream():
+        os.environ.setdefault("PROGRESS_STREAM", stream)
+
+
+def _describe_failure(source: Path, partial: NotebookNode, error: Exception) -> str:
+    cells = [
+        cell
+        for cell in partial.cells
+        if not set(PAPERMILL_TAGS) & set(cell.metadata.get("tags", []))
+    ]
+    started = [
+        number
+        for number, cell in enumerate(cells, start=1)
+        if cell.metadata.get("papermill", {}).get("start_time")
+    ]
+    if isinstance(error, PapermillExecutionError):
+        reason = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
+    else:
+        hint = "; was there enough memory?" if isinstance(error, DeadKernelError) else ""
+        reason = f"{type(error).__name__}: {error}{hint}"
+    last_lines = "\n".join(f"    {line}" for line in reason.splitlines()[-ERROR_LINES:])
+    if not started:
+        return f"{source.name} failed before its first cell:\n{last_lines}"
+    number = started[-1]
+    first_line = (cells[number - 1].source.splitlines() or [""])[0]
+    return f"{source.name} failed in cell {number} of {len(cells)}, `{first_line}`:\n{last_lines}"
+
+
+def record_minutes(study: str, notebook: str, minutes: float) -> None:
+    """Enter a notebook's minutes into the study's `provenance/minutes.json`."""
+    file = results_dir(study) / "provenance" / "minutes.json"
+    known = read_json(file) if file.is_file() else {}
+    write_json(file, dict(sorted((known | {notebook: minutes}).items())))
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path) if path.absolute().is_relative_to(ROOT) else str(path)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Execute the notebook that the command line names."""
+    source = arguments.notebook
+    if not source.is_file():
+        raise NotebookError(f"there is no notebook {source}")
+    try:
+        declared = declared_parameters(nbformat.read(source, as_version=4))
+        if arguments.save_committed:
+            target, parameters, kind = source, {}, "its defaults"
+        else:
+            study = load_study(arguments.study)
+            target = arguments.output or results_dir(study.study) / "notebooks" / source.name
+            overrides = parse_overrides(arguments.parameter)
+            parameters = choose_parameters(study, declared, overrides)
+            kind = f"study {study.study}"
+    except (NotebookError, StudyError) as error:
+        raise NotebookError(f"{source.name}: {error}") from error
+    logger.info("%s: running with %s", source.name, kind)
+    minutes = execute_notebook(source, target, parameters)
+    if not arguments.save_committed:
+        record_minutes(study.study, source.stem, minutes)
+    logger.info("%s: done in %.1f minutes, saved as %s", source.name, minutes, _shown(target))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m utils.execute", description=__doc__)
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("--study", default="sample", help="a file of studies/, without .yaml")
+    parser.add_argument("--output", type=Path, help="executed copy; in results/<study>/ by default")
+    parser.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
+        help="replace one of the study's parameters",
+    )  # fmt: skip
+    parser.add_argument(
+        "--save-committed", action="store_true",
+        help="run with the notebook's own defaults and replace the notebook",
+    )  # fmt: skip
+    arguments = parser.parse_args(argv)
+    if arguments.save_committed and (arguments.output or arguments.parameter):
+        parser.error("--save-committed takes neither --output nor --parameter")
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.getLogger("papermill").setLevel(logging.WARNING)
+    try:
+        run(arguments)
+    except (NotebookError, StudyError) as error:
+        logger.error("\n%s", error)
+        return 1
+    except KeyboardInterrupt:
+        logger.error("\n%s: interrupted, nothing was saved", arguments.notebook.name)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
