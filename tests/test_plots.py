@@ -1,0 +1,575 @@
+import io
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+from PIL import Image
+
+from utils import plots
+from utils.baselines import BASELINES
+from utils.evaluation import METRICS, evaluate_study
+from utils.facts import REPORTED
+
+MODELS = ("resnet50", "vgg19")
+THRESHOLDS = {"resnet50": 0.5, "vgg19": 0.25}
+
+
+@cache
+def make_index() -> pd.DataFrame:
+    rows = []
+    for number in range(60):
+        split = ("train", "train", "validation", "test")[number % 4]
+        kind = ("normal", "bacteria", "virus")[number % 3]
+        rows += [(split, kind, f"person-{number}-{kind}")] * (1 + number % 5)
+    index = pd.DataFrame(rows, columns=["split", "etiology", "patient_id"])
+    index["label"] = (index.etiology != "normal").astype(int)
+    sizes = np.random.default_rng(0).integers(400, 2000, (len(index), 2))
+    return index.assign(
+        image_id=[f"{n}.jpeg" for n in range(len(index))], width=sizes[:, 0], height=sizes[:, 1]
+    )
+
+
+@cache
+def make_predictions(model: str = "resnet50") -> pd.DataFrame:
+    random = np.random.default_rng(MODELS.index(model))
+    index = make_index().query("split != 'train'")
+    probability = np.clip(random.normal(0.3 + 0.4 * index.label, 0.25), 0, 1)
+    predictions = index.rename(columns={"label": "y_true"}).assign(probability=probability)
+    return predictions[["image_id", "patient_id", "split", "y_true", "probability"]]
+
+
+def rows_of_test() -> dict[str, pd.DataFrame]:
+    return {model: make_predictions(model).query("split == 'test'") for model in MODELS}
+
+
+@cache
+def make_metrics() -> dict:
+    return evaluate_study({model: make_predictions(model) for model in MODELS}, 20, 0)
+
+
+def make_history() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "epoch": [1, 2, 3, 4, 5],
+            "loss": [0.6, 0.4, 0.3, 0.25, 0.2],
+            "accuracy": [0.7, 0.8, 0.85, 0.9, 0.92],
+            "val_loss": [0.5, 0.4, 0.3, 0.35, 0.4],
+            "val_accuracy": [0.75, 0.8, 0.9, 0.88, 0.87],
+            "learning_rate": [1e-4, 1e-4, 1e-4, 1e-4, 2e-5],
+        }
+    )
+
+
+def make_costs() -> pd.DataFrame:
+    costs = pd.DataFrame({"views": [1, 4, 20], "images": 320, "epochs": 20})
+    for metric, values in {"loss": [0.2, 0.15, 0.14], "auc": [0.97, 0.98, 0.985]}.items():
+        for end, distance in {"mean": 0, "min": -0.01, "max": 0.01}.items():
+            costs[f"{metric}_{end}"] = np.array(values) + distance
+    return costs
+
+
+def make_scores() -> pd.DataFrame:
+    scores = pd.DataFrame(index=pd.Index(BASELINES, name="baseline"))
+    for split in ("validation", "test"):
+        for end, distance in {"": 0, "_low": -0.05, "_high": 0.05}.items():
+            scores[f"{split}_roc_auc{end}"] = np.array([0.5, 0.6, 0.8, 0.9]) + distance
+    return scores
+
+
+def make_images(count: int, size: int = 16) -> np.ndarray:
+    gray = np.random.default_rng(0).integers(0, 256, (count, size, size, 1), np.uint8)
+    return np.repeat(gray, 3, axis=-1)
+
+
+def make_maps(count: int, size: int = 16) -> np.ndarray:
+    maps = np.random.default_rng(1).uniform(0, 1, (count, size, size)).astype(np.float32)
+    maps[0] *= 5 / maps[0].max()
+    maps[-1] = 0
+    return maps
+
+
+def make_mask(count: int, size: int = 16) -> np.ndarray:
+    masks = np.zeros((count, size, size), bool)
+    masks[1:, 4:9, 4:12] = True
+    return masks
+
+
+def captions(count: int) -> list[str]:
+    return [f"PNEUMONIA, found\np = 0.{number}" for number in range(count)]
+
+
+DRAWINGS: dict[str, Callable[[], Figure]] = {
+    "class_balance": lambda: plots.plot_class_balance(make_index()),
+    "images_per_patient": lambda: plots.plot_images_per_patient(make_index()),
+    "image_sizes": lambda: plots.plot_image_sizes(make_index()),
+    "image_sizes_equal": lambda: plots.plot_image_sizes(make_index().assign(width=224, height=224)),
+    "intensity": lambda: plots.plot_intensity_distributions(
+        np.linspace(50, 200, len(make_index())), make_index().label
+    ),
+    "split": lambda: plots.plot_split(make_index()),
+    "split_by_image": lambda: plots.plot_split(make_index().assign(patient_id="")),
+    "baselines": lambda: plots.plot_baseline_scores(make_scores()),
+    "pixel_ranges": lambda: plots.plot_pixel_ranges(
+        make_images(2), make_images(2) - np.array([103.939, 116.779, 123.68])
+    ),
+    "history": lambda: plots.plot_history(make_history()),
+    "history_short": lambda: plots.plot_history(
+        make_history().head(1).drop(columns="learning_rate")
+    ),
+    "views_cost": lambda: plots.plot_views_cost(make_costs()),
+    "roc": lambda: plots.plot_roc(rows_of_test(), THRESHOLDS),
+    "roc_without_thresholds": lambda: plots.plot_roc(rows_of_test()),
+    "precision_recall": lambda: plots.plot_precision_recall(rows_of_test(), THRESHOLDS),
+    "confusion": lambda: plots.plot_confusion_matrix(rows_of_test(), THRESHOLDS),
+    "confusion_of_one": lambda: plots.plot_confusion_matrix(
+        {"resnet50": rows_of_test()["resnet50"]}, THRESHOLDS
+    ),
+    "confusion_of_four": lambda: plots.plot_confusion_matrix(
+        {name: rows_of_test()["vgg19"] for name in "abcd"}, dict.fromkeys("abcd", 0.5)
+    ),
+    "probabilities": lambda: plots.plot_probability_histogram(rows_of_test(), THRESHOLDS),
+    "intervals": lambda: plots.plot_metric_intervals(make_metrics(), "test", with_reported=True),
+    "intervals_by_patient": lambda: plots.plot_metric_intervals(
+        make_metrics(), "validation", "by_patient", ["roc_auc"]
+    ),
+    "intervals_by_etiology": lambda: plots.plot_metric_intervals(
+        make_metrics(), "test", "by_etiology", ["roc_auc", "sensitivity"]
+    ),
+    "differences": lambda: plots.plot_metric_intervals(make_metrics(), "test", "differences"),
+}
+"""Figures that show numbers."""
+
+PICTURES: dict[str, Callable[[], Figure]] = {
+    "examples": lambda: plots.plot_example_grid(make_images(6), ["normal"] * 6),
+    "transforms": lambda: plots.plot_transform_rows(
+        make_images(1)[0], {"rotation": make_images(5), "horizontal_flip": make_images(5) / 2}
+    ),
+    "views": lambda: plots.plot_combined_views(
+        make_images(6), [make_images(6), make_images(6) * 0.5], ["virus"] * 6
+    ),
+    "cams": lambda: plots.plot_cam_grid(make_images(7), make_maps(7), captions(7), make_mask(7)),
+    "cams_without_masks": lambda: plots.plot_cam_grid(make_images(2), make_maps(2), captions(2)),
+    "cams_all_zero": lambda: plots.plot_cam_grid(
+        make_images(2), np.zeros((2, 16, 16)), captions(2)
+    ),
+}
+"""Figures that show images."""
+
+FIGURES = DRAWINGS | PICTURES
+
+
+def render(figure: Figure) -> np.ndarray:
+    """Draw a figure as (height, width, 3) in [0, 255]."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=50)
+    return np.asarray(Image.open(stream).convert("RGB"), float)
+
+
+def texts_of(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+# --- Every figure ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_plot_is_a_figure_with_a_title_and_something_on_it(name):
+    figure = FIGURES[name]()
+    assert isinstance(figure, Figure)
+    assert figure.get_suptitle().strip()
+    pixels = render(figure)
+    assert pixels.std() > 5, "blank"
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_plot_leaves_no_state(name):
+    settings = dict(matplotlib.rcParams)
+    random = np.random.get_state()[1].copy()
+    figure = FIGURES[name]()
+    figure.canvas.draw()
+    assert pyplot.get_fignums() == []
+    assert dict(matplotlib.rcParams) == settings
+    np.testing.assert_array_equal(np.random.get_state()[1], random)
+
+
+@pytest.mark.parametrize("phantom", [False, True])
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_overlaps_or_is_cut_off(name, phantom):
+    figure = FIGURES[name]()
+    if phantom:
+        plots.mark_phantom(figure)
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    page = Bbox.from_bounds(0, 0, *figure.canvas.get_width_height()).padded(2)
+
+    def box(artist):
+        return artist.get_window_extent(renderer)
+
+    boxes = {f"axes {n}": ax.get_tightbbox(renderer) for n, ax in enumerate(figure.axes)}
+    boxes |= {f"legend {n}": box(legend) for n, legend in enumerate(figure.legends)}
+    boxes |= {text.get_text(): box(text) for text in figure.texts if text.get_text()}
+    boxes = {name: bounds for name, bounds in boxes.items() if bounds is not None}
+    title = figure._suptitle
+    lines = title.get_text().count("\n") + 1
+    bounds = box(title)
+    # Blank lines below the title are room for the legend.
+    boxes["title"] = Bbox([[bounds.x0, bounds.y1 - bounds.height / lines], [bounds.x1, bounds.y1]])
+    for text, bounds in boxes.items():
+        inside = page.x0 <= bounds.x0 and bounds.x1 <= page.x1
+        assert inside and page.y0 <= bounds.y0 and bounds.y1 <= page.y1, f"{text} is cut off"
+    names = [name for name in boxes if not name.startswith("axes")]
+    for name in names:
+        for other, bounds in boxes.items():
+            if other != name:
+                common = Bbox.intersection(boxes[name], bounds)
+                touching = common is not None and min(common.width, common.height) > 2
+                assert not touching, f"{name} lies on {other}"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_phantom_figure_says_so(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("FIGURES_DIR", str(tmp_path))
+    figure = FIGURES[name]()
+    height = figure.get_figheight()
+    plain = render(figure)
+    assert "PHANTOM" not in texts_of(figure)
+    shown = plots.save_figure(figure, "sample", "01_a_figure", phantom=True)
+    assert shown is figure
+    assert texts_of(figure).count(plots.PHANTOM_MARK) == 1
+    assert "PHANTOM" in repr(figure)
+    yellow = np.array([0xF0, 0xE4, 0x42])
+    with Image.open(tmp_path / "sample" / "01_a_figure.png") as saved:
+        pixels = np.asarray(saved.convert("RGB"), float)
+    assert (np.abs(pixels - yellow).max(axis=-1) < 3).sum() > 1000
+    assert not (np.abs(plain - yellow).max(axis=-1) < 3).any()
+    plots.mark_phantom(figure)
+    assert texts_of(figure).count(plots.PHANTOM_MARK) == 1
+    assert figure.get_figheight() == pytest.approx(height + plots.MARK_INCHES)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_picture_of_a_phantom_is_marked(name):
+    figure = PICTURES[name]()
+    pictures = [ax for ax in figure.axes if ax.images]
+    plots.mark_phantom(figure)
+    for ax in pictures:
+        assert [text.get_text() for text in ax.texts] == ["phantom"]
+
+
+# --- Saving ----------------------------------------------------------------------------------
+
+
+def test_a_figure_is_saved_where_it_belongs(tmp_path, monkeypatch):
+    monkeypatch.setenv("FIGURES_DIR", str(tmp_path))
+    plots.save_figure(DRAWINGS["roc"](), "full", "05_roc", phantom=False)
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")] == [
+        Path("full/05_roc.png")
+    ]
+    with Image.open(tmp_path / "full" / "05_roc.png") as picture:
+        assert min(picture.size) > 500
+        assert set(picture.info) <= {"dpi"}, "no date, no program"
+
+
+def test_equal_figures_are_equal_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("FIGURES_DIR", str(tmp_path))
+    for study in ("first", "second"):
+        plots.save_figure(DRAWINGS["history"](), study, "04_history", phantom=True)
+    first, second = (tmp_path / study / "04_history.png" for study in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_of_patients_are_not_saved(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("FIGURES_DIR", str(tmp_path))
+    figure = PICTURES[name]()
+    with pytest.raises(ValueError, match="01_pictures shows pictures.*save_example_figure"):
+        plots.save_figure(figure, "full", "01_pictures", phantom=False)
+    assert plots.save_example_figure(figure, "full", "01_pictures", phantom=False) is figure
+    assert list(tmp_path.rglob("*")) == []
+    assert "PHANTOM" not in texts_of(figure)
+    assert plots.save_example_figure(figure, "sample", "01_pictures", phantom=True) is figure
+    assert (tmp_path / "sample" / "01_pictures.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["roc", "5_roc", "05_ROC", "../05_roc", "05_roc.png", ""])
+def test_a_figure_needs_a_usable_name(name):
+    with pytest.raises(ValueError, match="name a figure like"):
+        plots.save_figure(DRAWINGS["roc"](), "full", name, phantom=False)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("FIGURES_DIR", str(tmp_path))
+    file = tmp_path / "full" / "05_roc.png"
+    plots.save_figure(DRAWINGS["roc"](), "full", "05_roc", phantom=False)
+    before = file.read_bytes()
+    figure = DRAWINGS["history"]()
+    monkeypatch.setattr(figure, "savefig", lambda path, **_: Path(path).write_bytes(b"") / 0)
+    with pytest.raises(TypeError):
+        plots.save_figure(figure, "full", "05_roc", phantom=False)
+    assert file.read_bytes() == before and len(list(file.parent.iterdir())) == 1
+
+
+def test_a_notebook_shows_drawings_as_png_and_pictures_as_jpeg():
+    drawing, pictures = DRAWINGS["roc"](), PICTURES["cams"]()
+    assert drawing._repr_png_().startswith(b"\x89PNG") and drawing._repr_jpeg_() is None
+    assert pictures._repr_jpeg_().startswith(b"\xff\xd8") and pictures._repr_png_() is None
+    assert repr(drawing) == "Figure: ROC, test"
+
+
+# --- What the figures say --------------------------------------------------------------------
+
+
+def test_bars_are_counts():
+    index = make_index()
+    for figure, table in (
+        (plots.plot_class_balance(index), index),
+        (plots.plot_split(index), index),
+    ):
+        ax = figure.axes[0]
+        heights = [[bar.get_height() for bar in bars] for bars in ax.containers]
+        for label in (0, 1):
+            for split, height in zip(("train", "validation", "test"), heights[label], strict=True):
+                assert height == ((table.split == split) & (table.label == label)).sum()
+    patients = plots.plot_split(index).axes[1]
+    assert sum(bar.get_height() for bars in patients.containers for bar in bars) == 60
+    assert "60 patients" in texts_of(plots.plot_split(index))
+
+
+def test_an_image_level_split_shows_no_patients():
+    figure = DRAWINGS["split_by_image"]()
+    assert len(figure.axes) == 1 and "patients are unknown" in figure.get_suptitle()
+
+
+def test_the_roc_legend_tells_the_auc():
+    rows = pd.DataFrame(
+        {"split": "test", "y_true": [0, 0, 1, 1], "probability": [0.1, 0.6, 0.4, 0.9]}
+    )
+    figure = plots.plot_roc({"small": rows}, {"small": 0.4})
+    assert "small: AUC 0.750" in texts_of(figure)
+    (point,) = [line for line in figure.axes[0].lines if "threshold" in line.get_label()]
+    # At the threshold itself the answer is PNEUMONIA: both sick found, one false alarm of two.
+    assert (point.get_xdata()[0], point.get_ydata()[0]) == (0.5, 1.0)
+
+
+def test_precision_recall_shows_prevalence():
+    rows = pd.DataFrame(
+        {"split": "test", "y_true": [0, 1, 1, 1], "probability": [0.1, 0.6, 0.4, 0.9]}
+    )
+    figure = plots.plot_precision_recall({"small": rows}, {"small": 0.95})
+    assert "small: average precision 1.000" in texts_of(figure)
+    assert "everyone called sick: 0.750" in texts_of(figure)
+    assert "at threshold" not in texts_of(figure)  # nobody is called: there is no precision
+
+
+def test_the_confusion_matrix_counts_rows():
+    rows = pd.DataFrame(
+        {"split": "test", "y_true": [0, 0, 0, 1], "probability": [0.1, 0.2, 0.5, 0.5]}
+    )
+    figure = plots.plot_confusion_matrix({"small": rows}, {"small": 0.5})
+    cells = [text.get_text() for text in figure.axes[0].texts]
+    assert cells == ["2\n66.7%", "1\n33.3%", "0\n0.0%", "1\n100.0%"]
+    assert "small, threshold 0.50" in texts_of(figure)
+
+
+def test_the_probability_histogram_shows_every_image():
+    rows = rows_of_test()["resnet50"].assign(probability=1.0)
+    figure = plots.plot_probability_histogram({"sure": rows}, {"sure": 0.5})
+    ax = figure.axes[0]
+    assert ax.get_ylim()[1] > rows.y_true.value_counts().max()
+
+
+def test_the_history_marks_the_kept_epoch_and_falling_rates():
+    loss, accuracy = plots.plot_history(make_history(), "ResNet50").axes
+    for ax, value in ((loss, 0.3), (accuracy, 0.9)):
+        lines = {line.get_label(): line for line in ax.lines}
+        kept = lines["kept epoch: lowest validation loss"]
+        assert (kept.get_xdata()[0], kept.get_ydata()[0]) == (3, value)
+        assert lines["learning rate falls"].get_xdata()[0] == 4.5
+    assert loss.figure.get_suptitle().strip() == "ResNet50"
+
+
+def test_intervals_stand_where_they_belong():
+    metrics = make_metrics()
+    figure = plots.plot_metric_intervals(
+        metrics, "test", metrics=["roc_auc", "accuracy_at_0.5", "specificity"], with_reported=True
+    )
+    ax = figure.axes[0]
+    for bars, model in zip(ax.containers, MODELS, strict=True):
+        assert bars.get_label() == model
+        scores = metrics["models"][model]["test"]
+        line, _, (lengths,) = bars
+        assert line.get_xdata()[0] == scores["roc_auc"]["value"]
+        low, high = lengths.get_segments()[0][:, 0]
+        assert (low, high) == pytest.approx((scores["roc_auc"]["low"], scores["roc_auc"]["high"]))
+    (stars,) = [line for line in ax.lines if "reported" in str(line.get_label())]
+    assert stars.get_xdata().tolist() == [REPORTED["test ROC-AUC"], REPORTED["test accuracy"]]
+    assert stars.get_ydata().tolist() == [0, 1]
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        METRICS[metric] for metric in ("roc_auc", "accuracy_at_0.5", "specificity")
+    ]
+
+
+def test_baselines_are_read_from_the_table_or_its_file():
+    scores = make_scores()
+    for table in (scores, scores.reset_index()):
+        ax = plots.plot_baseline_scores(table).axes[0]
+        assert [label.get_text() for label in ax.get_yticklabels()] == list(BASELINES.values())
+
+
+def test_maps_share_one_scale_and_tell_their_maximum():
+    figure = PICTURES["cams"]()
+    heats = [ax.images[1] for ax in figure.axes if len(ax.images) == 2]
+    assert len(heats) == 7
+    assert {heat.get_clim() for heat in heats} == {(0, 5)}
+    text = texts_of(figure)
+    assert "maximum 5" in text and text.count("zero everywhere") == 1
+    assert "one scale for all" in text and "known opacity" in text
+    assert "known opacity" not in texts_of(PICTURES["cams_without_masks"]())
+
+
+def test_a_zero_map_is_shown_without_division():
+    with np.errstate(all="raise"):
+        figure = PICTURES["cams_all_zero"]()
+        render(figure)
+    assert texts_of(figure).count("zero everywhere") == 2
+
+
+def test_pixels_of_a_picture_are_shown_as_they_are():
+    images = make_images(2) * 0.5
+    figure = plots.plot_example_grid(images, ["a", "b"])
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), np.round(images[0]))
+
+
+# --- Wrong input -----------------------------------------------------------------------------
+
+TEST = rows_of_test()
+WRONG = {
+    "index without split": (
+        lambda: plots.plot_class_balance(make_index().drop(columns="split")),
+        "lacks the column split",
+    ),
+    "empty index": (lambda: plots.plot_class_balance(make_index().head(0)), "no rows"),
+    "label 2": (lambda: plots.plot_split(make_index().assign(label=2)), "0 or 1, not"),
+    "patients unknown": (
+        lambda: plots.plot_images_per_patient(make_index().assign(patient_id="")),
+        "patient_id is empty",
+    ),
+    "intensity of other images": (
+        lambda: plots.plot_intensity_distributions(np.zeros(3), np.zeros(4, int)),
+        r"\(3,\) and labels \(4,\)",
+    ),
+    "too few titles": (lambda: plots.plot_example_grid(make_images(2), ["a"]), "2 images but 1"),
+    "no images": (lambda: plots.plot_example_grid(make_images(0), []), r"n of 1 or more"),
+    "gray images": (lambda: plots.plot_example_grid(np.zeros((2, 8, 8)), "ab"), r"\(n, h, w, 3\)"),
+    "preprocessed images": (
+        lambda: plots.plot_example_grid(make_images(2) - 120.0, "ab"),
+        "before preprocessing",
+    ),
+    "NaN": (
+        lambda: plots.plot_example_grid(np.full((1, 8, 8, 3), np.nan), "a"),
+        r"\[0, 255\], not nan",
+    ),
+    "no transforms": (lambda: plots.plot_transform_rows(make_images(1)[0], {}), "no transforms"),
+    "uneven transforms": (
+        lambda: plots.plot_transform_rows(
+            make_images(1)[0], {"shear": make_images(2), "zoom": make_images(3)}
+        ),
+        r"one number of images, not \[2, 3\]",
+    ),
+    "uneven views": (
+        lambda: plots.plot_combined_views(make_images(2), [make_images(3)], "ab"),
+        "2 images but 3",
+    ),
+    "other images after preprocessing": (
+        lambda: plots.plot_pixel_ranges(make_images(2), make_images(3)),
+        "must be alike",
+    ),
+    "history without validation": (
+        lambda: plots.plot_history(make_history().drop(columns="val_loss")),
+        "lacks the column val_loss",
+    ),
+    "costs without range": (
+        lambda: plots.plot_views_cost(make_costs().drop(columns="auc_min")),
+        "auc_min",
+    ),
+    "baselines without test": (
+        lambda: plots.plot_baseline_scores(make_scores().filter(like="validation")),
+        "test_roc_auc",
+    ),
+    "no predictions": (partial(plots.plot_roc, {}), "no predictions"),
+    "two splits": (
+        lambda: plots.plot_roc({"a": make_predictions()}),
+        r"2 splits \(test, validation\)",
+    ),
+    "one class": (lambda: plots.plot_roc({"a": TEST["vgg19"].query("y_true == 1")}), "one class"),
+    "models of different splits": (
+        lambda: plots.plot_precision_recall(
+            {"a": TEST["vgg19"], "b": make_predictions().query("split == 'validation'")}
+        ),
+        "2 splits",
+    ),
+    "no threshold": (
+        lambda: plots.plot_confusion_matrix(TEST, {"vgg19": 0.5}),
+        "no threshold for resnet50",
+    ),
+    "no threshold for the histogram": (
+        lambda: plots.plot_probability_histogram(TEST, {"vgg19": 0.5}),
+        "no threshold for resnet50",
+    ),
+    "unknown section": (
+        lambda: plots.plot_metric_intervals(make_metrics(), "test", "by_hospital"),
+        "no 'by_hospital', only",
+    ),
+    "train metrics": (lambda: plots.plot_metric_intervals(make_metrics(), "train"), "'train'"),
+    "unknown metric": (
+        lambda: plots.plot_metric_intervals(make_metrics(), "test", metrics=["kappa"]),
+        "unknown metric .*kappa.*choose from",
+    ),
+    "reported on validation": (
+        lambda: plots.plot_metric_intervals(make_metrics(), "validation", with_reported=True),
+        "test by image alone",
+    ),
+    "maps of other images": (
+        lambda: plots.plot_cam_grid(make_images(2), make_maps(3), "ab"),
+        "do not fit images",
+    ),
+    "negative maps": (
+        lambda: plots.plot_cam_grid(make_images(2), make_maps(2) - 1, "ab"),
+        "finite and not negative",
+    ),
+    "maps with NaN": (
+        lambda: plots.plot_cam_grid(make_images(2), make_maps(2) * np.nan, "ab"),
+        "finite and not negative",
+    ),
+    "masks of other images": (
+        lambda: plots.plot_cam_grid(make_images(2), make_maps(2), "ab", make_mask(3)),
+        "masks .* do not fit",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_is_refused(name):
+    plot, message = WRONG[name]
+    with pytest.raises(ValueError, match=message):
+        plot()
+
+
+def test_the_classes_can_be_told_apart_without_colour_vision():
+    # Brightness alone, as in a gray copy, differs between the classes.
+    def brightness(colour: str) -> float:
+        return float(np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)))
+
+    normal, pneumonia = map(brightness, plots.CLASS_COLOURS)
+    assert abs(normal - pneumonia) > 0.1
+    assert len({line for _, line, _ in plots.SERIES}) == len(plots.SERIES)
+    assert len({marker for *_, marker in plots.SERIES}) == len(plots.SERIES)
