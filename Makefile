@@ -78,10 +78,12 @@ $(EXECUTED_DIR)/05_evaluation.ipynb: $(EXECUTED_DIR)/03_vgg19_baseline.ipynb
 $(EXECUTED_DIR)/05_evaluation.ipynb: $(EXECUTED_DIR)/04_resnet50_training.ipynb
 $(EXECUTED_DIR)/06_grad_cam.ipynb: $(EXECUTED_DIR)/04_resnet50_training.ipynb
 
-# The published numbers that the sample study shows beside its own.
+# The published numbers that notebooks show beside their own, where these are others.
+$(EXECUTED_DIR)/04_resnet50_training.ipynb: $(wildcard results/full/views_cost.csv)
 ifneq ($(STUDY),full)
 $(EXECUTED_DIR)/01_data_exploration.ipynb: $(wildcard results/full/pixel_baselines.csv)
-$(EXECUTED_DIR)/03_vgg19_baseline.ipynb: $(wildcard results/full/histories/vgg19.csv)
+$(EXECUTED_DIR)/03_vgg19_baseline.ipynb: \
+	$(wildcard $(addprefix results/full/,histories/vgg19.csv provenance/vgg19.json))
 $(EXECUTED_DIR)/04_resnet50_training.ipynb: $(wildcard results/full/histories/resnet50.csv)
 endif
 

@@ -13,6 +13,7 @@ from utils.dataset import (
     DatasetError,
     assign_split,
     build_index,
+    count_crossings,
     dataset_fingerprint,
     load_image,
     load_images,
@@ -86,6 +87,21 @@ def test_index_of_a_small_dataset(root):
     assert (index.width == 16).all() and (index.duplicate_group == -1).all()
     wide = index[index.split != "test"].assign(number=lambda t: t.patient_id.map(patient_number))
     assert (wide.groupby("number").split.nunique() == 1).all()
+
+
+def test_crossings_are_counted_under_either_reading(root):
+    index = build_index(root, 1, 0.3)
+    assert set(count_crossings(index).values()) == {0}
+    train = index.index[index.split == "train"]
+    sick = index.patient_id[train].str.startswith("person")
+    bacteria = train[sick & index.patient_id[train].str.endswith("bacteria")][0]
+    moved = index.copy()
+    moved.loc[bacteria, "split"] = "validation"
+    assert list(count_crossings(moved).values()) == [0, 1, 0], "its virus stays behind"
+    twins = index.copy()
+    held_out = index.index[index.split == "validation"][0]
+    twins.loc[[bacteria, held_out], "duplicate_group"] = 0
+    assert list(count_crossings(twins).values()) == [0, 0, 1]
 
 
 def test_the_index_does_not_depend_on_image_size(root, tmp_path):

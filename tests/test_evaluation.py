@@ -17,7 +17,6 @@ from sklearn.metrics import (
 
 from utils.evaluation import (
     METRICS,
-    PREDICTION_COLUMNS,
     REPORTED_ROW,
     PatientsUnknown,
     PredictionsError,
@@ -36,6 +35,7 @@ from utils.evaluation import (
     paired_difference,
     select_split,
 )
+from utils.facts import PREDICTION_COLUMNS
 from utils.files import write_json
 
 HEADER = "image_id,patient_id,split,y_true,probability\n"
@@ -82,12 +82,6 @@ def without_patients(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 # ---- reading
-
-
-def test_the_columns_are_those_that_training_writes():
-    from utils import training  # TensorFlow: seconds that no other test here needs
-
-    assert PREDICTION_COLUMNS == training.PREDICTION_COLUMNS
 
 
 def test_probabilities_are_read_to_the_last_digit(tmp_path):
@@ -297,6 +291,7 @@ def test_an_interval_agrees_with_a_plain_loop_over_patients():
     assert [auc["low"], auc["high"]] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=0.02)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     # Normal scores one standard deviation apart: the true AUC is Phi(1 / sqrt(2 + 2 * 0.09)).
     truth = norm.cdf(1 / np.sqrt(2 * (1 + 0.3**2)))

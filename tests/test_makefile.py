@@ -29,6 +29,8 @@ case "$*" in
     *utils.execute*--output*)
         for output; do :; done
         mkdir -p "$(dirname "$output")" && echo executed > "$output" ;;
+    *--nbval*)
+        echo "$RESULTS_DIR" >> calls.log; ls "$RESULTS_DIR" >> calls.log ;;
 esac
 case "$*" in *"${FAIL:-nothing fails}"*) exit 1 ;; esac
 """
@@ -231,6 +233,32 @@ def test_another_environment_can_be_used(tree):
     assert tree.make("all", VENV="conda").returncode == 0
     assert len(tree.executed()) == 6
     assert not (tree.root / ".venv").exists()
+
+
+def test_nbval_runs_all_notebooks_against_scratch_results(tree):
+    assert tree.make("nbval", FAIL="--nbval").returncode != 0
+    assert tree.make("nbval").returncode == 0
+    command, scratch, content = tree.calls()[-3:]
+    assert command.startswith("-m pytest notebooks/01_data_exploration.ipynb notebooks/02_")
+    assert content == "full"
+    assert not Path(scratch).is_relative_to(tree.root)
+    assert not Path(scratch).parent.exists()
+
+
+def test_committed_notebooks_are_saved_in_order_up_to_the_first_failure(tree):
+    assert tree.make("notebooks", FAIL="notebooks/03").returncode != 0
+    assert tree.executed() == ["01", "02", "03"]
+    assert tree.make("notebooks").returncode == 0
+    assert tree.calls()[-1] == "-m utils.execute notebooks/06_grad_cam.ipynb --save-committed"
+
+
+def test_test_is_lint_pytest_the_sample_and_nbval(tree):
+    (tree.root / "data" / "chest_xray" / "train").mkdir(parents=True)
+    assert tree.make("test").returncode == 0
+    calls = tree.calls()
+    assert calls[:3] == ["-m ruff check", "-m ruff format --check", "-m pytest"]
+    assert ["--study sample" in call for call in calls[3:9]] == [True] * 6
+    assert "--nbval" in calls[9]
 
 
 def test_data_passes_archive_and_source_on(tree):

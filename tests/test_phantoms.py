@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from utils import phantoms
 from utils.dataset import build_index, count_crossings, parse_name
-from utils.facts import CLASS_NAMES, ETIOLOGIES, IMAGE_SIZE
+from utils.facts import ETIOLOGIES, IMAGE_SIZE
 from utils.files import read_json
 from utils.phantoms import (
     CLASS_SHARES,
@@ -127,12 +127,13 @@ def test_bacterial_opacity_is_whiter_and_more_focal_than_viral():
 
 
 def test_views_of_a_patient_show_the_same_disease():
-    shares = [
-        [render_phantom(patient, "bacteria", view, 96).opacity_mask.mean() for view in range(3)]
-        for patient in range(12)
-    ]
+    def share(patient, view):
+        phantom = render_phantom(patient, "bacteria", view, size=64)
+        return phantom.opacity_mask.sum() / phantom.lung_mask.sum()
+
+    shares = [[share(patient, view) for view in range(3)] for patient in range(12)]
     between, within = np.var(np.mean(shares, axis=1)), np.mean(np.var(shares, axis=1))
-    assert between > 5 * within
+    assert between > 10 * within
 
 
 def test_size_changes_the_grid_and_not_the_scene():
@@ -242,7 +243,7 @@ def test_patients_never_cross_the_splits(tmp_path):
     assert (counts >= 10).all(), counts
 
 
-def test_duplicates_are_byte_identical(tmp_path, monkeypatch):
+def test_duplicates_are_byte_identical(tmp_path):
     plan = plan_phantom_dataset()
     twins = Counter((image.patient_seed, image.etiology, image.view) for image in plan)
     repeated = [i for i in plan if twins[i.patient_seed, i.etiology, i.view] > 1]
@@ -300,9 +301,6 @@ def test_an_interrupted_rendering_leaves_nothing(tmp_path, monkeypatch, stop):
     with pytest.raises(stop):
         write_phantom_dataset(root, SMALLEST_DATASET)
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.undo()
-    write_phantom_dataset(root, SMALLEST_DATASET)
-    assert [path.name for path in tmp_path.iterdir()] == ["phantoms"]
 
 
 def test_too_few_images_are_refused(tmp_path):
@@ -355,15 +353,17 @@ def test_a_killed_rendering_is_not_taken_for_a_data_set(tmp_path):
 
 def test_nothing_but_the_disease_depends_on_the_etiology():
     # Were pose, exposure or noise drawn after the disease, these would differ.
-    corners = np.s_[:24, :24]
     for patient in range(4):
-        images = [render_phantom(patient, name, view=3).image[corners] for name in ETIOLOGIES]
-        assert np.abs(images[0].astype(int) - images[1]).max() <= 2
-        assert np.abs(images[0].astype(int) - images[2]).max() <= 2
+        # Beyond the reach of scatter from the lungs, to the last digit.
+        healthy, bacterial, viral = (
+            render_phantom(patient, name, view=3).image[:20, :20] for name in ETIOLOGIES
+        )
+        assert np.array_equal(healthy, bacterial)
+        assert np.array_equal(healthy, viral)
 
 
 def test_mean_intensity_tells_little():
-    images, labels = render_patients(seed=1, count=200, size=56)
+    images, labels = render_patients(seed=1, count=100, size=56)
     low, high = MEAN_INTENSITY_BAND
     assert low < roc_auc_score(labels, images.mean((1, 2))) < high
 

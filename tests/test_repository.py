@@ -34,6 +34,7 @@ CURVES = {
     "02_pixel_ranges.png",
     "03_history_vgg19.png",
     "04_history_resnet50.png",
+    "04_views_cost.png",
     "05_confusion.png",
     "05_metrics.png",
     "05_precision_recall.png",

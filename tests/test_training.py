@@ -68,6 +68,7 @@ class _Constant:
         return np.full((len(rows), 1), self._value, np.float16)
 
 
+@pytest.mark.slow
 def test_training_on_the_cache_equals_training_through_the_model(data, tables, tmp_path):
     root, index = data
     train = index[index.split == "train"]
@@ -93,6 +94,7 @@ def test_training_on_the_cache_equals_training_through_the_model(data, tables, t
     np.testing.assert_allclose(history.loss, losses, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_kept(tables, data, tmp_path):
     _, index = data
     labels = {split: rows.label.to_numpy() for split, rows in index.groupby("split")}

@@ -22,6 +22,7 @@ def study(tmp_path, monkeypatch):
     return load_study("sample").model_copy(update={"epochs": 2, "batch_size": 8})
 
 
+@pytest.mark.slow
 def test_rows_are_measured_once(study, monkeypatch):
     trained = []
     train = views_cost._train_plainly

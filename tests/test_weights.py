@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.http_server import serve
+from tests.http_server import Fault, serve
 from utils import weights
 from utils.facts import BACKBONES, NPM_RESNET50
 from utils.files import file_sha256, write_json
@@ -93,6 +93,7 @@ def test_keras_own_file_is_known_by_its_hash(weights_dir, vgg19_file, monkeypatc
     assert (found.description, found.banner) == ("ImageNet", "")
 
 
+@pytest.mark.slow
 def test_loading_gives_the_values_of_the_file(weights_dir, vgg19_file):
     build = keras.applications.VGG19
     first, second, other = (
@@ -120,6 +121,7 @@ def _publish(folder: Path, content: bytes) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_keras_server_is_asked_once_and_checked(tmp_path, monkeypatch, vgg19_file):
     published = _publish(tmp_path / "server", vgg19_file.read_bytes())
     md5 = hashlib.md5(published.read_bytes()).hexdigest()
@@ -132,14 +134,14 @@ def test_keras_server_is_asked_once_and_checked(tmp_path, monkeypatch, vgg19_fil
         assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("fault", ["wrong content", "error", "broken off"])
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.slow
 def test_a_faulty_download_is_never_used(tmp_path, monkeypatch, vgg19_file, fault):
-    content = vgg19_file.read_bytes()
-    md5 = hashlib.md5(content).hexdigest()
+    published = _publish(tmp_path / "server", vgg19_file.read_bytes())
+    md5 = hashlib.md5(published.read_bytes()).hexdigest()
     monkeypatch.setitem(BACKBONES, "vgg19", replace(BACKBONES["vgg19"], md5=md5))
-    _publish(tmp_path / "server", content[:-1] if fault == "wrong content" else content)
-    faults = {"error": {"status": 500}, "broken off": {"break_off_at": 100_000}}
-    with serve(tmp_path / "server", **faults.get(fault, {})) as server:
+    path = f"vgg19/{published.name}"
+    with serve(tmp_path / "server", {path: fault}) as server:
         monkeypatch.setenv("KERAS_WEIGHTS_URL", server.url)
         with pytest.raises(WeightsError, match="Keras' server"):
             resolve_weights("vgg19")
@@ -200,6 +202,7 @@ def test_shards_are_read_by_name_and_order(tmp_path):
     np.testing.assert_array_equal(read["bn_conv1", "gamma"], arrays["bn_conv1/gamma"])
 
 
+@pytest.mark.slow
 def test_a_conversion_that_cannot_classify_writes_nothing(tmp_path):
     package = _pack_npm_package(tmp_path, {"fc1000/bias": np.zeros(1000)})
     with pytest.raises(WeightsError, match="instead of military_uniform"):

@@ -26,10 +26,16 @@ from sklearn.metrics import (
 )
 
 from utils.dataset import IMAGE_LEVEL_SPLIT, PATIENT_LEVEL_SPLIT
-from utils.facts import CLASS_NAMES, ETIOLOGIES, NORMAL, PNEUMONIA, REPORTED
+from utils.facts import (
+    CLASS_NAMES,
+    ETIOLOGIES,
+    NORMAL,
+    PNEUMONIA,
+    PREDICTION_COLUMNS,
+    REPORTED,
+)
 from utils.paths import predictions_dir, results_dir
 
-PREDICTION_COLUMNS = ("image_id", "patient_id", "split", "y_true", "probability")
 SPLITS = ("train", "validation", "test")
 SCORED_SPLITS = ("validation", "test")
 
@@ -138,6 +144,13 @@ def _parse_row(row: Sequence[str]) -> tuple[str, str, str, int, float]:
     if not 0 <= probability <= 1:
         raise PredictionsError(f"probability is {probability_text!r}, not a number between 0 and 1")
     return image_id, patient_id, split, int(label), probability
+
+
+def list_models(results: Path) -> list[str]:
+    """List the models that have a prediction file in a study's results, baseline first."""
+    models = sorted(file.stem for file in (results / "predictions").glob("*.csv"))
+    order = ("vgg19", "resnet50")
+    return sorted(models, key=lambda model: order.index(model) if model in order else len(order))
 
 
 def load_study_predictions(study: str, models: Sequence[str]) -> dict[str, pd.DataFrame]:

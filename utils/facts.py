@@ -7,6 +7,8 @@ CLASS_NAMES = ("NORMAL", "PNEUMONIA")
 """Class names by label: the index of a name is its label, and 1 is PNEUMONIA everywhere."""
 
 ETIOLOGIES = ("normal", "bacteria", "virus")
+PREDICTION_COLUMNS = ("image_id", "patient_id", "split", "y_true", "probability")
+"""Columns of every prediction file; `probability` is that of PNEUMONIA."""
 IMAGE_SIZE = 224
 """Side of the square network input, in pixels."""
 

@@ -386,7 +386,6 @@ def download_medmnist(folder: Path, url: str | None = None, md5: str | None = No
     """
     url, md5 = url or MEDMNIST_URL, md5 or MEDMNIST_MD5
     name = url.rsplit("/", 1)[1]
-    logger.info("downloading %s", url)
     downloader = pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=30)
     try:
         return Path(pooch.retrieve(url, f"md5:{md5}", name, folder, downloader=downloader))

@@ -249,7 +249,7 @@ def _draw_view(random: Generator) -> _View:
         blur=random.uniform(0.2, 0.8),
         noise=random.uniform(0.003, 0.01),
         marker=tuple(marker) if random.random() < 0.6 else None,
-        leads=leads[: random.choice([0, 0, 0, 0, 1, 3])],
+        leads=leads[: random.choice([0, 0, 0, 0, 0, 0, 1, 3])],
         collimation=tuple(edges),
     )
 

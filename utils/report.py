@@ -24,7 +24,6 @@ README = ROOT / "README.md"
 RESULTS = ROOT / "results" / "full"
 """What is committed, wherever `RESULTS_DIR` sends the results of a run."""
 
-MODELS = ("vgg19", "resnet50")
 COLUMNS = (
     "accuracy_at_0.5", "accuracy_at_threshold", "weighted_f1", "roc_auc", "sensitivity",
     "specificity",
@@ -55,14 +54,14 @@ def results_table(metrics: dict[str, Any], provenance: dict[str, dict[str, Any]]
 
     Args:
         metrics: Content of `metrics.json`; see `utils.evaluation.evaluate_study`.
-        provenance: For each of `MODELS`, its record; see `utils.provenance.write_provenance`.
+        provenance: For each model its record; see `utils.provenance.write_provenance`.
     """
     header = [
         "on test", *(METRICS[metric] for metric in COLUMNS), "validation ROC-AUC",
         "backbone weights", "augmented views",
     ]  # fmt: skip
     try:
-        rows = [_model_row(model, metrics, provenance[model]) for model in MODELS]
+        rows = [_model_row(model, metrics, provenance[model]) for model in metrics["models"]]
         explanation = _explanation(metrics)
     except KeyError as error:
         raise ReportError(f"the results lack {error}; run `make all STUDY=full`") from error
@@ -94,7 +93,8 @@ def _explanation(metrics: dict[str, Any]) -> str:
 
     intervals = metrics["intervals"]
     thresholds = " and ".join(
-        f"{metrics['thresholds'][model]:.3f} for {BACKBONES[model].keras_name}" for model in MODELS
+        f"{threshold:.3f} for {BACKBONES[model].keras_name}"
+        for model, threshold in metrics["thresholds"].items()
     )
     return (
         f"Test: {size('test')}; validation: {size('validation')} ({metrics['split']}). "
@@ -137,7 +137,9 @@ def replace_block(text: str, name: str, content: str) -> str:
 def render_readme(text: str, results: Path = RESULTS) -> str:
     """Return the README with its tables made anew from a folder of results."""
     metrics = _read(results / "metrics.json")
-    provenance = {model: _read(results / "provenance" / f"{model}.json") for model in MODELS}
+    provenance = {
+        model: _read(results / "provenance" / f"{model}.json") for model in metrics["models"]
+    }
     minutes = _read(results / "provenance" / "minutes.json")
     text = replace_block(text, "results", results_table(metrics, provenance))
     return replace_block(text, "minutes", minutes_table(minutes))

@@ -37,6 +37,10 @@ class Study(BaseModel):
     """The same for the VGG19 baseline, whose forward pass costs four times ResNet50's."""
     epochs: Count
     """Upper limit; early stopping may end before."""
+    stopping_patience: Count
+    """Epochs without a lower validation loss after which training ends."""
+    plateau_patience: Count
+    """Epochs without a lower validation loss after which the learning rate falls."""
     batch_size: Count
     learning_rate: Annotated[float, Field(gt=0)]
     resamples: Count

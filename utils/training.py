@@ -12,13 +12,13 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from utils.activations import ActivationTable
 from utils.backbones import join
-from utils.facts import NORMAL, PNEUMONIA
+from utils.facts import NORMAL, PNEUMONIA, PREDICTION_COLUMNS
 from utils.files import write_atomically, write_csv
 from utils.paths import predictions_dir, results_dir
 from utils.progress import progress_bar
 from utils.weights import RANDOM, Weights
 
-PREDICTION_COLUMNS = ("image_id", "patient_id", "split", "y_true", "probability")
+HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 
 class TrainingError(RuntimeError):
@@ -165,9 +165,8 @@ def train_head(
         ],
     )
     head.load_weights(checkpoint)
-    table = pd.DataFrame(history.history)
-    table.insert(0, "epoch", np.arange(1, len(table) + 1))
-    return table
+    table = pd.DataFrame(history.history).assign(epoch=np.arange(1, len(history.epoch) + 1))
+    return table[list(HISTORY_COLUMNS)]
 
 
 def export_model(trunk: keras.Model, head: keras.Model, file: Path) -> keras.Model:
