@@ -50,19 +50,24 @@ def build_trunk(weights: Weights, cut: str | None = None) -> keras.Model:
     return trunk
 
 
-def build_reference_head(activation_shape: tuple[int, ...], seed: int) -> keras.Model:
+def build_reference_head(
+    activation_shape: tuple[int, ...], seed: int, standardize: bool = False
+) -> keras.Model:
     """Build the reference classifier: Flatten, 512 relu, 128 relu, dropout 0.5 each, 2 softmax.
 
     Args:
         activation_shape: (height, width, channels) of the trunk's output.
         seed: Seed of the initial weights and of dropout.
+        standardize: Whether batch normalization comes first, for a trunk whose activations
+            have no scale of their own; the reference has none.
 
     Returns:
         A model from activations to (n, 2) probabilities of NORMAL and PNEUMONIA.
     """
     keras.utils.set_random_seed(seed)
     activations = keras.Input(activation_shape, name="activations")
-    x = layers.Flatten(name="flatten")(activations)
+    x = layers.BatchNormalization(name="standardize")(activations) if standardize else activations
+    x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(512, activation="relu", name="dense_512")(x)
     x = layers.Dropout(0.5, seed=seed, name="dropout_512")(x)
     x = layers.Dense(128, activation="relu", name="dense_128")(x)

@@ -448,7 +448,7 @@ def _lungs(canvas: _Canvas, anatomy: _Anatomy, view: _View) -> Shape:
     air = np.maximum(air, recess)
     # The heart lies in front: turning the patient shifts it against the spine.
     middle = u + view.turn
-    heights = np.linspace(-1.4, 1.4, 200)
+    heights = np.linspace(_HEART_HEIGHTS[0], _HEART_HEIGHTS[-1], 200)
     borders = PchipInterpolator(_HEART_HEIGHTS, anatomy.heart_borders)(heights)
     right, left = (np.interp(v - 0.5 * view.breath, heights, border) for border in borders.T)
     inside = np.where(middle < 0, right, left) - np.abs(middle)
@@ -580,7 +580,7 @@ def _consolidation(random: Generator, canvas: _Canvas, bronchi: Shape) -> tuple[
 
 def _interstitial(random: Generator, canvas: _Canvas, vessels: Shape) -> tuple[Shape, Shape]:
     """Thicken the interstitium of both lungs; return as `_consolidation` does."""
-    perihilar = np.exp(-(((np.abs(canvas.u) - 0.3) / 0.38) ** 2) - ((canvas.v + 0.0) / 0.5) ** 2)
+    perihilar = np.exp(-(((np.abs(canvas.u) - 0.3) / 0.38) ** 2) - (canvas.v / 0.5) ** 2)
     central = random.uniform(0.2, 0.9)
     spread = 1.5 * central * perihilar + (1 - central)
     patches = _rise(canvas.sample(_noise_texture(random, 0.28)) + 1.6, 2.6)

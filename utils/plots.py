@@ -58,7 +58,7 @@ NOTEBOOK_DPI = 80
 JPEG_QUALITY = 80
 """Of figures with pictures in a notebook, which stays below 1 MB with all of them."""
 
-TITLE_INCHES = 0.28
+TITLE_INCHES = 0.31
 """Height of a figure's title."""
 
 LOOK = {
@@ -308,7 +308,8 @@ def _legend_above(figure: Figure, ax: Axes) -> None:
     figure.suptitle(figure.get_suptitle() + rows * "\n")
     figure.legend(
         handles, labels, loc="outside upper center", ncols=-(-len(labels) // rows),
-        borderaxespad=0, bbox_to_anchor=(0, 0, 1, 1 - TITLE_INCHES / figure.get_figheight()),
+        borderaxespad=0, borderpad=0.1,
+        bbox_to_anchor=(0, 0, 1, 1 - TITLE_INCHES / figure.get_figheight()),
     )  # fmt: skip
 
 

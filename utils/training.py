@@ -16,7 +16,7 @@ from utils.facts import NORMAL, PNEUMONIA, PREDICTION_COLUMNS
 from utils.files import write_atomically, write_csv
 from utils.paths import predictions_dir, results_dir
 from utils.progress import progress_bar
-from utils.weights import RANDOM, Weights
+from utils.weights import IMAGENET, Weights
 
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
@@ -198,18 +198,28 @@ def score_head(head: keras.Model, table: ActivationTable, labels: np.ndarray) ->
     }
 
 
-def check_learned(scores: dict[str, float], weights: Weights, minimum_auc: float) -> None:
-    """Refuse a model whose validation AUC shows that something is broken.
+def check_learned(
+    history: pd.DataFrame, scores: dict[str, float], weights: Weights, minimum_auc: float
+) -> None:
+    """Refuse a model whose scores show that something is broken.
 
-    With random weights, which only the sample study allows, nothing can be promised but that
-    the scores are finite.
+    Args:
+        history: From `train_head`; a head that learned nothing stays at a loss of ln 2 = 0.69.
+        scores: Validation scores of the trained head, from `score_head`.
+        weights: Weights of the trunk. Only plain ImageNet weights promise an AUC.
+        minimum_auc: What a model on ImageNet weights must reach.
 
     Raises:
-        TrainingError: if the AUC is below `minimum_auc`, or a score is not finite.
+        TrainingError: if a score is not finite, nothing was learned, or the AUC is too low.
     """
     if not all(np.isfinite(value) for value in scores.values()):
         raise TrainingError(f"{weights.backbone}: scores are not finite: {scores}")
-    if weights.source != RANDOM and scores["auc"] < minimum_auc:
+    if history.loss.min() > 0.68:
+        raise TrainingError(
+            f"{weights.backbone}: the training loss never fell below {history.loss.min():.3f}, so "
+            "nothing was learned: check the scale of the activations and the learning rate"
+        )
+    if weights.description == IMAGENET and scores["auc"] < minimum_auc:
         raise TrainingError(
             f"{weights.backbone} reaches a validation AUC of {scores['auc']:.3f}, less than "
             f"{minimum_auc}: check its preprocessing, weights ({weights.description}) and labels"

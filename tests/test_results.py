@@ -1,0 +1,82 @@
+"""The committed results of the full study are complete, and no broken model's."""
+
+import pytest
+
+from utils import evaluation
+from utils.files import read_json
+from utils.paths import published_results_dir
+from utils.provenance import read_provenance
+from utils.study import load_study
+
+MODELS = evaluation.list_models(published_results_dir())
+STUDY = load_study("full")
+
+
+@pytest.fixture(scope="module")
+def metrics():
+    return read_json(published_results_dir() / "metrics.json")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_predictions_cover_the_held_out_images(model):
+    file = published_results_dir() / "predictions" / f"{model}.csv"
+    predictions = evaluation.load_predictions(file)
+    assert predictions.groupby("split").size().to_dict() == {"test": 624, "validation": 811}
+    assert predictions.groupby("split").patient_id.nunique().to_dict() == {
+        "test": 428, "validation": 540
+    }  # fmt: skip
+
+
+def test_metrics_are_those_of_the_predictions(metrics):
+    predictions = {
+        model: evaluation.load_predictions(published_results_dir() / "predictions" / f"{model}.csv")
+        for model in MODELS
+    }
+    for model, rows in predictions.items():
+        threshold = evaluation.choose_validation_threshold(rows)
+        assert metrics["thresholds"][model] == threshold
+        for split in ("validation", "test"):
+            part = evaluation.select_split(rows, split)
+            values = evaluation.compute_metrics(part.y_true, part.probability, threshold)
+            stored = metrics["models"][model][split]
+            assert {name: stored[name]["value"] for name in values} == pytest.approx(values)
+
+
+@pytest.mark.parametrize(
+    ("model", "split", "metric", "band"),
+    [
+        ("resnet50", "test", "roc_auc", (0.95, 0.98)),
+        ("resnet50", "validation", "roc_auc", (0.985, 1.0)),
+        ("resnet50", "test", "accuracy_at_0.5", (0.78, 0.93)),
+        ("vgg19", "validation", "roc_auc", (0.90, 1.0)),
+        ("vgg19", "test", "roc_auc", (0.80, 0.98)),
+    ],
+)
+def test_metrics_lie_in_a_band_that_a_broken_model_leaves(metrics, model, split, metric, band):
+    if model not in MODELS:
+        pytest.skip(f"{model} has no published predictions yet")
+    value = metrics["models"][model][split][metric]
+    assert band[0] <= value["value"] <= band[1]
+    assert value["low"] < value["value"] < value["high"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_provenance_names_study_data_and_weights(model):
+    record = read_provenance(published_results_dir(), model)
+    assert record["dataset"]["images"] == {"train": 4405, "validation": 811, "test": 624}
+    assert record["dataset"]["split"] == "patient-level split"
+    assert len(record["weights"]["sha256"]) == 64
+    assert record["recipe"]["seed"] == STUDY.seed
+    assert record["recipe"]["epochs"] == STUDY.epochs
+    views = {"vgg19": STUDY.vgg19_views, "resnet50": STUDY.views}
+    assert record["recipe"]["views"] == views[model]
+
+
+def test_resnet50_is_published_with_everything_that_is_read():
+    assert "resnet50" in MODELS
+
+
+def test_resnet50_was_trained_on_imagenet_weights():
+    assert (
+        read_provenance(published_results_dir(), "resnet50")["weights"]["description"] == "ImageNet"
+    )
