@@ -1,5 +1,6 @@
 """Networks as flat functional graphs: preprocessing, frozen trunk, trainable head."""
 
+import logging
 import math
 
 import keras
@@ -8,6 +9,9 @@ from keras import layers
 
 from utils.facts import BACKBONES, CLASS_NAMES, IMAGE_SIZE
 from utils.weights import Weights, load_backbone_weights
+
+# In a notebook TensorFlow logs to stdout, where its hints would become part of the results.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 """Mean of ImageNet's channels in [0, 255], subtracted by `preprocess_input` of both networks."""

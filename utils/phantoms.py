@@ -15,6 +15,7 @@ downwards; the thorax is about 2 wide, from its apex at v = -1 to the diaphragm 
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -850,3 +851,8 @@ def load_opacity_mask(root: Path, image_id: str) -> np.ndarray:
         )
     with Image.open(file) as mask:
         return np.asarray(mask.convert("L")) > 127
+
+
+def load_opacity_masks(root: Path, image_ids: Sequence[str]) -> np.ndarray:
+    """Read the opacities of several phantoms, (n, 224, 224) bool, in the order of `image_ids`."""
+    return np.stack([load_opacity_mask(root, image_id) for image_id in image_ids])
