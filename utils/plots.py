@@ -931,22 +931,25 @@ def plot_metric_intervals(
         "differences": f"Paired differences on {split}",
     }
     figure, axes = _new_figure(
-        titles[section], (10, 2.0 + (0.3 + 0.22 * len(series)) * len(metrics))
+        titles[section], (10, 2.0 + (0.3 + 0.22 * (len(series) + with_reported)) * len(metrics))
     )
     ax = axes[0, 0]
     places = np.arange(len(metrics))
-    step = 0.7 / max(len(series), 2)
+    # The reference has a line of its own in each row, below the models.
+    lines = len(series) + with_reported
+    step = 0.7 / max(lines, 2)
+    offsets = (np.arange(lines) - (lines - 1) / 2) * step
     for number, (name, values) in enumerate(series.items()):
         colour, _, marker = SERIES[number % len(SERIES)]
         _draw_intervals(
             ax, *([values[metric][key] for metric in metrics] for key in ("value", "low", "high")),
-            places + (number - (len(series) - 1) / 2) * step, colour, marker, name,
+            places + offsets[number], colour, marker, name,
         )  # fmt: skip
     if with_reported:
         reported = dict(zip(metrics, reported_row(metrics), strict=True))
         known = [number for number in places if reported[metrics[number]] != NOT_REPORTED]
         ax.plot(
-            [float(reported[metrics[number]]) for number in known], known, "*", ms=17,
+            [float(reported[metrics[number]]) for number in known], np.array(known) + offsets[-1], "*", ms=17,
             color=REFERENCE_COLOUR, mec="black", mew=0.8, ls="none", label=REPORTED_ROW,
         )  # fmt: skip
     if section == "differences":
