@@ -949,8 +949,8 @@ def plot_metric_intervals(
         reported = dict(zip(metrics, reported_row(metrics), strict=True))
         known = [number for number in places if reported[metrics[number]] != NOT_REPORTED]
         ax.plot(
-            [float(reported[metrics[number]]) for number in known], np.array(known) + offsets[-1], "*", ms=17,
-            color=REFERENCE_COLOUR, mec="black", mew=0.8, ls="none", label=REPORTED_ROW,
+            [float(reported[metrics[number]]) for number in known], np.array(known) + offsets[-1],
+            "*", ms=17, color=REFERENCE_COLOUR, mec="black", mew=0.8, ls="none", label=REPORTED_ROW,
         )  # fmt: skip
     if section == "differences":
         ax.axvline(0, color=GRAY, lw=1.4, ls=":", label="no difference")
