@@ -53,8 +53,6 @@ def test_metrics_are_those_of_the_predictions(metrics):
     ],
 )
 def test_metrics_lie_in_a_band_that_a_broken_model_leaves(metrics, model, split, metric, band):
-    if model not in MODELS:
-        pytest.skip(f"{model} has no published predictions yet")
     value = metrics["models"][model][split][metric]
     assert band[0] <= value["value"] <= band[1]
     assert value["low"] < value["value"] < value["high"]
@@ -72,8 +70,14 @@ def test_provenance_names_study_data_and_weights(model):
     assert record["recipe"]["views"] == views[model]
 
 
-def test_resnet50_is_published_with_everything_that_is_read():
-    assert "resnet50" in MODELS
+def test_both_networks_are_published():
+    assert {"resnet50", "vgg19"} <= set(MODELS)
+
+
+def test_the_weights_of_vgg19_are_named_for_what_they_are():
+    weights = read_provenance(published_results_dir(), "vgg19")["weights"]
+    assert weights["description"] in ("ImageNet", "ImageNet blocks 1-3, random blocks 4-5")
+    assert (weights["banner"] == "") == (weights["description"] == "ImageNet")
 
 
 def test_resnet50_was_trained_on_imagenet_weights():

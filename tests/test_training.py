@@ -1,5 +1,6 @@
 """Training on cached activations is training through the whole model, only cheaper."""
 
+import h5py
 import keras
 import numpy as np
 import pandas as pd
@@ -109,6 +110,8 @@ def test_the_best_epoch_is_kept(tables, data, tmp_path):
     scores = score_head(head, tables["validation"], labels["validation"])
     assert scores["loss"] == pytest.approx(history.val_loss.min(), rel=1e-4)
     assert list(history.epoch) == list(range(1, len(history) + 1))
+    with h5py.File(tmp_path / "best.weights.h5") as checkpoint:
+        assert "optimizer" not in checkpoint and "layers" in checkpoint
 
 
 def test_history_round_trip(tmp_path, monkeypatch):

@@ -99,6 +99,18 @@ class PlainBatches(keras.utils.PyDataset):
         return (activations,) if self._labels is None else (activations, self._labels[rows])
 
 
+class _WeightsCheckpoint(keras.callbacks.ModelCheckpoint):
+    """Keep the weights of the best epoch alone; Adam's state would triple the file."""
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(_without_optimizer(model))
+
+
+def _without_optimizer(model: keras.Model) -> keras.Model:
+    """Return a model of the same layers that knows of no optimizer."""
+    return keras.Model(model.inputs, model.outputs)
+
+
 class _TerminalProgress(keras.callbacks.Callback):
     """Show epochs on the terminal; Keras' own bar would end up in the saved notebook."""
 
@@ -152,7 +164,7 @@ def train_head(
         shuffle=False,  # ViewBatches shuffles images; Keras would shuffle whole batches
         verbose=0,
         callbacks=[
-            keras.callbacks.ModelCheckpoint(
+            _WeightsCheckpoint(
                 checkpoint, monitor="val_loss", save_best_only=True, save_weights_only=True
             ),
             keras.callbacks.ReduceLROnPlateau(
@@ -164,7 +176,7 @@ def train_head(
             _TerminalProgress(),
         ],
     )
-    head.load_weights(checkpoint)
+    _without_optimizer(head).load_weights(checkpoint)
     table = pd.DataFrame(history.history).assign(epoch=np.arange(1, len(history.epoch) + 1))
     return table[list(HISTORY_COLUMNS)]
 
