@@ -51,8 +51,9 @@ PICTURE_SUFFIXES = {
 """Also containers in which pictures travel."""
 RESULT_SUFFIXES = {".csv", ".json", ".md"}
 MAX_BYTES = 5_000_000
-MIN_WHITE_SHARE = 0.4
-"""Share of pure white pixels below which a picture is no drawing on white ground."""
+MIN_FLAT_SHARE = 0.8
+"""Share of pixels like their neighbours below which a picture is no drawing: drawings of this
+study have 0.88 or more, figures that show images 0.51 or less, a radiograph alone 0.04."""
 
 PRIVATE = (
     r"(?<![\w.:/-])/(home|root|Users|work|workspace)/\w",
@@ -117,8 +118,10 @@ def find_private(text: str) -> list[str]:
 
 
 def is_drawing(pixels: np.ndarray) -> bool:
-    """Tell a drawing on white ground from a photograph, from (height, width) gray values."""
-    return bool((pixels >= 254).mean() >= MIN_WHITE_SHARE)
+    """Tell a drawing, made of even areas, from a photograph, by its (height, width) gray values."""
+    inner = pixels[1:, 1:]
+    flat = (inner == pixels[:-1, 1:]) & (inner == pixels[1:, :-1])
+    return bool(flat.mean() >= MIN_FLAT_SHARE)
 
 
 # ---- what is committed
@@ -250,7 +253,7 @@ def test_photograph_is_no_drawing():
     assert is_drawing(drawing)
     assert not is_drawing(noise)
     framed = np.full((64, 64), 255)
-    framed[8:60, 8:60] = noise[8:60, 8:60]
+    framed[16:52, 16:52] = noise[16:52, 16:52]
     assert not is_drawing(framed)
 
 
