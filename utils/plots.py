@@ -930,13 +930,11 @@ def plot_metric_intervals(
         "by_etiology": f"Scores on {split}, by etiology",
         "differences": f"Paired differences on {split}",
     }
-    figure, axes = _new_figure(
-        titles[section], (10, 2.0 + (0.3 + 0.22 * (len(series) + with_reported)) * len(metrics))
-    )
-    ax = axes[0, 0]
-    places = np.arange(len(metrics))
     # The reference has a line of its own in each row, below the models.
     lines = len(series) + with_reported
+    figure, axes = _new_figure(titles[section], (10, 2.0 + (0.3 + 0.22 * lines) * len(metrics)))
+    ax = axes[0, 0]
+    places = np.arange(len(metrics))
     step = 0.7 / max(lines, 2)
     offsets = (np.arange(lines) - (lines - 1) / 2) * step
     for number, (name, values) in enumerate(series.items()):
