@@ -69,7 +69,7 @@ assert "utils" not in sys.modules
 def test_the_export_loads_where_only_keras_is(resnet50, tmp_path):
     head = build_reference_head(resnet50.output_shape[1:], seed=1)
     head.compile("adam", "sparse_categorical_crossentropy")
-    exported = export_model(resnet50, head, tmp_path / "model.keras")
+    exported = export_model(join(resnet50, head), tmp_path / "model.keras")
     assert not exported.compiled
     command = [sys.executable, "-c", LOAD, str(tmp_path / "model.keras"), str(tmp_path / "p.npy")]
     subprocess.run(command, check=True, cwd=tmp_path, env={"PATH": "", "HOME": str(tmp_path)})

@@ -17,8 +17,8 @@ from utils.training import (
     check_learned,
     predict_pneumonia,
     read_history,
-    score_head,
-    train_head,
+    score_tail,
+    train_tail,
     write_history,
     write_predictions,
 )
@@ -76,7 +76,7 @@ def test_training_on_the_cache_equals_training_through_the_model(data, tables, t
     labels, held_out = train.label.to_numpy(), index[index.split == "validation"]
     trunk = build_small_trunk()
     head = build_reference_head(trunk.output_shape[1:], seed=5)
-    history = train_head(
+    history = train_tail(
         head, [tables["train"]], labels, tables["validation"], held_out.label.to_numpy(),
         RECIPE, tmp_path / "best.weights.h5",
     )  # fmt: skip
@@ -100,14 +100,14 @@ def test_the_best_epoch_is_kept(tables, data, tmp_path):
     _, index = data
     labels = {split: rows.label.to_numpy() for split, rows in index.groupby("split")}
     head = build_reference_head((7, 7, 4), seed=1)
-    history = train_head(
+    history = train_tail(
         head, [tables["train"]], labels["train"], tables["validation"], labels["validation"],
         Recipe(epochs=12, batch_size=8, learning_rate=1e-2, stopping_patience=3),
         tmp_path / "best.weights.h5",
     )  # fmt: skip
     assert len(history) < 12, "noise cannot be learned, so training should have stopped early"
     assert history.learning_rate.iloc[-1] < 1e-2
-    scores = score_head(head, tables["validation"], labels["validation"])
+    scores = score_tail(head, tables["validation"], labels["validation"])
     assert scores["loss"] == pytest.approx(history.val_loss.min(), rel=1e-4)
     assert list(history.epoch) == list(range(1, len(history) + 1))
     with h5py.File(tmp_path / "best.weights.h5") as checkpoint:

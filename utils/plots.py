@@ -663,7 +663,7 @@ def plot_history(history: pd.DataFrame, title: str = "Training") -> Figure:
     """Plot loss and accuracy of a training, the kept epoch and where the learning rate fell.
 
     Args:
-        history: From `training.train_head`, one row an epoch.
+        history: From `training.train_tail`, one row an epoch.
         title: Title of the figure.
     """
     columns = ("epoch", "loss", "val_loss", "accuracy", "val_accuracy")

@@ -11,7 +11,6 @@ import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
 
 from utils.activations import ActivationTable
-from utils.backbones import join
 from utils.facts import NORMAL, PNEUMONIA, PREDICTION_COLUMNS
 from utils.files import write_atomically, write_csv
 from utils.paths import predictions_dir, results_dir
@@ -125,7 +124,7 @@ class _TerminalProgress(keras.callbacks.Callback):
         self._bar.close()
 
 
-def train_head(
+def train_tail(
     head: keras.Model,
     views: Sequence[ActivationTable],
     labels: np.ndarray,
@@ -181,16 +180,15 @@ def train_head(
     return table[list(HISTORY_COLUMNS)]
 
 
-def export_model(trunk: keras.Model, head: keras.Model, file: Path) -> keras.Model:
-    """Write trunk and head as one flat model without optimizer state, and return it as loaded.
+def export_model(model: keras.Model, file: Path) -> keras.Model:
+    """Write a flat model without optimizer state, and return it as loaded.
 
     Args:
-        trunk: From (n, 224, 224, 3) float32 RGB in [0, 255] to activations.
-        head: From activations to probabilities.
+        model: From (n, 224, 224, 3) float32 RGB in [0, 255] to probabilities.
         file: `.keras` file to write, atomically.
     """
     with write_atomically(file) as temporary:
-        join(trunk, head).save(temporary)
+        _without_optimizer(model).save(temporary)
     return keras.models.load_model(file, compile=False, safe_mode=True)
 
 
@@ -200,7 +198,7 @@ def predict_pneumonia(head: keras.Model, table: ActivationTable) -> np.ndarray:
     return probabilities[:, PNEUMONIA].astype(np.float64)
 
 
-def score_head(head: keras.Model, table: ActivationTable, labels: np.ndarray) -> dict[str, float]:
+def score_tail(head: keras.Model, table: ActivationTable, labels: np.ndarray) -> dict[str, float]:
     """Score a head on validation images: mean cross-entropy, accuracy at 0.5 and ROC-AUC."""
     probability = predict_pneumonia(head, table)
     return {
@@ -216,8 +214,8 @@ def check_learned(
     """Refuse a model whose scores show that something is broken.
 
     Args:
-        history: From `train_head`; a head that learned nothing stays at a loss of ln 2 = 0.69.
-        scores: Validation scores of the trained head, from `score_head`.
+        history: From `train_tail`; a head that learned nothing stays at a loss of ln 2 = 0.69.
+        scores: Validation scores of the trained head, from `score_tail`.
         weights: Weights of the trunk. Only plain ImageNet weights promise an AUC.
         minimum_auc: What a model on ImageNet weights must reach.
 

@@ -18,7 +18,7 @@ from utils.dataset import build_index, open_dataset
 from utils.files import write_csv
 from utils.paths import activation_cache_dir, results_dir
 from utils.study import Study, load_study
-from utils.training import Recipe, ViewBatches, score_head
+from utils.training import Recipe, ViewBatches, score_tail
 from utils.weights import resolve_weights
 
 SEEDS = (42, 43, 44)
@@ -76,7 +76,7 @@ def measure_views_cost(study: Study, images: int, contenders: tuple[int, ...]) -
                 learning_rate=study.learning_rate, seed=seed,
             )  # fmt: skip
             _train_plainly(head, views[:count], part.label.to_numpy(), recipe)
-            scores = score_head(head, held_out, validation.label.to_numpy())
+            scores = score_tail(head, held_out, validation.label.to_numpy())
             rows = pd.DataFrame([*rows.to_dict("records"), wanted | scores], columns=list(COLUMNS))
             write_csv(file, rows)
     return rows
