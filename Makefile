@@ -4,6 +4,9 @@
 #   STUDY    sample or full; by default full where data/chest_xray holds a data set
 #   PYTHON   the Python that .venv is made from (3.11 to 3.13)
 #   VENV     another environment to use, such as VENV="$CONDA_PREFIX"
+#   PRECISION  of the frozen network on augmented views: float32 (default), bfloat16,
+#              mixed_float16 or auto, which takes what the hardware has
+#   STRATEGY   of training: one (default), mirrored or multiworker (see docs/scaling.md)
 #   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR
 #            other places for data, results and so on (see utils/paths.py)
 
@@ -96,6 +99,19 @@ include $(MODULES)
 .PHONY: data
 data: $(INSTALLED) ## Fetch the real data set: from Kaggle, or ARCHIVE=file.zip, or SOURCE=medmnist
 	$(VENV_PYTHON) -m utils.fetch $(if $(ARCHIVE),--archive '$(ARCHIVE)') $(if $(SOURCE),--source $(SOURCE))
+
+.PHONY: cache
+cache: $(INSTALLED) ## List the cached activations: size, age, and what may go
+	@$(VENV_PYTHON) -m utils.cache list
+
+.PHONY: cache-fill
+cache-fill: $(INSTALLED) ## Compute activations ahead: all, or one part with SHARD=3/16; BACKBONE=resnet50|vgg19
+	$(VENV_PYTHON) -m utils.cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50) \
+		--shard $(or $(SHARD),1/1)
+
+.PHONY: cache-clean
+cache-clean: $(INSTALLED) ## Remove the cached activations
+	$(VENV_PYTHON) -m utils.cache clean
 
 .PHONY: test
 test: lint ## Run every check: ruff, pytest, the sample study, nbval

@@ -1,20 +1,25 @@
 """Each image and view is computed once, and nothing stale or damaged is ever read."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
 from tests.builders import build_small_trunk, write_dataset
 from utils import activations
-from utils.activations import ActivationStore, View
+from utils.activations import ActivationStore, CacheSpaceError, Shard, View
 from utils.augmentation import AugmentationRanges, augment_images
-from utils.dataset import build_index, load_images
+from utils.backbones import build_reference_head, cut_model, join
+from utils.dataset import build_index, load_image, load_images
+from utils.files import file_sha256
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +35,13 @@ def trunk():
 
 @pytest.fixture
 def computed(monkeypatch):
-    """Count the images that really go through the network."""
+    """Count the forward passes that are really run."""
     counts = []
     original = ActivationStore._compute
 
-    def count(self, root, images, view):
-        counts.append(len(images))
-        return original(self, root, images, view)
+    def count(self, root, tasks):
+        counts.append(len(tasks))
+        return original(self, root, tasks)
 
     monkeypatch.setattr(ActivationStore, "_compute", count)
     return counts
@@ -78,7 +83,7 @@ def test_another_view_is_another_entry(data, trunk, tmp_path, view):
     root, index = data
     store = ActivationStore(tmp_path, trunk)
     store.load(root, index.iloc[:4], View(0, 0))
-    assert store.count_missing(index.iloc[:4], view) == 4
+    assert store.count_missing(index.iloc[:4], [view]) == 4
 
 
 def test_other_weights_cut_and_format_are_other_stores(data, trunk, tmp_path):
@@ -114,11 +119,11 @@ def test_a_damaged_block_is_reported_and_computed_again(data, trunk, tmp_path, c
     root, index = data
     store = ActivationStore(tmp_path, trunk)
     before = store.load(root, index)[:]
-    (block,) = store.folder.glob("*.npy")
+    (block,) = store.folder.glob("block-*.npy")
     content = bytearray(block.read_bytes())
     content[-1] ^= 1
     block.write_bytes(content)
-    with pytest.warns(UserWarning, match="is damaged; its 40 images will be computed again"):
+    with pytest.warns(UserWarning, match="is damaged; its images will be computed again"):
         after = store.load(root, index)[:]
     np.testing.assert_array_equal(before, after)
     assert computed == [40, 40]
@@ -145,6 +150,117 @@ def test_unknown_number_formats_are_refused(trunk, tmp_path):
         ActivationStore(tmp_path, trunk, "int8")
 
 
+def test_a_damaged_record_is_reported_and_computed_again(data, trunk, tmp_path, computed):
+    root, index = data
+    store = ActivationStore(tmp_path, trunk)
+    store.load(root, index)
+    (record,) = store.folder.glob("block-*.json")
+    record.write_text(record.read_text()[:-20])
+    with pytest.warns(UserWarning, match="is damaged"):
+        store.load(root, index)
+    assert computed == [40, 40]
+
+
+def test_a_block_is_hashed_once_until_it_is_touched(data, trunk, tmp_path, monkeypatch):
+    root, index = data
+    hashed = []
+    monkeypatch.setattr(
+        activations, "file_sha256", lambda file: hashed.append(file) or file_sha256(file)
+    )
+    store = ActivationStore(tmp_path, trunk)
+    store.load(root, index)
+    written = len(hashed)
+    store.load(root, index)
+    assert len(hashed) == written
+    ActivationStore(tmp_path, trunk).load(root, index)
+    assert len(hashed) == written + 1
+
+
+def test_an_image_is_decoded_once_for_all_its_views(data, trunk, tmp_path, monkeypatch):
+    root, index = data
+    decoded = []
+    monkeypatch.setattr(
+        activations, "load_image", lambda path: decoded.append(path) or load_image(path)
+    )
+    views = [View(number, seed=1) for number in range(3)]
+    tables = ActivationStore(tmp_path, trunk, "float32").load_views(root, index, views)
+    assert len(decoded) == len(set(decoded)) == len(index)
+    for view, table in zip(views, tables, strict=True):
+        alone = ActivationStore(tmp_path / "alone", trunk, "float32").load(root, index, view)
+        np.testing.assert_array_equal(table[:], alone[:])
+    assert len({table.fingerprint for table in tables}) == 3
+
+
+def test_changing_the_head_computes_nothing(data, tmp_path, computed):
+    root, index = data
+    trunk = build_small_trunk()
+    store = ActivationStore(tmp_path, trunk)
+    store.load(root, index)
+    for seed in (1, 2):
+        model = join(trunk, build_reference_head(trunk.output_shape[1:], seed))
+        ActivationStore(tmp_path, cut_model(model, "conv")[0]).load(root, index)
+    assert computed == [40]
+
+
+def test_other_preprocessing_is_another_store(tmp_path):
+    def build(scale):
+        image = keras.Input((224, 224, 3))
+        x = keras.layers.Rescaling(scale)(image)
+        return keras.Model(image, keras.layers.AveragePooling2D(32)(x), name="small")
+
+    same, again, other = (ActivationStore(tmp_path, build(s)) for s in (1.0, 1.0, 0.5))
+    assert same.folder == again.folder != other.folder
+
+
+def test_another_precision_is_another_store(tmp_path):
+    policies = ("float32", "mixed_bfloat16")
+    folders = set()
+    for policy in policies:
+        keras.config.set_dtype_policy(policy)
+        try:
+            folders.add(ActivationStore(tmp_path, build_small_trunk()).folder)
+        finally:
+            keras.config.set_dtype_policy("float32")
+    assert len(folders) == 2
+
+
+def test_what_the_disk_cannot_hold_is_refused_before_it_starts(
+    data, trunk, tmp_path, monkeypatch, computed
+):
+    root, index = data
+    row = 7 * 7 * 4 * 2
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=40 * row - 1))
+    with pytest.raises(CacheSpaceError, match="40 images and views need .* ACTIVATION_CACHE_DIR"):
+        ActivationStore(tmp_path, trunk).load(root, index)
+    assert computed == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=40 * row))
+    ActivationStore(tmp_path, trunk).load(root, index)
+    assert computed == [40]
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "3", "a/b", "1/0", "-1/4", "/"])
+def test_shards_that_do_not_exist_are_refused(text):
+    with pytest.raises(ValueError, match=r"no shard|written like 3/16"):
+        Shard.parse(text)
+
+
+def test_shards_together_equal_a_single_run_bit_for_bit(data, trunk, tmp_path, computed):
+    root, index = data
+    views = [View(0), View(1)]
+    counts = [
+        ActivationStore(tmp_path / "shards", trunk).fill(root, index, views, Shard(number, 3))
+        for number in (3, 1, 2)
+    ]
+    assert sum(counts) == 2 * len(index) and min(counts) > 0
+    together = ActivationStore(tmp_path / "shards", trunk)
+    assert together.count_missing(index, views) == 0
+    single = ActivationStore(tmp_path / "single", trunk)
+    for one, other in zip(
+        together.load_views(root, index, views), single.load_views(root, index, views), strict=True
+    ):
+        np.testing.assert_array_equal(one[:], other[:])
+
+
 FILL = """
 import sys
 from pathlib import Path
@@ -162,7 +278,7 @@ def _start_filling(root: Path, cache: Path) -> subprocess.Popen:
 
 
 def _count_blocks(cache: Path) -> int:
-    return len(list(cache.glob("*/*.json")))
+    return len(list(cache.glob("*/block-*.json")))
 
 
 @pytest.mark.slow

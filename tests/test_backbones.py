@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from utils.backbones import (
+    CutError,
     build_reference_head,
     build_trunk,
     count_parameters,
+    cut_model,
     join,
     preprocess_images,
 )
@@ -77,3 +79,62 @@ def test_the_export_loads_where_only_keras_is(resnet50, tmp_path):
     expected = join(resnet50, head).predict(images, verbose=0)
     np.testing.assert_allclose(np.load(tmp_path / "p.npy"), expected, atol=1e-5)
     np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-5)
+
+
+CUTS = ("conv3_block4_out", "conv4_block6_out", "conv5_block3_out")
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_model_cut_anywhere_is_still_the_model(resnet50, cut):
+    model = join(resnet50, build_reference_head(resnet50.output_shape[1:], seed=1))
+    trunk, tail = cut_model(model, cut)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 224, 224, 3)).astype("float32")
+    activations = trunk.predict(images, verbose=0)
+    np.testing.assert_allclose(
+        tail.predict(activations, verbose=0), model.predict(images, verbose=0), atol=1e-5
+    )
+    assert trunk.layers[-1].name == cut
+    assert not trunk.trainable_variables
+    frozen = [layer for layer in tail.layers if layer.weights and not layer.trainable]
+    assert all(isinstance(layer, keras.layers.BatchNormalization) for layer in frozen)
+    assert len(tail.trainable_variables) >= 6
+
+
+def test_training_the_tail_trains_the_model(resnet50):
+    model = join(resnet50, build_reference_head(resnet50.output_shape[1:], seed=1))
+    _, tail = cut_model(model, "conv5_block2_out")
+    layer = model.get_layer("conv5_block3_3_conv")
+    normalization = model.get_layer("conv5_block3_3_bn")
+    before, statistics = layer.kernel.numpy(), normalization.get_weights()
+    tail.compile("sgd", "sparse_categorical_crossentropy")
+    tail.train_on_batch(np.ones((2, 7, 7, 2048), "float32"), np.array([0, 1]))
+    assert np.abs(layer.kernel.numpy() - before).max() > 0
+    for old, new in zip(
+        statistics, model.get_layer("conv5_block3_3_bn").get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_cuts_that_are_none_are_refused_with_those_that_are(resnet50):
+    model = join(resnet50, build_reference_head(resnet50.output_shape[1:], seed=1))
+    for cut, reason in [
+        ("conv4_block6_2_conv", "a connection goes around"),
+        ("conv9_block1_out", "has no layer"),
+        ("dropout_512", "belongs to the head"),
+    ]:
+        with pytest.raises(CutError, match=f"{reason}.*conv4_block6_out"):
+            cut_model(model, cut)
+
+
+def test_a_lower_precision_keeps_weights_and_meaning(resnet50):
+    weights = resolve_weights("resnet50", "random", seed=1)
+    reduced = build_trunk(weights, precision="bfloat16")
+    assert reduced.layers[-1].dtype_policy.name == "mixed_bfloat16"
+    assert all(variable.dtype == "float32" for variable in reduced.weights)
+    assert keras.config.dtype_policy().name == "float32"
+    images = np.random.default_rng(0).uniform(0, 255, (2, 224, 224, 3)).astype("float32")
+    full = resnet50.predict(images, verbose=0)
+    close = reduced.predict(images, verbose=0).astype("float32")
+    # He's random weights let rounding grow from layer to layer; ImageNet's stay within 3 %.
+    assert not np.array_equal(close, full)
+    assert np.corrcoef(close.ravel(), full.ravel())[0, 1] > 0.95

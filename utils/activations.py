@@ -1,21 +1,24 @@
 """A cache of trunk activations: each image and augmented view goes through the network once.
 
-A store is a folder for one trunk (backbone, weight values, cut, number format) and holds blocks
-of a few images: `<name>.npy` with the activations, `<name>.json` with their keys and the hash of
+A store is a folder for one trunk (graph, weight values, cut, number format) and holds blocks of
+a few images: `block-*.npy` with the activations, `block-*.json` with their keys and the hash of
 the array. A key is made of the image's pixels and its augmentation. Blocks are written under a
 temporary name and renamed, the `.json` last; so a killed run leaves whole blocks only, and the
-next one computes the rest.
+next one computes the rest. Several processes may fill one store, each its shard or all of it.
 """
 
 import hashlib
 import json
+import shutil
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -35,13 +38,56 @@ from utils.files import file_sha256, read_json, write_atomically, write_json
 from utils.progress import track
 from utils.weights import values_sha256
 
-CODE_VERSION = 1
-"""Raise it when decoding, augmentation or the trunk's graph change what is computed."""
+CODE_VERSION = 2
+"""Raise it when decoding, augmentation or the way the trunk is run change what is computed."""
 
 BATCH_SIZE = 8
 """Images a forward pass: small batches stay in the processor's cache and were the fastest."""
 BLOCK_SIZE = 64
 """Images a block: what a kill can lose."""
+BLOCK_PATTERN = "block-*"
+STORE_FILE = "store.json"
+"""What a store is made of, for people and for `make cache`."""
+
+
+class CacheSpaceError(OSError):
+    """The disk cannot hold the activations; the message gives the sizes and the remedy."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of a cache that one of several processes fills: `number` of `count`, from 1."""
+
+    number: int = 1
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a part that does not exist."""
+        if not 1 <= self.number <= self.count:
+            raise ValueError(f"there is no shard {self}; the first of 16 is 1/16, the last 16/16")
+
+    def __str__(self) -> str:
+        """Return it as it is written on a command line: `3/16`."""
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Read `3/16`.
+
+        Raises:
+            ValueError: if the text is not two whole numbers, or there is no such shard.
+        """
+        number, slash, count = text.partition("/")
+        if not (slash and number.isdecimal() and count.isdecimal()):
+            raise ValueError(f"a shard is written like 3/16, not {text!r}")
+        return cls(int(number), int(count))
+
+    def holds(self, pixel_sha256: str) -> bool:
+        """Say whether an image belongs to this shard, whatever other images there are."""
+        return int(pixel_sha256[:16], 16) % self.count == self.number - 1
+
+
+WHOLE = Shard()
 
 
 @dataclass(frozen=True)
@@ -71,13 +117,41 @@ def _hash(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def describe_graph(model: keras.Model) -> list[Any]:
+    """Describe what a model computes apart from its weights: layers, settings, connections.
+
+    Names that Keras numbers through a session are replaced by a layer's position, and what does
+    not change the result is left out, so that the same network has the same description always.
+    """
+    described = model.get_config()["layers"]
+    position = {layer["name"]: f"layer {number}" for number, layer in enumerate(described)}
+
+    def normalise(value: Any) -> Any:
+        if isinstance(value, dict):
+            # Shapes as built repeat the input's; trainable says nothing on a frozen trunk.
+            skipped = ("trainable", "build_config")
+            return {key: normalise(part) for key, part in value.items() if key not in skipped}
+        if isinstance(value, list | tuple):
+            return [normalise(part) for part in value]
+        return position.get(value, value) if isinstance(value, str) else value
+
+    return normalise(described)
+
+
 class ActivationTable:
     """Memory-mapped activations of a list of images: indexing copies just the rows asked for."""
 
-    def __init__(self, blocks: list[np.ndarray], places: np.ndarray) -> None:
-        """Take the mapped blocks and, for each image, its (block, row) as (n, 2) int."""
+    def __init__(self, blocks: list[np.ndarray], places: np.ndarray, fingerprint: str) -> None:
+        """Take the mapped blocks and, for each image, its place in them.
+
+        Args:
+            blocks: Mapped arrays.
+            places: For each image its (block, row), (n, 2) int.
+            fingerprint: Hash of what the table holds: store and keys.
+        """
         self._blocks = blocks
         self._places = places
+        self.fingerprint = fingerprint
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -91,6 +165,19 @@ class ActivationTable:
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return the activations of some images as an array of the store's number format."""
         return np.stack([self._blocks[block][row] for block, row in self._places[rows]])
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One forward pass: an image in one view."""
+
+    image_id: str
+    pixel_sha256: str
+    view: View
+
+    @cached_property
+    def key(self) -> str:
+        return self.view.key(self.pixel_sha256)
 
 
 class ActivationStore:
@@ -107,91 +194,183 @@ class ActivationStore:
         if dtype not in ("float16", "float32"):
             raise ValueError(f"dtype must be float16 or float32, not {dtype!r}")
         self.trunk, self.dtype = trunk, dtype
-        self.identity = {
-            "backbone": trunk.name,
+        identity = {
             "weights_sha256": values_sha256(trunk),
-            "cut": trunk.layers[-1].name,
+            "graph_sha256": _hash(describe_graph(trunk)),
             "dtype": dtype,
             "code_version": CODE_VERSION,
         }
-        self.folder = Path(folder) / f"{trunk.name}-{dtype}-{_hash(self.identity)[:16]}"
+        self.identity = _hash(identity)
+        # For people: names that Keras gives may be numbered, the graph's hash covers them.
+        self.description = identity | {
+            "backbone": trunk.name,
+            "cut": trunk.layers[-1].name,
+            "precision": trunk.layers[-1].dtype_policy.name,
+        }
+        self.folder = Path(folder) / f"{trunk.name}-{dtype}-{self.identity[:16]}"
+        self._verified: set[tuple[str, int]] = set()
 
     def load(self, root: Path, images: pd.DataFrame, view: View = PLAIN) -> ActivationTable:
-        """Return the activations of some images in one view, computing those not yet kept.
+        """Return the activations of some images in one view; see `load_views`."""
+        return self.load_views(root, images, [view])[0]
+
+    def load_views(
+        self, root: Path, images: pd.DataFrame, views: Sequence[View]
+    ) -> list[ActivationTable]:
+        """Return the activations of some images, a table a view, computing those not yet kept.
 
         Args:
             root: Root of the data set.
             images: Rows of the index; `image_id` and `pixel_sha256` are used.
-            view: Which version of the images.
+            views: Which versions of the images.
+
+        Raises:
+            CacheSpaceError: if the disk cannot hold what is missing; nothing is computed then.
         """
-        keys = [view.key(sha256) for sha256 in images.pixel_sha256]
-        places = self._places(set(keys))
-        missing = images[[key not in places for key in keys]].drop_duplicates("pixel_sha256")
-        if len(missing):
-            self._compute(root, missing, view)
-            places = self._places(set(keys))
+        self.fill(root, images, views)
+        keys = [[view.key(sha256) for sha256 in images.pixel_sha256] for view in views]
+        places = self._places({key for of_view in keys for key in of_view})
         names = sorted({name for name, _ in places.values()})
         blocks = [np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in names]
         number = {name: position for position, name in enumerate(names)}
-        rows = [(number[places[key][0]], places[key][1]) for key in keys]
-        return ActivationTable(blocks, np.array(rows))
+        return [
+            ActivationTable(
+                blocks,
+                np.array([(number[places[key][0]], places[key][1]) for key in of_view]),
+                _hash([self.identity, of_view]),
+            )
+            for of_view in keys
+        ]
 
-    def count_missing(self, images: pd.DataFrame, view: View = PLAIN) -> int:
-        """Count the distinct images whose activations `load` would have to compute."""
-        keys = {view.key(sha256) for sha256 in images.pixel_sha256}
-        return len(keys - self._places(keys).keys())
+    def fill(
+        self, root: Path, images: pd.DataFrame, views: Sequence[View], shard: Shard = WHOLE
+    ) -> int:
+        """Compute what is not yet kept of a shard, and return the number of forward passes.
+
+        Every image is decoded once for all its views.
+
+        Args:
+            root: Root of the data set.
+            images: Rows of the index.
+            views: Which versions of the images.
+            shard: The part to compute; all by default.
+
+        Raises:
+            CacheSpaceError: if the disk cannot hold what is missing; nothing is computed then.
+        """
+        missing = self._missing(images, views, shard)
+        if missing:
+            self._check_space(len(missing))
+            self._compute(root, missing)
+        return len(missing)
+
+    def count_missing(
+        self, images: pd.DataFrame, views: Sequence[View] = (PLAIN,), shard: Shard = WHOLE
+    ) -> int:
+        """Count the forward passes that `fill` would have to run."""
+        return len(self._missing(images, views, shard))
+
+    def _missing(self, images: pd.DataFrame, views: Sequence[View], shard: Shard) -> list[_Task]:
+        """List the passes that are not kept, image by image, byte-identical images once."""
+        distinct = images.drop_duplicates("pixel_sha256")
+        tasks = [
+            _Task(image_id, sha256, view)
+            for image_id, sha256 in zip(distinct.image_id, distinct.pixel_sha256, strict=True)
+            if shard.holds(sha256)
+            for view in views
+        ]
+        places = self._places({task.key for task in tasks})
+        return [task for task in tasks if task.key not in places]
 
     def _places(self, keys: set[str]) -> dict[str, tuple[str, int]]:
         """Find the block and row of each key that is kept; drop blocks that are damaged."""
         places = {}
-        for record_file in sorted(self.folder.glob("*.json")):
-            record = read_json(record_file)
-            wanted = [(key, row) for row, key in enumerate(record["keys"]) if key in keys]
-            if not wanted:
-                continue
-            array_file = record_file.with_suffix(".npy")
-            if not array_file.is_file() or file_sha256(array_file) != record["sha256"]:
-                warnings.warn(
-                    f"block {array_file} of the activation cache is damaged; its "
-                    f"{len(record['keys'])} images will be computed again",
-                    stacklevel=3,
-                )
-                record_file.unlink(missing_ok=True)
-                array_file.unlink(missing_ok=True)
-                continue
-            places.update({key: (record_file.stem, row) for key, row in wanted})
+        for record_file in sorted(self.folder.glob(f"{BLOCK_PATTERN}.json")):
+            try:
+                record = read_json(record_file)
+                wanted = [(key, row) for row, key in enumerate(record["keys"]) if key in keys]
+                whole = not wanted or self._is_whole(record_file, record["sha256"])
+            except (ValueError, KeyError, TypeError):
+                wanted, whole = [], False
+            if whole:
+                places.update({key: (record_file.stem, row) for key, row in wanted})
+            else:
+                self._drop_block(record_file)
         return places
 
-    def _compute(self, root: Path, images: pd.DataFrame, view: View) -> None:
+    def _is_whole(self, record_file: Path, sha256: str) -> bool:
+        """Compare a block with its hash, once in a process as long as the file is not touched."""
+        array_file = record_file.with_suffix(".npy")
+        if not array_file.is_file():
+            return False
+        state = (array_file.name, array_file.stat().st_mtime_ns)
+        if state not in self._verified:
+            if file_sha256(array_file) != sha256:
+                return False
+            self._verified.add(state)
+        return True
+
+    def _drop_block(self, record_file: Path) -> None:
+        array_file = record_file.with_suffix(".npy")
+        warnings.warn(
+            f"block {array_file} of the activation cache is damaged; "
+            "its images will be computed again",
+            stacklevel=5,
+        )
+        record_file.unlink(missing_ok=True)
+        array_file.unlink(missing_ok=True)
+
+    def _check_space(self, passes: int) -> None:
+        """Refuse to begin what the disk cannot hold."""
+        row = int(np.prod(self.trunk.output_shape[1:])) * np.dtype(self.dtype).itemsize
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        if passes * row > free:
+            raise CacheSpaceError(
+                f"the activations of {passes:,} images and views need "
+                f"{passes * row / 1e9:,.1f} GB in {self.folder}, where {free / 1e9:,.1f} GB are "
+                "free; set ACTIVATION_CACHE_DIR to a larger disk, let `make cache` show what may "
+                "go, or take fewer views"
+            )
+
+    def _compute(self, root: Path, tasks: Sequence[_Task]) -> None:
         """Run the trunk over some images and keep the activations block by block."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder.with_suffix(".store"), self.identity)
-        label = "plain" if view.number is None else f"view {view.number}"
-        batches = self._batches(root, images, view)
-        progress = track(batches, f"{self.trunk.name}, {label}", -(-len(images) // BATCH_SIZE))
-        keys = [view.key(sha256) for sha256 in images.pixel_sha256]
+        write_json(self.folder / STORE_FILE, self.description)
+        batches = self._batches(root, tasks)
+        progress = track(batches, f"{self.trunk.name}, {len(tasks):,} forward passes",
+                         -(-len(tasks) // BATCH_SIZE))  # fmt: skip
         done = 0
         while block := list(islice(progress, BLOCK_SIZE // BATCH_SIZE)):
             activations = np.concatenate([self._forward(batch) for batch in block])
-            self._write_block(keys[done : done + len(activations)], activations)
+            keys = [task.key for task in tasks[done : done + len(activations)]]
+            self._write_block(keys, activations)
             done += len(activations)
 
-    def _batches(self, root: Path, images: pd.DataFrame, view: View) -> Iterator[np.ndarray]:
+    def _batches(self, root: Path, tasks: Sequence[_Task]) -> Iterator[np.ndarray]:
         """Yield batches of augmented images; the next one is made while the network runs."""
+        decoded: tuple[str, np.ndarray] | None = None
+
+        def load(image_id: str) -> np.ndarray:
+            # The views of an image follow each other, over the border of a batch too.
+            nonlocal decoded
+            if decoded is None or decoded[0] != image_id:
+                decoded = image_id, load_image(root / image_id)
+            return decoded[1]
 
         def prepare(start: int) -> np.ndarray:
-            rows = images.iloc[start : start + BATCH_SIZE]
-            pixels = np.stack([load_image(root / image_id) for image_id in rows.image_id])
-            if view.number is None:
+            part = tasks[start : start + BATCH_SIZE]
+            pixels = np.stack([load(task.image_id) for task in part])
+            augmentations = [task.view.augmentation(task.pixel_sha256) for task in part]
+            if all(augmentation == IDENTITY for augmentation in augmentations):
                 return pixels.astype(np.float32)
-            return augment_images(pixels, [view.augmentation(key) for key in rows.pixel_sha256])
+            return augment_images(pixels, augmentations)
 
         with ThreadPoolExecutor(1) as pool:
-            starts = range(0, len(images), BATCH_SIZE)
             upcoming = pool.submit(prepare, 0)
-            for start in starts:
+            for start in range(0, len(tasks), BATCH_SIZE):
                 batch = upcoming.result()
-                if start + BATCH_SIZE < len(images):
+                if start + BATCH_SIZE < len(tasks):
                     upcoming = pool.submit(prepare, start + BATCH_SIZE)
                 yield batch
 
@@ -208,7 +387,7 @@ class ActivationStore:
 
     def _write_block(self, keys: Sequence[str], activations: np.ndarray) -> None:
         # A name of its own for every block: two processes never write the same file.
-        name = f"{keys[0][:16]}-{uuid.uuid4().hex[:8]}"
+        name = f"block-{keys[0][:16]}-{uuid.uuid4().hex[:8]}"
         array_file = self.folder / f"{name}.npy"
         with write_atomically(array_file) as temporary:
             np.save(temporary, activations)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 
 import keras
 import numpy as np
@@ -15,6 +16,20 @@ logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 """Mean of ImageNet's channels in [0, 255], subtracted by `preprocess_input` of both networks."""
+
+DTYPE_POLICIES = {
+    "float32": "float32",
+    "bfloat16": "mixed_bfloat16",
+    "mixed_float16": "mixed_float16",
+}
+"""Keras' policy for each precision of a trunk."""
+
+_JOINED = "_classifier"
+_BLOCK_END = r"conv\d_block\d+_out|block\d_pool"
+
+
+class CutError(ValueError):
+    """A layer at which a network cannot be cut; the message names those where it can."""
 
 
 def preprocess_images(images: keras.KerasTensor) -> keras.KerasTensor:
@@ -33,25 +48,80 @@ def preprocess_array(images: np.ndarray) -> np.ndarray:
     return keras.ops.convert_to_numpy(preprocess_images(images.astype(np.float32)))
 
 
-def build_trunk(weights: Weights, cut: str | None = None) -> keras.Model:
+def build_trunk(
+    weights: Weights, cut: str | None = None, precision: str = "float32"
+) -> keras.Model:
     """Build the frozen part of a network, from pixels to the activations of one layer.
 
     Args:
         weights: Resolved weights; they name the backbone.
         cut: Layer whose output ends the trunk; the backbone's last one by default.
+        precision: In which the layers compute, of `hardware.PRECISIONS` but `auto`; weights
+            stay float32.
 
     Returns:
         A model from (n, 224, 224, 3) RGB in [0, 255] to activations, not trainable.
+
+    Raises:
+        CutError: if the network cannot be cut at that layer.
     """
     facts = BACKBONES[weights.backbone]
     build = getattr(keras.applications, facts.keras_name)
-    image = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="image")
-    backbone = build(weights=None, include_top=False, input_tensor=preprocess_images(image))
+    policy_before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(DTYPE_POLICIES[precision])
+    try:
+        image = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="image", dtype="float32")
+        backbone = build(weights=None, include_top=False, input_tensor=preprocess_images(image))
+    finally:
+        keras.config.set_dtype_policy(policy_before)
     load_backbone_weights(backbone, weights)
-    output = backbone.get_layer(cut or facts.last_layer).output
-    trunk = keras.Model(image, output, name=weights.backbone)
+    whole = keras.Model(image, backbone.get_layer(facts.last_layer).output, name=weights.backbone)
+    whole.trainable = False
+    return whole if cut is None else cut_model(whole, cut)[0]
+
+
+def cut_model(model: keras.Model, cut: str) -> tuple[keras.Model, keras.Model]:
+    """Cut a flat model in two at one layer: a frozen trunk and a trainable tail.
+
+    Both are views of the same layers, so training the tail trains the model. Batch
+    normalization that is frozen in the model stays so in the tail, in inference mode, because
+    its statistics are ImageNet's and a small batch would destroy them; everything else of the
+    tail is trainable, and the trunk's layers are frozen.
+
+    Args:
+        model: Flat functional graph, as `join` makes it.
+        cut: Name of the layer whose output ends the trunk.
+
+    Returns:
+        The trunk, from pixels to activations, and the tail, from activations to the output.
+
+    Raises:
+        CutError: if there is no such layer, or the rest of the model needs more than its output.
+    """
+    names = [layer.name for layer in model.layers]
+    if cut not in names:
+        raise CutError(f"{model.name} has no layer {cut!r} to cut at; {_cuts_for_people(model)}")
+    output = model.get_layer(cut).output
+    name = model.name.removesuffix(_JOINED)
+    try:
+        trunk = keras.Model(model.input, output, name=name)
+        tail = keras.Model(output, model.output, name=f"{name}_tail")
+    except ValueError as error:
+        raise CutError(
+            f"{model.name} cannot be cut at {cut!r}: a connection goes around that layer, "
+            f"or it belongs to the head; {_cuts_for_people(model)}"
+        ) from error
+    for layer in tail.layers:
+        if not isinstance(layer, layers.BatchNormalization):
+            layer.trainable = True
     trunk.trainable = False
-    return trunk
+    return trunk, tail
+
+
+def _cuts_for_people(model: keras.Model) -> str:
+    """Name the ends of a network's blocks, where it can be cut."""
+    ends = [layer.name for layer in model.layers if re.fullmatch(_BLOCK_END, layer.name)]
+    return f"choose the end of a block: {', '.join(ends)}"
 
 
 def build_reference_head(
@@ -89,7 +159,7 @@ def join(trunk: keras.Model, head: keras.Model) -> keras.Model:
     for layer in head.layers:
         if not isinstance(layer, layers.InputLayer):
             x = layer(x)
-    return keras.Model(trunk.input, x, name=f"{trunk.name}_classifier")
+    return keras.Model(trunk.input, x, name=trunk.name + _JOINED)
 
 
 def count_parameters(model: keras.Model) -> dict[str, int]:

@@ -1,5 +1,7 @@
-"""Train a head on cached activations, export the whole network, and write its predictions."""
+"""Train a tail on cached activations, export the whole network, and write its predictions."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,12 +12,13 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
 
-from utils.activations import ActivationTable
+from utils.activations import ActivationTable, describe_graph
 from utils.facts import NORMAL, PNEUMONIA, PREDICTION_COLUMNS
 from utils.files import write_atomically, write_csv
 from utils.paths import predictions_dir, results_dir
 from utils.progress import progress_bar
-from utils.weights import IMAGENET, Weights
+from utils.resumption import TrainingState
+from utils.weights import IMAGENET, Weights, values_sha256
 
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
@@ -26,7 +29,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a head is trained; the defaults are the reference recipe."""
+    """How a tail is trained; the defaults are the reference recipe."""
 
     epochs: int = 20
     batch_size: int = 32
@@ -47,7 +50,12 @@ class ViewBatches(keras.utils.PyDataset):
     """Shuffled batches of cached activations; epoch e is made of view e mod views."""
 
     def __init__(
-        self, views: Sequence[ActivationTable], labels: np.ndarray, batch_size: int, seed: int
+        self,
+        views: Sequence[ActivationTable],
+        labels: np.ndarray,
+        batch_size: int,
+        seed: int,
+        first_epoch: int = 0,
     ) -> None:
         """Take one table a view, all of the same images in the same order, and their labels."""
         super().__init__(workers=1, use_multiprocessing=False)
@@ -55,7 +63,7 @@ class ViewBatches(keras.utils.PyDataset):
             raise ValueError(f"{[len(view) for view in views]} activations, {len(labels)} labels")
         self._views, self._labels = views, np.asarray(labels)
         self._batch_size, self._seed = batch_size, seed
-        self._start_epoch(0)
+        self._start_epoch(first_epoch)
 
     def _start_epoch(self, epoch: int) -> None:
         self._epoch = epoch
@@ -107,14 +115,19 @@ class _WeightsCheckpoint(keras.callbacks.ModelCheckpoint):
 
 def _without_optimizer(model: keras.Model) -> keras.Model:
     """Return a model of the same layers that knows of no optimizer."""
-    return keras.Model(model.inputs, model.outputs)
+    return keras.Model(model.inputs, model.outputs, name=model.name)
 
 
 class _TerminalProgress(keras.callbacks.Callback):
     """Show epochs on the terminal; Keras' own bar would end up in the saved notebook."""
 
+    def __init__(self, first_epoch: int = 0) -> None:
+        super().__init__()
+        self._first_epoch = first_epoch
+
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._bar = progress_bar(f"training {self.model.name}", self.params["epochs"])
+        self._bar.update(self._first_epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self._bar.set_postfix(val_loss=f"{(logs or {}).get('val_loss', float('nan')):.3f}")
@@ -125,30 +138,37 @@ class _TerminalProgress(keras.callbacks.Callback):
 
 
 def train_tail(
-    head: keras.Model,
+    tail: keras.Model,
     views: Sequence[ActivationTable],
     labels: np.ndarray,
     validation: ActivationTable,
     validation_labels: np.ndarray,
     recipe: Recipe,
     checkpoint: Path,
+    *,
+    state_share: float = 0.05,
 ) -> pd.DataFrame:
-    """Train a head with Adam, early stopping, checkpoint and learning rate reduction.
+    """Train a tail with Adam, early stopping, checkpoint and learning rate reduction.
+
+    A training that was interrupted goes on from its kept state, `<checkpoint>.state.npz`, when
+    it is called again with the same arguments.
 
     Args:
-        head: From activations to (n, 2) probabilities; holds the best epoch's weights after.
+        tail: From activations to (n, 2) probabilities: a head, or the part of a network after
+            `backbones.cut_model`. It holds the best epoch's weights afterwards.
         views: One table of training activations for each augmented view.
         labels: (n,) 0 or 1.
         validation: Activations of the plain validation images.
         validation_labels: (m,) 0 or 1.
         recipe: Epochs, learning rate, patience, seed.
         checkpoint: `.weights.h5` file of the best epoch.
+        state_share: Largest share of the time that may go into keeping the state.
 
     Returns:
         One row an epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate.
     """
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    head.compile(
+    tail.compile(
         optimizer=keras.optimizers.Adam(recipe.learning_rate),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
@@ -156,28 +176,55 @@ def train_tail(
         jit_compile=True,
     )
     keras.utils.set_random_seed(recipe.seed)
-    history = head.fit(
-        ViewBatches(views, labels, recipe.batch_size, recipe.seed),
-        validation_data=PlainBatches(validation, validation_labels),
-        epochs=recipe.epochs,
-        shuffle=False,  # ViewBatches shuffles images; Keras would shuffle whole batches
-        verbose=0,
-        callbacks=[
-            _WeightsCheckpoint(
-                checkpoint, monitor="val_loss", save_best_only=True, save_weights_only=True
-            ),
-            keras.callbacks.ReduceLROnPlateau(
-                monitor="val_loss",
-                factor=recipe.plateau_factor,
-                patience=recipe.plateau_patience,
-            ),
-            keras.callbacks.EarlyStopping(monitor="val_loss", patience=recipe.stopping_patience),
-            _TerminalProgress(),
-        ],
+    watching = [
+        _WeightsCheckpoint(
+            checkpoint, monitor="val_loss", save_best_only=True, save_weights_only=True
+        ),
+        keras.callbacks.ReduceLROnPlateau(
+            monitor="val_loss", factor=recipe.plateau_factor, patience=recipe.plateau_patience
+        ),
+        keras.callbacks.EarlyStopping(monitor="val_loss", patience=recipe.stopping_patience),
+    ]
+    state = TrainingState(
+        checkpoint.with_name(checkpoint.name.removesuffix(".weights.h5") + ".state.npz"),
+        _identify_training(tail, views, labels, validation, recipe),
+        watching,
+        state_share,
     )
-    _without_optimizer(head).load_weights(checkpoint)
-    table = pd.DataFrame(history.history).assign(epoch=np.arange(1, len(history.epoch) + 1))
+    if not state.stopped:
+        tail.fit(
+            ViewBatches(views, labels, recipe.batch_size, recipe.seed, state.initial_epoch),
+            validation_data=PlainBatches(validation, validation_labels),
+            epochs=recipe.epochs,
+            initial_epoch=state.initial_epoch,
+            shuffle=False,  # ViewBatches shuffles images; Keras would shuffle whole batches
+            verbose=0,
+            callbacks=[*watching, _TerminalProgress(state.initial_epoch), state],
+        )
+    _without_optimizer(tail).load_weights(checkpoint)
+    state.forget()
+    table = pd.DataFrame(state.history).assign(epoch=np.arange(1, len(state.history) + 1))
     return table[list(HISTORY_COLUMNS)]
+
+
+def _identify_training(
+    tail: keras.Model,
+    views: Sequence[ActivationTable],
+    labels: np.ndarray,
+    validation: ActivationTable,
+    recipe: Recipe,
+) -> str:
+    """Return a hash of all that a training depends on."""
+    content = {
+        "tail": describe_graph(tail),
+        "weights": values_sha256(tail),
+        "trainable": [list(variable.shape) for variable in tail.trainable_variables],
+        "views": [view.fingerprint for view in views],
+        "labels": np.asarray(labels).tolist(),
+        "validation": validation.fingerprint,
+        "recipe": recipe.describe(),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def export_model(model: keras.Model, file: Path) -> keras.Model:
@@ -192,15 +239,15 @@ def export_model(model: keras.Model, file: Path) -> keras.Model:
     return keras.models.load_model(file, compile=False, safe_mode=True)
 
 
-def predict_pneumonia(head: keras.Model, table: ActivationTable) -> np.ndarray:
+def predict_pneumonia(tail: keras.Model, table: ActivationTable) -> np.ndarray:
     """Return the probability of PNEUMONIA, (n,) float64 in [0, 1], from cached activations."""
-    probabilities = head.predict(PlainBatches(table), verbose=0)
+    probabilities = tail.predict(PlainBatches(table), verbose=0)
     return probabilities[:, PNEUMONIA].astype(np.float64)
 
 
-def score_tail(head: keras.Model, table: ActivationTable, labels: np.ndarray) -> dict[str, float]:
-    """Score a head on validation images: mean cross-entropy, accuracy at 0.5 and ROC-AUC."""
-    probability = predict_pneumonia(head, table)
+def score_tail(tail: keras.Model, table: ActivationTable, labels: np.ndarray) -> dict[str, float]:
+    """Score a tail on validation images: mean cross-entropy, accuracy at 0.5 and ROC-AUC."""
+    probability = predict_pneumonia(tail, table)
     return {
         "loss": float(log_loss(labels, probability, labels=[NORMAL, PNEUMONIA])),
         "accuracy": float(np.mean((probability >= 0.5) == labels)),
@@ -214,8 +261,8 @@ def check_learned(
     """Refuse a model whose scores show that something is broken.
 
     Args:
-        history: From `train_tail`; a head that learned nothing stays at a loss of ln 2 = 0.69.
-        scores: Validation scores of the trained head, from `score_tail`.
+        history: From `train_tail`; a tail that learned nothing stays at a loss of ln 2 = 0.69.
+        scores: Validation scores of the trained tail, from `score_tail`.
         weights: Weights of the trunk. Only plain ImageNet weights promise an AUC.
         minimum_auc: What a model on ImageNet weights must reach.
 

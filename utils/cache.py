@@ -1,0 +1,222 @@
+"""Show, fill and clear the cache of activations from the command line.
+
+`python -m utils.cache list` shows what is kept and what may go; `clean` removes it, `clean
+--unused` only what may go; `fill --study full --shard 3/16` computes one part of what a study
+needs, so that several processes or machines with one shared folder fill it together.
+"""
+
+import argparse
+import logging
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from utils.activations import (
+    BLOCK_PATTERN,
+    CODE_VERSION,
+    PLAIN,
+    STORE_FILE,
+    ActivationStore,
+    CacheSpaceError,
+    Shard,
+    View,
+)
+from utils.backbones import build_trunk
+from utils.dataset import DatasetError, build_index, open_dataset
+from utils.facts import BACKBONES
+from utils.files import read_json
+from utils.hardware import HardwareError, choose_precision
+from utils.paths import activation_cache_dir
+from utils.study import Study, StudyError, load_study
+from utils.weights import WeightsError, resolve_weights
+
+logger = logging.getLogger(__name__)
+
+ABANDONED_HOURS = 6.0
+"""Age from which a temporary file is taken for what a killed process left."""
+
+
+@dataclass(frozen=True)
+class StoreSummary:
+    """One store as `make cache` shows it."""
+
+    folder: Path
+    description: str
+    entries: int
+    doubled: int
+    """Entries that two processes computed at the same time."""
+    gigabytes: float
+    age_hours: float
+    """Hours since something was last written."""
+    remark: str
+    """Why the whole store may go; empty where it may not."""
+    leftovers: tuple[Path, ...]
+    """Files of killed processes."""
+
+
+def list_stores(cache: Path) -> list[StoreSummary]:
+    """Summarise every store of a cache folder, by name."""
+    return [_summarise(folder) for folder in sorted(cache.glob("*")) if folder.is_dir()]
+
+
+def _summarise(folder: Path) -> StoreSummary:
+    files = [file for file in folder.iterdir() if file.is_file()]
+    about = read_json(folder / STORE_FILE) if (folder / STORE_FILE).is_file() else {}
+    if not about:
+        remark = "written by an older version of this study"
+    elif about["code_version"] != CODE_VERSION:
+        remark = f"of version {about['code_version']}, this is {CODE_VERSION}"
+    else:
+        remark = ""
+    records = [read_json(file)["keys"] for file in folder.glob(f"{BLOCK_PATTERN}.json")]
+    keys = Counter(key for record in records for key in record)
+    now = time.time()
+    ages = {file: (now - file.stat().st_mtime) / 3600 for file in files}
+    whole = {f"{file.stem}.npy" for file in folder.glob(f"{BLOCK_PATTERN}.json")}
+    leftovers = [
+        file
+        for file, hours in ages.items()
+        if hours > ABANDONED_HOURS
+        and (file.name.startswith(".") or (file.suffix == ".npy" and file.name not in whole))
+    ]
+    return StoreSummary(
+        folder=folder,
+        description=(
+            f"{about['backbone']} up to {about['cut']}, computed in {about['precision']}, kept in "
+            f"{about['dtype']}" if about else folder.name
+        ),
+        entries=len(keys),
+        doubled=keys.total() - len(keys),
+        gigabytes=sum(file.stat().st_size for file in files) / 1e9,
+        age_hours=min(ages.values(), default=0.0),
+        remark=remark,
+        leftovers=tuple(sorted(leftovers)),
+    )  # fmt: skip
+
+
+def describe_stores(stores: Sequence[StoreSummary], cache: Path) -> str:
+    """Return the listing of a cache as text: size, age, and what may go."""
+    if not stores:
+        return f"no activations are kept in {cache}"
+    lines = [f"activations in {cache}"]
+    for store in stores:
+        lines.append(f"  {store.folder.name}: {store.description}")
+        lines.append(
+            f"    {store.entries:,} images and views, {store.gigabytes:.2f} GB, "
+            f"last written {_age(store.age_hours)} ago"
+        )
+        if store.remark:
+            lines.append(f"    may go: {store.remark}")
+        if store.doubled:
+            lines.append(
+                f"    {store.doubled:,} entries are there twice: was a shard run by two processes?"
+            )
+        if store.leftovers:
+            lines.append(f"    may go: {len(store.leftovers)} files of killed processes")
+    total = sum(store.gigabytes for store in stores)
+    free = shutil.disk_usage(cache).free / 1e9
+    lines.append(f"{total:.2f} GB in all, {free:,.1f} GB free on that disk")
+    return "\n".join(lines)
+
+
+def _age(hours: float) -> str:
+    return f"{hours / 24:.0f} days" if hours >= 48 else f"{hours:.1f} hours"
+
+
+def clean_cache(cache: Path, unused_only: bool = False) -> float:
+    """Remove the stores of a cache, or only what may go, and return the gigabytes freed."""
+    freed = 0.0
+    for store in list_stores(cache):
+        if store.remark or not unused_only:
+            freed += store.gigabytes
+            shutil.rmtree(store.folder)
+        else:
+            for file in store.leftovers:
+                freed += file.stat().st_size / 1e9
+                file.unlink()
+    # Version 1 kept its description beside the folder.
+    for file in cache.glob("*.store"):
+        file.unlink()
+    return freed
+
+
+def fill_cache(study: Study, backbone: str, shard: Shard) -> str:
+    """Compute one shard of what notebook 03 or 04 of a study needs, and say what is missing.
+
+    Args:
+        study: The study.
+        backbone: A key of `facts.BACKBONES`.
+        shard: The part to compute.
+
+    Returns:
+        What was computed, and which other shards are not complete.
+    """
+    root = open_dataset(study.dataset_name)
+    index = build_index(root, study.seed, study.validation_fraction)
+    weights = resolve_weights(
+        backbone, study.weights, allow_random=study.allow_random_weights, seed=study.seed
+    )
+    cache = activation_cache_dir()
+    half = ActivationStore(cache, build_trunk(weights, precision=choose_precision()), "float16")
+    single = ActivationStore(cache, build_trunk(weights), "float32")
+    count = {"resnet50": study.views, "vgg19": study.vgg19_views}[backbone]
+    views = [View(number, study.seed) for number in range(count)]
+    parts: list[tuple[ActivationStore, pd.DataFrame, Sequence[View]]] = [
+        (half, index[index.split == "train"], views),
+        (single, index[index.split != "train"], [PLAIN]),
+    ]
+    computed = sum(store.fill(root, images, of, shard) for store, images, of in parts)
+    lines = [f"{backbone}, shard {shard}: {computed:,} forward passes"]
+    if not computed:
+        lines.append(f"nothing was left to do: was shard {shard} run before?")
+    for number in range(1, shard.count + 1):
+        other = Shard(number, shard.count)
+        missing = sum(store.count_missing(images, of, other) for store, images, of in parts)
+        if missing:
+            lines.append(f"shard {other} lacks {missing:,} of its images and views")
+    if len(lines) == 1:
+        lines.append("the cache holds all that the study needs")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m utils.cache", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="show what is kept and what may go")
+    clean = commands.add_parser("clean", help="remove the cached activations")
+    clean.add_argument("--unused", action="store_true", help="remove only what may go")
+    fill = commands.add_parser("fill", help="compute what a study needs")
+    fill.add_argument("--study", default="sample")
+    fill.add_argument("--backbone", choices=sorted(BACKBONES), default="resnet50")
+    fill.add_argument("--shard", default="1/1", help="part to compute, such as 3/16")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
+    cache = activation_cache_dir()
+    try:
+        if arguments.command == "list":
+            logger.info("%s", describe_stores(list_stores(cache), cache))
+        elif arguments.command == "clean":
+            logger.info("%.2f GB removed", clean_cache(cache, arguments.unused))
+        else:
+            shard = Shard.parse(arguments.shard)
+            logger.info("%s", fill_cache(load_study(arguments.study), arguments.backbone, shard))
+    except (
+        CacheSpaceError, DatasetError, HardwareError, StudyError, WeightsError, ValueError,
+    ) as error:  # fmt: skip
+        logger.error("%s", error)
+        return 1
+    except KeyboardInterrupt:
+        logger.error("interrupted; whole blocks are kept, the same command goes on from there")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
