@@ -20,6 +20,7 @@ from utils.augmentation import AugmentationRanges, augment_images
 from utils.backbones import build_reference_head, cut_model, join
 from utils.dataset import build_index, load_image, load_images
 from utils.files import file_sha256
+from utils.training import predict_pneumonia
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,16 @@ def test_half_precision_moves_activations_by_a_thousandth_at_most(data, trunk, t
     half = ActivationStore(tmp_path, trunk, "float16").load(root, index)[:]
     assert half.dtype == np.float16
     np.testing.assert_allclose(half, single, rtol=1e-3, atol=1e-6)
+
+
+def test_half_precision_hardly_moves_probabilities(data, trunk, tmp_path):
+    root, index = data
+    head = build_reference_head(trunk.output_shape[1:], seed=1)
+    half, single = (
+        predict_pneumonia(head, ActivationStore(tmp_path, trunk, dtype).load(root, index))
+        for dtype in ("float16", "float32")
+    )
+    assert 0 < np.abs(half - single).max() < 1e-3
 
 
 def test_activations_too_large_for_half_precision_are_refused(data, tmp_path):

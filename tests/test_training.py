@@ -1,9 +1,5 @@
 """Training on cached activations is training through the whole model, only cheaper."""
 
-import subprocess
-import sys
-import time
-
 import h5py
 import keras
 import numpy as np
@@ -11,10 +7,9 @@ import pandas as pd
 import pytest
 
 from tests.builders import build_small_trunk, write_dataset
-from utils.activations import ActivationStore, View
+from utils.activations import ActivationStore
 from utils.backbones import build_reference_head, cut_model, join
 from utils.dataset import build_index, load_images
-from utils.resumption import TrainingState
 from utils.training import (
     Recipe,
     TrainingError,
@@ -162,99 +157,6 @@ def test_probabilities_are_those_of_pneumonia(tables):
     assert (predict_pneumonia(head, tables["test"]) > 0.99).all()
 
 
-INTERRUPTED = """
-import sys
-from pathlib import Path
-from tests.test_training import train_small
-train_small(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), epochs=400)
-"""
-
-
-def train_small(root, cache, folder, epochs, **options):
-    """Train a small head with dropout, early stopping far away."""
-    index = build_index(root, 1, 0.3)
-    trunk = build_small_trunk()
-    store = ActivationStore(cache, trunk, "float32")
-    train, held_out = (index[index.split == split] for split in ("train", "validation"))
-    head = build_reference_head(trunk.output_shape[1:], seed=5)
-    recipe = Recipe(epochs=epochs, batch_size=8, learning_rate=1e-3, stopping_patience=9, seed=3)
-    views = store.load_views(root, train, [View(0), View(1)])
-    history = train_tail(
-        head, views, train.label.to_numpy(), store.load(root, held_out),
-        held_out.label.to_numpy(), recipe, folder / "best.weights.h5", state_share=1.0, **options,
-    )  # fmt: skip
-    return head, history
-
-
-class _Stop(Exception):
-    pass
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("after", [1, 4])
-def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(
-    data, tmp_path, monkeypatch, after
-):
-    root, _ = data
-    whole, history = train_small(root, tmp_path, tmp_path / "whole", 7)
-    original = TrainingState.on_epoch_end
-
-    def interrupt(self, epoch, logs=None):
-        original(self, epoch, logs)
-        if epoch + 1 == after:
-            raise _Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingState, "on_epoch_end", interrupt)
-        with pytest.raises(_Stop):
-            train_small(root, tmp_path, tmp_path / "parts", 7)
-    started = []
-    monkeypatch.setattr(
-        ViewBatches, "_start_epoch",
-        lambda self, epoch, start=ViewBatches._start_epoch: started.append(epoch)
-        or start(self, epoch),
-    )  # fmt: skip
-    resumed, second = train_small(root, tmp_path, tmp_path / "parts", 7)
-    assert started[0] == after, "the first epochs were run again"
-    pd.testing.assert_frame_equal(history, second)
-    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert not list((tmp_path / "parts").glob("*.state.npz")), "a finished training leaves no state"
-
-
-@pytest.mark.slow
-def test_the_state_of_another_training_is_left_alone(data, tmp_path, monkeypatch):
-    root, _ = data
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingState, "forget", lambda self: None)
-        train_small(root, tmp_path, tmp_path / "one", 2)
-    _, history = train_small(root, tmp_path, tmp_path / "one", 3)
-    assert len(history) == 3
-    _, fresh = train_small(root, tmp_path, tmp_path / "fresh", 3)
-    pd.testing.assert_frame_equal(history, fresh)
-
-
-@pytest.mark.slow
-def test_a_killed_training_is_picked_up(data, tmp_path):
-    root, _ = data
-    process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, str(root), str(tmp_path), str(tmp_path / "killed")]
-    )
-    state = tmp_path / "killed" / "best.state.npz"
-    deadline = time.monotonic() + 120
-    while not state.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.3)
-    process.kill()
-    process.wait()
-    assert state.exists(), "the training was not killed half-way"
-    resumed, history = train_small(root, tmp_path, tmp_path / "killed", 400)
-    whole, expected = train_small(root, tmp_path, tmp_path / "whole", 400)
-    pd.testing.assert_frame_equal(history, expected)
-    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
 @pytest.mark.slow
 def test_a_deeper_cut_trains_like_the_whole_model(data, tmp_path):
     """Fine-tuning moves the cut; the tail with its branches trains from cached activations."""
@@ -289,15 +191,3 @@ def test_a_deeper_cut_trains_like_the_whole_model(data, tmp_path):
     np.testing.assert_allclose(
         exported.predict(images, verbose=0), model.predict(images, verbose=0), atol=1e-6
     )
-
-
-@pytest.mark.slow
-def test_half_precision_activations_hardly_move_probabilities(data, tmp_path):
-    root, index = data
-    trunk = build_small_trunk()
-    head, _ = train_small(root, tmp_path, tmp_path / "trained", 5)
-    half, single = (
-        predict_pneumonia(head, ActivationStore(tmp_path, trunk, dtype).load(root, index))
-        for dtype in ("float16", "float32")
-    )
-    assert 0 < np.abs(half - single).max() < 1e-3
