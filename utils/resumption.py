@@ -41,7 +41,8 @@ class TrainingState(keras.callbacks.Callback):
             file: `.npz` file of the state.
             identity: Hash of all that makes the training what it is.
             others: Callbacks whose counters belong to the state.
-            share: Largest share of the time that may go into writing states; 1 writes always.
+            share: Largest share of the time that may go into writing states: 1 writes always,
+                0 never.
         """
         super().__init__()
         self._file, self._identity, self._others, self._share = file, identity, others, share
@@ -92,7 +93,7 @@ class TrainingState(keras.callbacks.Callback):
         """Note the epoch, and write the state where it is time."""
         self.history.append({name: float(value) for name, value in (logs or {}).items()})
         now = time.perf_counter()
-        if self._share * (now - self._written) >= self._cost * (1 - self._share):
+        if self._share and self._share * (now - self._written) >= self._cost * (1 - self._share):
             self._write()
             self._written = time.perf_counter()
             self._cost = self._written - now

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
 
+from utils import distribution
 from utils.activations import ActivationTable, describe_graph
 from utils.facts import NORMAL, PNEUMONIA, PREDICTION_COLUMNS
 from utils.files import write_atomically, write_csv
@@ -47,7 +49,11 @@ class Recipe:
 
 
 class ViewBatches(keras.utils.PyDataset):
-    """Shuffled batches of cached activations; epoch e is made of view e mod views."""
+    """Shuffled batches of cached activations; epoch e, counted from 1, has view e mod views.
+
+    It stands before the first epoch when it is made: Keras' `fit` calls `on_epoch_end` once
+    before it begins, and after every epoch.
+    """
 
     def __init__(
         self,
@@ -55,15 +61,23 @@ class ViewBatches(keras.utils.PyDataset):
         labels: np.ndarray,
         batch_size: int,
         seed: int,
-        first_epoch: int = 0,
+        epochs_done: int = 0,
     ) -> None:
-        """Take one table a view, all of the same images in the same order, and their labels."""
+        """Take what the batches are made of.
+
+        Args:
+            views: One table a view, all of the same images in the same order.
+            labels: (n,) 0 or 1.
+            batch_size: Images a batch; the last one may be smaller.
+            seed: Of the order of the images, which every epoch has anew.
+            epochs_done: Epochs that an earlier try has trained.
+        """
         super().__init__(workers=1, use_multiprocessing=False)
         if any(len(view) != len(labels) for view in views):
             raise ValueError(f"{[len(view) for view in views]} activations, {len(labels)} labels")
         self._views, self._labels = views, np.asarray(labels)
         self._batch_size, self._seed = batch_size, seed
-        self._start_epoch(first_epoch)
+        self._start_epoch(epochs_done)
 
     def _start_epoch(self, epoch: int) -> None:
         self._epoch = epoch
@@ -151,7 +165,8 @@ def train_tail(
     """Train a tail with Adam, early stopping, checkpoint and learning rate reduction.
 
     A training that was interrupted goes on from its kept state, `<checkpoint>.state.npz`, when
-    it is called again with the same arguments.
+    it is called again with the same arguments. `STRATEGY` spreads it over devices or machines;
+    `distribution.open_strategy` says what has to be called before.
 
     Args:
         tail: From activations to (n, 2) probabilities: a head, or the part of a network after
@@ -168,13 +183,17 @@ def train_tail(
         One row an epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate.
     """
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    tail.compile(
-        optimizer=keras.optimizers.Adam(recipe.learning_rate),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        # One compiled step: the 51 million parameters pass through memory fewer times.
-        jit_compile=True,
-    )
+    strategy = distribution.open_strategy()
+    identity = _identify_training(tail, views, labels, validation, recipe)
+    model = distribution.copy_into(strategy, tail)
+    with strategy.scope() if strategy else nullcontext():
+        model.compile(
+            optimizer=keras.optimizers.Adam(recipe.learning_rate),
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+            # One compiled step: the 51 million parameters pass through memory fewer times.
+            jit_compile=distribution.supports_xla(strategy),
+        )
     keras.utils.set_random_seed(recipe.seed)
     watching = [
         _WeightsCheckpoint(
@@ -187,22 +206,24 @@ def train_tail(
     ]
     state = TrainingState(
         checkpoint.with_name(checkpoint.name.removesuffix(".weights.h5") + ".state.npz"),
-        _identify_training(tail, views, labels, validation, recipe),
+        identity,
         watching,
-        state_share,
+        state_share if distribution.is_chief(strategy) else 0.0,
     )
     if not state.stopped:
-        tail.fit(
+        distribution.fit(
+            model,
+            strategy,
             ViewBatches(views, labels, recipe.batch_size, recipe.seed, state.initial_epoch),
             validation_data=PlainBatches(validation, validation_labels),
             epochs=recipe.epochs,
             initial_epoch=state.initial_epoch,
-            shuffle=False,  # ViewBatches shuffles images; Keras would shuffle whole batches
-            verbose=0,
             callbacks=[*watching, _TerminalProgress(state.initial_epoch), state],
         )
+    distribution.wait_for_all(strategy)  # the checkpoint is the chief's
     _without_optimizer(tail).load_weights(checkpoint)
-    state.forget()
+    if distribution.is_chief(strategy):
+        state.forget()
     table = pd.DataFrame(state.history).assign(epoch=np.arange(1, len(state.history) + 1))
     return table[list(HISTORY_COLUMNS)]
 
