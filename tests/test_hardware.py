@@ -3,6 +3,7 @@
 import pytest
 
 from utils import hardware
+from utils.distribution import DistributionError
 from utils.hardware import HardwareError, choose_precision
 
 
@@ -61,3 +62,12 @@ def test_what_cannot_be_had_is_refused():
         choose_precision("float8")
     with pytest.raises(HardwareError, match="needs a GPU"):
         choose_precision("mixed_float16")
+
+
+def test_preparing_opens_the_strategy_first(monkeypatch):
+    monkeypatch.setenv("STRATEGY", "many")
+    with pytest.raises(DistributionError, match="STRATEGY is one of"):
+        hardware.prepare()
+    monkeypatch.setenv("STRATEGY", "one")
+    monkeypatch.setenv("PRECISION", "bfloat16")
+    assert hardware.prepare() == "bfloat16"

@@ -1,4 +1,4 @@
-"""Choose the number format in which a frozen trunk computes, by what the hardware has.
+"""Choose how to compute, by what the hardware has and what the reader asks for.
 
 Predictions are always made in float32. A lower precision is for the augmented views that a tail
 is trained on: an option that is measured (`make bench`) and recorded in the provenance, never a
@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 
 import tensorflow as tf
+
+from utils.distribution import open_strategy
 
 PRECISIONS = ("float32", "bfloat16", "mixed_float16", "auto")
 CPU_FACTS = Path("/proc/cpuinfo")
@@ -57,3 +59,16 @@ def choose_precision(requested: str | None = None) -> str:
         fast = details.get("compute_capability", (0, 0)) >= _FLOAT16_SINCE
         return "mixed_float16" if fast else "float32"
     return "bfloat16" if _BFLOAT16_FLAGS & cpu_flags() else "float32"
+
+
+def prepare() -> str:
+    """Open the strategy that `STRATEGY` names, and return the precision that `PRECISION` does.
+
+    Call it before any network is built: TensorFlow cannot join other workers afterwards.
+
+    Raises:
+        HardwareError: see `choose_precision`.
+        DistributionError: see `distribution.open_strategy`.
+    """
+    open_strategy()
+    return choose_precision()
