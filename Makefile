@@ -20,6 +20,7 @@ RESULTS := $(or $(RESULTS_DIR),results)
 FIGURES := $(or $(FIGURES_DIR),figures)
 
 REAL_DATA := $(shell [ -e '$(DATA)/chest_xray/source.json' ] || [ -d '$(DATA)/chest_xray/train' ] && echo yes)
+BENCH_STUDY := $(or $(STUDY),sample)
 STUDY := $(or $(STUDY),$(if $(REAL_DATA),full,sample))
 STUDY_FILE := studies/$(STUDY).yaml
 ifeq ($(wildcard $(STUDY_FILE)),)
@@ -148,6 +149,10 @@ notebooks: $(INSTALLED) ## Execute the notebooks with their own defaults and sav
 .PHONY: views-cost
 views-cost: $(INSTALLED) ## Measure what few cached views cost against a fresh view every epoch
 	$(VENV_PYTHON) -m utils.views_cost --study $(STUDY)
+
+.PHONY: bench
+bench: $(INSTALLED) ## Time this study against the usual loops; phantoms unless STUDY=full, N=500 images
+	$(VENV_PYTHON) -m utils.bench --study $(BENCH_STUDY) --images $(or $(N),500)
 
 .PHONY: readme
 readme: $(INSTALLED) ## Write the README's tables from results/full

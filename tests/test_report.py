@@ -2,17 +2,22 @@
 
 import pytest
 
+from tests.test_bench_summary import make_record
 from tests.test_evaluation import make_study
+from utils.bench_summary import judge_goals
 from utils.evaluation import evaluate_study, format_interval
 from utils.files import read_json, write_json
 from utils.report import (
+    NOT_MEASURED,
     README,
     RESULTS,
+    SCALING,
     ReportError,
     find_drift,
     main,
     minutes_table,
     render_readme,
+    render_scaling,
     replace_block,
 )
 
@@ -26,7 +31,18 @@ In between.
 <!-- minutes:begin -->
 old numbers
 <!-- minutes:end -->
+
+<!-- speed:begin -->
+<!-- speed:end -->
 The end.
+"""
+
+SCALING_TEMPLATE = """<!-- constants:begin -->
+<!-- constants:end -->
+<!-- measured:begin -->
+<!-- measured:end -->
+<!-- predictions:begin -->
+<!-- predictions:end -->
 """
 
 
@@ -70,8 +86,9 @@ def readme(tmp_path, results):
     not (RESULTS / "metrics.json").is_file(),
     reason="results/full/metrics.json is not there: the full study has not run yet",
 )
-def test_the_readme_of_this_repository_agrees_with_its_results():
+def test_the_documents_of_this_repository_agree_with_its_results():
     drift = find_drift(README.read_text(encoding="utf-8"))
+    drift += find_drift(SCALING.read_text(encoding="utf-8"), RESULTS, render_scaling, SCALING.name)
     assert not drift, "run `make readme`:\n" + "".join(drift)
 
 
@@ -105,8 +122,55 @@ def test_prose_around_the_tables_stays(results):
     text = render_readme(TEMPLATE, results)
     assert text.startswith("# A study\n\n<!-- results:begin -->\n|")
     assert "\nIn between.\n" in text
-    assert text.endswith("<!-- minutes:end -->\nThe end.\n")
+    assert text.endswith("<!-- speed:end -->\nThe end.\n")
     assert render_readme(text, results) == text
+
+
+def write_speed(results):
+    """Write a benchmark beside the results, and return it."""
+    record = make_record()
+    record["goals"] = judge_goals(record)
+    write_json(results.parent / "bench" / "full.json", record)
+    return record
+
+
+def test_without_a_benchmark_the_speed_section_says_how_to_make_one(results):
+    text = render_readme(TEMPLATE, results)
+    assert NOT_MEASURED in text and "make bench" in NOT_MEASURED
+    assert render_scaling(SCALING_TEMPLATE, results).count(NOT_MEASURED) == 3
+
+
+def test_speed_section_holds_loops_goals_limits_and_trials(results):
+    record = write_speed(results)
+    text = render_readme(TEMPLATE, results)
+    assert NOT_MEASURED not in text
+    for part in ("| tf_data_loop | 40.0 | 800 |", "4.0 times as fast", "13.3 times", "| XLA | 8 |"):
+        assert part in text
+    assert "+0.0010 [-0.0100, +0.0120], resampling patients: no difference is seen" in text
+    for goal in record["goals"].values():
+        assert goal["met"] or goal["limit"] in text
+
+
+def test_another_measurement_is_drift(results):
+    record = write_speed(results)
+    text = render_readme(TEMPLATE, results)
+    scaling = render_scaling(SCALING_TEMPLATE, results)
+    assert not find_drift(text, results) and not find_drift(scaling, results, render_scaling)
+    record["ratios"]["warm"] += 1
+    record["extraction"]["ours"]["median"] *= 2
+    write_json(results.parent / "bench" / "full.json", record)
+    assert find_drift(text, results)
+    assert find_drift(scaling, results, render_scaling)
+
+
+def test_predictions_shrink_with_cores_and_name_their_units(results):
+    write_speed(results)
+    text = render_scaling(SCALING_TEMPLATE, results)
+    (row,) = [line for line in text.splitlines() if line.startswith("| 1,000,000 |")]
+    # 4 views of 850,000 images and one of 150,000, at 16 images a second on two cores.
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1:5] == ["2.6 days", "7.7 hours", "1.9 hours", "14.4 minutes"]
+    assert cells[6] == "743 GB"
 
 
 def test_results_without_patients_say_so(results):
@@ -124,7 +188,20 @@ def test_results_without_patients_say_so(results):
 
 
 def run(readme, results, *flags):
-    return main(["--readme", str(readme), "--results", str(results), *flags])
+    scaling = readme.with_name("scaling.md")
+    if not scaling.is_file():
+        scaling.write_text(render_scaling(SCALING_TEMPLATE, results))
+    files = ["--readme", str(readme), "--scaling", str(scaling), "--results", str(results)]
+    return main([*files, *flags])
+
+
+def test_the_scaling_document_is_guarded_too(readme, results):
+    assert run(readme, results, "--check") == 0
+    write_speed(results)
+    assert run(readme, results, "--check") == 1
+    assert run(readme, results) == 0
+    assert "743 GB" in readme.with_name("scaling.md").read_text()
+    assert run(readme, results, "--check") == 0
 
 
 def test_a_readme_that_agrees_passes_and_is_left_alone(readme, results):

@@ -38,10 +38,10 @@ from utils.activations import ActivationStore, ActivationTable, View
 from utils.augmentation import REFERENCE_RANGES
 from utils.backbones import build_reference_head, build_trunk, join
 from utils.facts import BACKBONES, IMAGE_SIZE, PNEUMONIA
-from utils.files import read_json
+from utils.files import read_json, write_json
 from utils.study import Study, load_study
 from utils.training import Recipe, predict_pneumonia, train_tail
-from utils.weights import Weights, load_backbone_weights, resolve_weights
+from utils.weights import Weights, load_backbone_weights
 
 LARGEST_MEASURED = 1000
 """Images up to which the loops through the frozen base run all their epochs."""
@@ -71,6 +71,12 @@ class BenchSettings:
     """Interleaved repetitions of steps and extraction."""
     rounds: int = 2
     """Times that each trial's process is started, in turn with the others."""
+    steps: int = 15
+    """Training steps of one repetition."""
+    extracted_images: int = 16
+    """Images whose views are computed in one repetition of the extraction test."""
+    all_trials: bool = True
+    """Whether to try what the study does not run with, for the tables of what was tried."""
     weights: str = "imagenet"
 
     def describe(self) -> dict[str, Any]:
@@ -92,12 +98,27 @@ class Bench:
     scratch: Path
     root: Path
     """Root of the data set."""
+    weights: Weights
+    """ResNet50's, found once for all processes."""
 
     @classmethod
     def open(cls, scratch: Path) -> "Bench":
         """Open what `utils.bench` prepared in a folder."""
         record = read_json(scratch / "bench.json")
-        return cls(BenchSettings.from_record(record["settings"]), scratch, Path(record["root"]))
+        settings = BenchSettings.from_record(record["settings"])
+        file = record["weights"]["file"]
+        weights = Weights(**record["weights"] | {"file": Path(file) if file else None})
+        return cls(settings, scratch, Path(record["root"]), weights)
+
+    def keep(self) -> None:
+        """Write down what `open` reads."""
+        file = str(self.weights.file) if self.weights.file else None
+        record = {
+            "settings": self.settings.describe(),
+            "root": str(self.root),
+            "weights": asdict(self.weights) | {"file": file},
+        }
+        write_json(self.scratch / "bench.json", record)
 
     @property
     def study(self) -> Study:
@@ -107,22 +128,17 @@ class Bench:
     def choose(self, count: int | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the training and the validation images of one size, by default of the loops."""
         index = pd.read_csv(self.scratch / "index.csv", keep_default_na=False)
-        chosen = choose_images(
-            index, count or self.settings.images, self.study.validation_fraction
-        )
+        chosen = choose_images(index, count or self.settings.images, self.study.validation_fraction)
         return chosen[chosen.split == "train"], chosen[chosen.split == "validation"]
-
-    def find_weights(self) -> Weights:
-        """Return ResNet50's weights."""
-        study = self.study
-        return resolve_weights(
-            "resnet50", self.settings.weights,
-            allow_random=study.allow_random_weights, seed=study.seed,
-        )  # fmt: skip
 
     def build_trunk(self, precision: str = "float32") -> keras.Model:
         """Return the frozen ResNet50."""
-        return build_trunk(self.find_weights(), precision=precision)
+        return build_trunk(self.weights, precision=precision)
+
+    @property
+    def views_dtype(self) -> str:
+        """Number format of the augmented views; random weights do not fit the study's."""
+        return "float32" if self.weights.file is None else "float16"
 
     def recipe(self, seed: int, epochs: int | None = None) -> Recipe:
         """Return the study's recipe for a fixed number of epochs, without early stopping."""
@@ -326,7 +342,7 @@ def run_reference_loop(bench: Bench) -> dict[str, Any]:
     backbone = getattr(keras.applications, BACKBONES["resnet50"].keras_name)
     shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
     base = backbone(weights=None, include_top=False, input_shape=shape)
-    load_backbone_weights(base, bench.find_weights())
+    load_backbone_weights(base, bench.weights)
     base.trainable = False
     head = build_reference_head(base.output_shape[1:], bench.settings.seeds[0])
     model = join(base, head)
@@ -421,9 +437,7 @@ def build_augmentation(seed: int) -> keras.Sequential:
             layers.RandomShear(x_factor=float(np.sin(np.deg2rad(ranges.shear))), **edge),
             layers.RandomZoom(zoom, zoom, **edge),
             layers.RandomFlip("horizontal", seed=seed),
-            layers.RandomBrightness(
-                ranges.brightness[1] - 1, value_range=(0, 255), seed=seed
-            ),
+            layers.RandomBrightness(ranges.brightness[1] - 1, value_range=(0, 255), seed=seed),
         ],
         name="augmentation",
     )
@@ -465,7 +479,7 @@ def load_ours(
     views: list[View],
 ) -> tuple[list[ActivationTable], ActivationTable]:
     """Return our cached activations of the training views and of validation."""
-    half = ActivationStore(folder, trunk, "float16")
+    half = ActivationStore(folder, trunk, bench.views_dtype)
     single = ActivationStore(folder, trunk, "float32")
     return half.load_views(bench.root, train, views), single.load(bench.root, validation)
 
@@ -493,9 +507,7 @@ def run_ours(bench: Bench, seed: int, warm: bool) -> dict[str, Any]:
     best = bench.empty_folder(f"ours-{seed}") / "best.weights.h5"
     with PeakMemory() as memory:
         start = time.perf_counter()
-        views, held_out = load_ours(
-            bench, trunk, train, validation, cache, augmented_views(bench)
-        )
+        views, held_out = load_ours(bench, trunk, train, validation, cache, augmented_views(bench))
         filled = time.perf_counter() - start
         history = train_tail(
             head, views, train.label.to_numpy(), held_out, validation.label.to_numpy(),
@@ -525,9 +537,7 @@ def run_size(bench: Bench, count: int) -> dict[str, Any]:
     load_ours(bench, trunk, train[:1], validation[:1], folder / "start", [View()])
     with PeakMemory() as memory:
         start = time.perf_counter()
-        views, held_out = load_ours(
-            bench, trunk, train, validation, folder / "cache", [View()]
-        )
+        views, held_out = load_ours(bench, trunk, train, validation, folder / "cache", [View()])
         filled = time.perf_counter() - start
         train_tail(
             head, views, train.label.to_numpy(), held_out, validation.label.to_numpy(),

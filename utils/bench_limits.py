@@ -32,12 +32,8 @@ from utils.weights import resolve_weights
 COPY_MEGABYTES = 512
 """Of one array of the bandwidth test: far more than any processor's cache."""
 MATRIX_SIZE = 2048
-EXTRACTED_IMAGES = 16
-"""Images whose views are computed in one repetition of the extraction test."""
 SHORTEST_SECONDS = 2.0
 """Least time that a rate is measured over."""
-STEPS = 15
-"""Training steps of one repetition."""
 LARGEST_PRECISION_TEST = 200
 """Validation images on which another precision is compared, at most."""
 TRIED_BATCHES = (4, 8, 16, 32)
@@ -106,14 +102,14 @@ def measure_extraction(bench: Bench) -> dict[str, Any]:
     """
     trunk = bench.build_trunk()
     train, _ = bench.choose()
-    images = train.head(EXTRACTED_IMAGES)
+    images = train.head(bench.settings.extracted_images)
     views = augmented_views(bench)
     bare = as_graph(trunk)
     batch = random_batch(BATCH_SIZE)
     _wait(bare(batch))
     rates: dict[str, list[float]] = {"bare": [], "ours": []}
     for repetition in range(bench.settings.repetitions + 1):
-        store = ActivationStore(bench.empty_folder("extraction"), trunk, "float16")
+        store = ActivationStore(bench.empty_folder("extraction"), trunk, bench.views_dtype)
         start = time.perf_counter()
         passes = store.fill(bench.root, images, views)
         seconds = time.perf_counter() - start
@@ -136,7 +132,7 @@ def measure_backbones(bench: Bench) -> dict[str, Any]:
     missing: dict[str, str] = {}
     for name in BACKBONES:
         weights = (
-            bench.find_weights()
+            bench.weights
             if name == "resnet50"
             else resolve_weights(name, "random", seed=bench.study.seed)
         )
@@ -219,11 +215,9 @@ def measure_step(bench: Bench, jit_compile: bool) -> dict[str, Any]:
     product()
     steps, bandwidths, flops = [], [], []
     with ThreadPoolExecutor(threads) as pool:
-        parts = list(
-            zip(np.split(source, threads), np.split(target, threads), strict=True)
-        )
+        parts = list(zip(np.split(source, threads), np.split(target, threads), strict=True))
         for _ in range(max(bench.settings.repetitions, 2)):
-            steps += [step() for _ in range(STEPS)]
+            steps += [step() for _ in range(bench.settings.steps)]
             for _ in range(3):
                 bandwidths.append(_copy_rate(pool, parts))
                 start = time.perf_counter()
@@ -262,9 +256,7 @@ def try_forwards(bench: Bench, all_variants: bool) -> list[dict[str, Any]]:
     variants: list[tuple[str, int, Callable[[], Forward]]]
     variants = [("graph", BATCH_SIZE, lambda: plain)]
     if all_variants:
-        variants += [
-            ("graph", size, lambda: plain) for size in TRIED_BATCHES if size != BATCH_SIZE
-        ]
+        variants += [("graph", size, lambda: plain) for size in TRIED_BATCHES if size != BATCH_SIZE]
         variants += [
             ("Keras' predict_on_batch", BATCH_SIZE, lambda: _as_keras(trunk)),
             ("XLA", BATCH_SIZE, lambda: as_graph(trunk, jit_compile=True)),

@@ -1,18 +1,19 @@
-"""Write the README's tables from the committed results of the full study.
+"""Write the tables of README.md and docs/scaling.md from the committed results of the full study.
 
 `python -m utils.report` rewrites what lies between the markers `<!-- results:begin -->` and
-`<!-- results:end -->`, and likewise `minutes`; with `--check` it writes nothing, shows what would
-change, and fails where something would.
+`<!-- results:end -->`, and likewise `minutes`, `speed` and the blocks of docs/scaling.md; with
+`--check` it writes nothing, shows what would change, and fails where something would.
 """
 
 import argparse
 import difflib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from utils import bench_summary
 from utils.evaluation import METRICS, NOT_REPORTED, REPORTED_ROW, format_interval, reported_row
 from utils.facts import BACKBONES, CLASS_NAMES, PNEUMONIA
 from utils.files import read_json, write_atomically
@@ -21,8 +22,13 @@ from utils.paths import ROOT
 logger = logging.getLogger(__name__)
 
 README = ROOT / "README.md"
+SCALING = ROOT / "docs" / "scaling.md"
 RESULTS = ROOT / "results" / "full"
 """What is committed, wherever `RESULTS_DIR` sends the results of a run."""
+
+NOT_MEASURED = "Not measured yet; `make bench STUDY=full` followed by `make readme` writes this."
+PREDICTED_IMAGES = (100_000, 1_000_000)
+PREDICTED_PROCESSORS = (2, 16, 64, 512)
 
 COLUMNS = (
     "accuracy_at_0.5", "accuracy_at_threshold", "weighted_f1", "roc_auc", "sensitivity",
@@ -117,6 +123,126 @@ def minutes_table(minutes: dict[str, float]) -> str:
     return _table(["notebook", "minutes, full study"], rows)
 
 
+def _read_speed(results: Path) -> dict[str, Any] | None:
+    """Read the benchmark on the real data that lies beside a folder of results, if there is one."""
+    file = results.parent / "bench" / "full.json"
+    return read_json(file) if file.is_file() else None
+
+
+def speed_section(record: dict[str, Any] | None) -> str:
+    """Return the README's numbers on speed: the loops, the goals, and what stands in their way.
+
+    Args:
+        record: Content of `results/bench/full.json`; see `utils.bench`.
+    """
+    if record is None:
+        return NOT_MEASURED
+    images, machine, settings = record["images"], record["machine"], record["settings"]
+    ratios, ceiling = record["ratios"], record["ceiling"]
+    instructions = [name for name, there in machine["instructions"].items() if there]
+    parts = [
+        f"{images['train']:,} training and {images['validation']:,} validation radiographs, "
+        f"{settings['epochs']} epochs of the same recipe without early stopping, on "
+        f"{machine['processors']} processors ({machine['processor']}, "
+        f"{', '.join(instructions) or 'no vector instructions named'}, "
+        f"{machine['memory_gb']:.0f} GB), TensorFlow {record['versions']['tensorflow']}:",
+        _table(*bench_summary.contender_rows(record)),
+        f"A loop through the frozen base pays the forward pass again in every epoch; the cache of "
+        f"{settings['views']} augmented views pays it once: {ratios['cold']:.1f} times as fast "
+        f"from an empty cache, {ratios['warm']:.1f} times from a full one. Paying nothing but the "
+        f"bare forward passes and the memory traffic of the steps would take "
+        f"{ceiling['cold']:.0f} s and {ceiling['warm']:.0f} s. {_quality_sentence(record)}",
+        _table(*bench_summary.goal_rows(record)),
+    ]
+    if sentences := bench_summary.limit_sentences(record):
+        parts.append("What stands in the way of the goals that are missed:")
+        parts.append("\n".join(f"- {sentence}" for sentence in sentences))
+    parts += [
+        "What was tried for the forward pass, for the training step, and in lower precision:",
+        _table(*bench_summary.trial_rows(record["forward_trials"])),
+        _table(*bench_summary.step_rows(record["step_trials"])),
+        _table(*bench_summary.precision_rows(record)),
+        _table(*bench_summary.backbone_rows(record)),
+    ]
+    return "\n\n".join(parts)
+
+
+def _quality_sentence(record: dict[str, Any]) -> str:
+    quality = record["quality"]
+    if not quality["differences"]:
+        return f"The validation AUCs cannot be compared: {quality['reason']}."
+    difference = quality["differences"]["ours_warm"]
+    apart = difference["low"] > 0 or difference["high"] < 0
+    return (
+        f"Its validation AUC less that of `tf_data_loop` is {difference['value']:+.4f} "
+        f"[{difference['low']:+.4f}, {difference['high']:+.4f}], resampling "
+        f"{quality['resampled']}: {'the two differ' if apart else 'no difference is seen'}."
+    )
+
+
+def scaling_blocks(record: dict[str, Any] | None) -> dict[str, str]:
+    """Return the generated blocks of docs/scaling.md: `constants`, `predictions`, `measured`."""
+    if record is None:
+        return dict.fromkeys(("constants", "predictions", "measured"), NOT_MEASURED)
+    model = bench_summary.cost_model(record)
+    settings, fit = record["settings"], record["cost_per_image"]["fit"]
+    share = record["images"]["validation"] / sum(record["images"].values())
+    views, epochs = settings["views"], settings["epochs"]
+    constants = _table(
+        ["constant", "value"],
+        [
+            ["filling the cache, decoding and writing included",
+             f"{model.images_per_second:.1f} images and views a second"],
+            ["a training step of 32 images", f"{1000 * model.step_seconds:.0f} ms"],
+            ["measured on", f"{model.processors} processors, {record['machine']['processor']}"],
+            ["a run, whatever the number of images", f"{fit['fixed_seconds']:.1f} s"],
+            ["each image, one view, "
+             f"{settings['size_epochs']} epochs", f"{1000 * fit['seconds_per_image']:.0f} ms"],
+        ],
+    )  # fmt: skip
+    rows = []
+    for images in PREDICTED_IMAGES:
+        validation = round(images * share)
+        train = images - validation
+        rows.append(
+            [
+                f"{images:,}",
+                *(
+                    _duration(model.fill_seconds(train, validation, views, processors))
+                    for processors in PREDICTED_PROCESSORS
+                ),
+                _duration(model.train_seconds(train, epochs)),
+                f"{model.gigabytes(train, validation, views):,.0f} GB",
+            ]
+        )
+    header = [
+        "images",
+        *(f"filling on {processors} cores" for processors in PREDICTED_PROCESSORS),
+        f"{epochs} epochs on one machine", "cache",
+    ]  # fmt: skip
+    return {
+        "constants": constants,
+        "predictions": f"{views} augmented views, {share:.0%} of the images for validation:\n\n"
+        + _table(header, rows),
+        "measured": _table(*bench_summary.size_rows(record)),
+    }
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds in the unit that a reader would take."""
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def render_scaling(text: str, results: Path = RESULTS) -> str:
+    """Return docs/scaling.md with its blocks made anew."""
+    for name, content in scaling_blocks(_read_speed(results)).items():
+        text = replace_block(text, name, content)
+    return text
+
+
 def replace_block(text: str, name: str, content: str) -> str:
     """Replace what lies between `<!-- name:begin -->` and `<!-- name:end -->`.
 
@@ -126,7 +252,7 @@ def replace_block(text: str, name: str, content: str) -> str:
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if (text.count(begin), text.count(end)) != (1, 1) or text.index(begin) > text.index(end):
         raise ReportError(
-            f"the README must hold {begin} and, after it, {end}, once each; put them back where "
+            f"the document must hold {begin} and, after it, {end}, once each; put them back where "
             "the table belongs"
         )
     before, rest = text.split(begin)
@@ -142,17 +268,23 @@ def render_readme(text: str, results: Path = RESULTS) -> str:
     }
     minutes = _read(results / "provenance" / "minutes.json")
     text = replace_block(text, "results", results_table(metrics, provenance))
-    return replace_block(text, "minutes", minutes_table(minutes))
+    text = replace_block(text, "minutes", minutes_table(minutes))
+    return replace_block(text, "speed", speed_section(_read_speed(results)))
 
 
-def find_drift(text: str, results: Path = RESULTS) -> list[str]:
-    """Return the lines of a diff from the README to what the results say; none where they agree."""
+def find_drift(
+    text: str,
+    results: Path = RESULTS,
+    render: Callable[[str, Path], str] = render_readme,
+    name: str = "README.md",
+) -> list[str]:
+    """Return the lines of a diff from a document to what the results say; none where they agree."""
     return list(
         difflib.unified_diff(
             text.splitlines(keepends=True),
-            render_readme(text, results).splitlines(keepends=True),
-            "README.md",
-            "README.md from the results",
+            render(text, results).splitlines(keepends=True),
+            name,
+            f"{name} from the results",
         )
     )
 
@@ -162,25 +294,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m utils.report", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
     parser.add_argument("--readme", type=Path, default=README)
+    parser.add_argument("--scaling", type=Path, default=SCALING)
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    documents = {arguments.readme: render_readme, arguments.scaling: render_scaling}
     try:
-        text = arguments.readme.read_text(encoding="utf-8")
-        drift = find_drift(text, arguments.results)
-        if not drift:
-            logger.info("%s agrees with the results", arguments.readme.name)
-        elif arguments.check:
-            logger.error("%s has drifted; run `make readme`\n%s", arguments.readme, "".join(drift))
-            return 1
-        else:
-            with write_atomically(arguments.readme) as temporary:
-                temporary.write_text(render_readme(text, arguments.results), encoding="utf-8")
-            logger.info("%s rewritten from the results", arguments.readme.name)
+        updates = [
+            _update(file, arguments.results, render, arguments.check)
+            for file, render in documents.items()
+        ]
     except (ReportError, OSError) as error:
         logger.error("%s", error)
         return 1
-    return 0
+    return 0 if all(updates) else 1
+
+
+def _update(file: Path, results: Path, render: Callable[[str, Path], str], check: bool) -> bool:
+    """Bring a document up to date, or with `check` only say whether it is."""
+    text = file.read_text(encoding="utf-8")
+    drift = find_drift(text, results, render, file.name)
+    if not drift:
+        logger.info("%s agrees with the results", file.name)
+    elif check:
+        logger.error("%s has drifted; run `make readme`\n%s", file, "".join(drift))
+        return False
+    else:
+        with write_atomically(file) as temporary:
+            temporary.write_text(render(text, results), encoding="utf-8")
+        logger.info("%s rewritten from the results", file.name)
+    return True
 
 
 if __name__ == "__main__":

@@ -1,0 +1,229 @@
+"""The bench measures each thing once, in its own process, on the right images."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.test_bench_summary import make_record
+from utils import bench
+from utils.bench import Job, choose_sizes, compare_quality, plan_jobs, run_jobs
+from utils.bench_contenders import (
+    BenchError,
+    BenchSettings,
+    PeakMemory,
+    choose_images,
+    extrapolate_seconds,
+    read_anonymous_mb,
+)
+from utils.bench_plots import plot_contenders, plot_scaling, save_bench_figure
+from utils.bench_summary import CONTENDERS, GOALS
+from utils.files import read_json
+from utils.paths import ROOT
+from utils.study import load_study
+
+
+def make_index(count: int = 400) -> pd.DataFrame:
+    """Return an index in which 3 of 4 images are sick and each tenth has a twin."""
+    random = np.random.default_rng(0)
+    numbers = np.arange(count)
+    hashes = [random.bytes(32).hex() for _ in numbers]
+    hashes = [hashes[number - 1] if number % 10 == 1 else hashes[number] for number in numbers]
+    return pd.DataFrame(
+        {
+            "image_id": [f"{number:04}.jpeg" for number in numbers],
+            "split": random.choice(["train", "validation", "test"], count, p=[0.6, 0.2, 0.2]),
+            "label": (numbers % 4 > 0).astype(int),
+            "pixel_sha256": hashes,
+        }
+    )
+
+
+# ---- images
+
+
+def test_images_are_chosen_in_proportion_and_never_from_test():
+    index = make_index()
+    chosen = choose_images(index, 100, 0.15)
+    assert len(chosen) == 100
+    assert chosen.split.value_counts().to_dict() == {"train": 85, "validation": 15}
+    assert chosen.pixel_sha256.is_unique
+    for split, rows in chosen.groupby("split"):
+        share = index[index.split == split].drop_duplicates("pixel_sha256").label.mean()
+        assert rows.label.mean() == pytest.approx(share, abs=1 / len(rows))
+
+
+def test_the_choice_depends_on_pixels_alone_and_grows():
+    index = make_index()
+    small, large = (set(choose_images(index, count, 0.15).image_id) for count in (40, 80))
+    assert len(small - large) <= 1, "a larger size holds the smaller one, up to rounding"
+    shuffled = index.sample(frac=1, random_state=1)
+    assert set(choose_images(shuffled, 40, 0.15).image_id) == small
+
+
+def test_too_many_images_are_refused():
+    with pytest.raises(BenchError, match="N="):
+        choose_images(make_index(), 390, 0.15)
+
+
+# ---- clock and memory
+
+
+def test_where_all_epochs_ran_nothing_is_extrapolated():
+    assert extrapolate_seconds([3.0, 1.0, 2.0], 3) == 6.0
+
+
+def test_missing_epochs_cost_what_the_later_ones_did():
+    assert extrapolate_seconds([10.0, 1.0, 3.0], 20) == 14.0 + 17 * 2.0
+
+
+@pytest.mark.skipif(read_anonymous_mb() is None, reason="RssAnon is Linux'")
+def test_peak_memory_sees_what_is_freed_again():
+    before = read_anonymous_mb()
+    with PeakMemory(interval=0.001) as memory:
+        array = np.ones(25_000_000)
+        for _ in range(50):
+            array += 1
+        del array
+    described = memory.describe()
+    assert described["memory_measure"] == "RssAnon"
+    assert described["peak_mb"] > before + 150
+
+
+# ---- jobs
+
+
+def test_every_job_has_a_file_of_its_own():
+    settings = BenchSettings("sample", 500)
+    files = [job.file_name for job in plan_jobs(settings)]
+    assert len(set(files)) == len(files)
+    names = {job.name.split(":")[0] for job in plan_jobs(settings)}
+    assert {*CONTENDERS, "precision", "extraction", "backbones", "step", "forward", "size"} == names
+
+
+@pytest.mark.parametrize(("images", "sizes"), [(500, (500, 1000, 2000, 5000)), (24, (24, 48))])
+def test_small_trials_have_small_sizes(images, sizes):
+    assert choose_sizes(images) == sizes
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Replace the processes: note their names, fail where told."""
+    names = []
+
+    def start(job, scratch):
+        names.append(job.name)
+        if job.name == "bad":
+            raise BenchError("bad ended with status 1")
+        return {"name": job.name}
+
+    monkeypatch.setattr(bench, "start_worker", start)
+    return names
+
+
+def test_finished_jobs_are_kept_and_not_run_again(tmp_path, started):
+    settings = BenchSettings("sample", 24)
+    jobs = [Job("tf_data_loop"), Job("bad")]
+    with pytest.raises(BenchError):
+        run_jobs(jobs, settings, tmp_path, tmp_path / "partial")
+    records = run_jobs([jobs[0], Job("step:1")], settings, tmp_path, tmp_path / "partial")
+    assert started == ["tf_data_loop", "bad", "step:1"]
+    assert records == {"tf_data_loop": {"name": "tf_data_loop"}, "step:1": {"name": "step:1"}}
+
+
+def test_records_of_other_settings_or_damaged_ones_are_measured_again(tmp_path, started):
+    jobs = [Job("tf_data_loop")]
+    run_jobs(jobs, BenchSettings("sample", 24), tmp_path, tmp_path)
+    run_jobs(jobs, BenchSettings("sample", 24, epochs=3), tmp_path, tmp_path)
+    (tmp_path / jobs[0].file_name).write_text('{"settings": ')
+    run_jobs(jobs, BenchSettings("sample", 24, epochs=3), tmp_path, tmp_path)
+    assert len(started) == 3
+
+
+def test_a_warm_run_finds_a_full_cache_after_an_interruption(tmp_path, started):
+    settings = BenchSettings("sample", 24)
+    cold, warm = Job("ours_cold"), Job("ours_warm:42")
+    run_jobs([cold], settings, tmp_path, tmp_path)
+    run_jobs([cold, warm], settings, tmp_path, tmp_path)
+    assert started == ["ours_cold", "fill", "ours_warm:42"]
+
+
+def test_settings_survive_json():
+    settings = BenchSettings("full", 500, sizes=(500, 1000))
+    assert BenchSettings.from_record(json.loads(json.dumps(settings.describe()))) == settings
+
+
+# ---- record and figures
+
+
+def test_quality_is_compared_on_the_same_patients():
+    random = np.random.default_rng(0)
+    labels = np.tile([0, 1], 40)
+    validation = pd.DataFrame(
+        {
+            "image_id": [f"{number}.jpeg" for number in range(80)],
+            "patient_id": [f"p-{number}-x" for number in range(80)],
+            "split": "validation",
+            "label": labels,
+        }
+    )
+    good = (labels * 0.5 + random.uniform(0, 0.6, 80)).tolist()
+    contenders = {name: {"probabilities": good} for name in CONTENDERS}
+    contenders["bottleneck_once"] = {"probabilities": random.uniform(0, 1, 80).tolist()}
+    study = load_study("sample")
+    quality = compare_quality(contenders, validation, study)
+    assert quality["differences"]["ours_warm"]["value"] == 0
+    assert quality["differences"]["bottleneck_once"]["high"] < 0
+    few = compare_quality(
+        {name: {"probabilities": good[:2]} for name in CONTENDERS}, validation.head(2), study
+    )
+    assert few["differences"] == {} and "two patients" in few["reason"]
+
+
+@pytest.mark.parametrize("phantom", [True, False])
+def test_figures_show_every_loop_and_are_marked(tmp_path, monkeypatch, phantom):
+    monkeypatch.setenv("FIGURES_DIR", str(tmp_path))
+    record = make_record() | {"phantom": phantom}
+    figure = plot_contenders(record)
+    assert len(figure.axes[0].patches) == len(CONTENDERS)
+    assert ("phantoms" in figure.get_suptitle()) == phantom
+    file = save_bench_figure(figure, "some_contenders", phantom)
+    assert file == tmp_path / "bench" / "some_contenders.png" and file.is_file()
+    assert any("PHANTOM" in text.get_text() for text in figure.texts) == phantom
+    left, _ = plot_scaling(record).axes
+    assert len(left.lines) == 4
+
+
+# ---- the command
+
+
+@pytest.mark.slow
+def test_one_command_measures_everything(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
+    monkeypatch.setenv("FIGURES_DIR", str(tmp_path / "figures"))
+    command = [
+        sys.executable, "-m", "utils.bench", "--study", "sample", "--images", "16", "--quick",
+        "--scratch", str(tmp_path / "scratch"),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = read_json(tmp_path / "results" / "bench" / "sample.json")
+    assert record["ratios"].keys() == record["goals"].keys() == GOALS.keys()
+    assert record["images"] == {"train": 10, "validation": 6}
+    for name in CONTENDERS:
+        contender = record["contenders"][name]
+        assert contender["epochs_run"] == 1 and contender["peak_mb"] > 100
+        assert 0 <= contender["validation_auc"] <= 1
+        assert name in done.stdout
+    assert record["extraction"]["passes"] == 8
+    assert {trial["variant"] for trial in record["forward_trials"]} == {"graph"}
+    text = json.dumps(record)
+    assert str(tmp_path) not in text and str(ROOT) not in text
+    left = {path.name for path in (tmp_path / "results" / "bench").iterdir()}
+    assert left == {"sample.json"}, "what an interruption would need is removed"
+    assert not (tmp_path / "scratch").exists()
+    figures = {path.name for path in (tmp_path / "figures" / "bench").iterdir()}
+    assert figures == {"sample_contenders.png", "sample_scaling.png"}

@@ -1,0 +1,197 @@
+"""What follows from the bench's measurements is computed right and said with its number."""
+
+import pytest
+
+from utils.bench_summary import (
+    GOALS,
+    CostModel,
+    align,
+    ceiling_seconds,
+    compute_ratios,
+    contender_rows,
+    cost_model,
+    count_steps,
+    goal_rows,
+    judge_goals,
+    limit_sentences,
+    step_bounds,
+    summarise_sizes,
+)
+
+
+def make_sizes() -> list[dict]:
+    """Return records of two sizes: 2 s whatever the size, and 50 ms an image."""
+    return [
+        {
+            "images": images, "train_images": images - 100, "validation_images": 100,
+            "fill_seconds": 1 + 0.03 * images, "train_seconds": 1 + 0.02 * images,
+            "seconds": 2 + 0.05 * images, "peak_mb": 2000 + images / 10,
+            "memory_measure": "RssAnon",
+        }
+        for images in (500, 1000)
+    ]  # fmt: skip
+
+
+def make_record(cold: float = 200.0, warm: float = 60.0) -> dict:
+    """Return a benchmark's record as `utils.bench.assemble` makes it, without its goals."""
+    contenders = {
+        name: {
+            "seconds": seconds, "seconds_per_epoch": seconds / 20, "extrapolated": False,
+            "peak_mb": 2500.0, "validation_auc": 0.99, "fill_seconds": 110.0,
+            "train_seconds": warm, "jit_compile": False,
+        }
+        for name, seconds in {
+            "reference_loop": 1200.0, "tf_data_loop": 800.0, "bottleneck_once": 90.0,
+            "ours_cold": cold, "ours_warm": warm,
+        }.items()
+    }  # fmt: skip
+    bounds = step_bounds(50_000_000, 32, 20e9, 100e9)
+    record = {
+        "phantom": False,
+        "images": {"train": 425, "validation": 75},
+        "settings": {"epochs": 20, "views": 4, "size_epochs": 3, "seeds": [42, 43]},
+        "machine": {
+            "processors": 2, "processor": "a processor", "memory_gb": 16.0,
+            "instructions": {"avx2": True, "avx512f": False},
+        },
+        "versions": {"tensorflow": "2.21.0"},
+        "steps": 280,
+        "contenders": contenders,
+        "ours_seeds": {
+            "validation_auc": {"mean": 0.99, "min": 0.985, "max": 0.995, "values": [0.985, 0.995]},
+        },
+        "quality": {
+            "resampled": "patients", "reason": None,
+            "differences": {"ours_warm": {"value": 0.001, "low": -0.01, "high": 0.012}},
+        },
+        "extraction": {"ours": {"median": 16.0}, "bare": {"median": 20.0}},
+        "step": {
+            "seconds": {"median": 0.2}, "bounds": bounds, "bandwidth": {"best": 20e9},
+            "matmul_flops": {"best": 100e9}, "batch_size": 32,
+        },
+        "ceiling": ceiling_seconds(425, 75, 4, 20, 32, 20.0, bounds["bandwidth"]),
+        "backbones": {
+            "resnet50": {
+                "tensorflow": {"median": 20.0}, "openvino": {"median": 21.0},
+                "openvino_reason": None,
+            },
+            "vgg19": {
+                "tensorflow": {"median": 3.0}, "openvino": None, "openvino_reason": "not installed",
+            },
+        },
+        "forward_trials": [
+            {"variant": "graph", "batch_size": 8, "median": 20.0},
+            {"variant": "XLA", "batch_size": 8, "median": 21.0},
+        ],
+        "step_trials": [
+            {"jit_compile": True, "allocator_bfc": "true", "seconds": 0.2},
+            {"jit_compile": False, "allocator_bfc": "false", "seconds": 0.3},
+        ],
+        "precision": {
+            "precision": "bfloat16",
+            "probability_difference": {"max": 0.02, "mean": 0.004},
+            "images_per_second": {"float32": {"median": 20.0}, "bfloat16": {"median": 30.0}},
+            "validation_auc": {"float32": 0.99, "bfloat16": None},
+        },
+    }  # fmt: skip
+    record["cost_per_image"] = summarise_sizes(make_sizes(), cost_model(record), 3)
+    record["ratios"] = compute_ratios(
+        contenders, record["ceiling"], record["extraction"], 0.2, bounds["bandwidth"],
+        make_sizes(),
+    )  # fmt: skip
+    return record
+
+
+def test_a_step_is_bound_by_nine_passes_and_two_products():
+    bounds = step_bounds(50_000_000, 32, 18e9, 64e9)
+    assert bounds["bandwidth"] == pytest.approx(0.1)
+    assert bounds["compute"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("images", "steps"), [(32, 1), (33, 2), (425, 14)])
+def test_the_last_batch_of_an_epoch_counts(images, steps):
+    assert count_steps(images, 32) == steps
+
+
+def test_ceiling_pays_each_view_once_and_validation_once():
+    ceiling = ceiling_seconds(
+        train=64, validation=10, views=4, epochs=20, batch_size=32, images_per_second=2.0,
+        step_bound=0.5,
+    )  # fmt: skip
+    assert ceiling == {"forward": 133.0, "steps": 20.0, "cold": 153.0, "warm": 20.0}
+
+
+def test_ratios_have_the_names_of_the_goals():
+    ratios = make_record()["ratios"]
+    assert ratios.keys() == GOALS.keys()
+    assert ratios["cold"] == 4 and ratios["warm"] == pytest.approx(800 / 60)
+    assert ratios["extraction"] == 0.8
+    assert ratios["flatten_step"] == pytest.approx(0.09 / 0.2)
+    assert ratios["cost_per_image"] == pytest.approx(27 / 500 / (52 / 1000))
+    ceiling = (4 * 425 + 75) / 20 + 280 * 0.09
+    assert ratios["cold_of_ceiling"] == pytest.approx(ceiling / 200)
+
+
+def test_a_missed_goal_names_its_limit_and_a_met_one_none():
+    record = make_record(cold=150.0, warm=50.0)
+    goals = judge_goals(record)
+    assert [name for name, goal in goals.items() if not goal["met"]] == [
+        "cold_of_ceiling", "warm_of_ceiling", "extraction", "flatten_step",
+    ]  # fmt: skip
+    assert all((goal["limit"] is None) == goal["met"] for goal in goals.values())
+    assert "at 20.0 images/s" in goals["extraction"]["limit"]
+    assert "90 ms (20.0 GB/s)" in goals["flatten_step"]["limit"]
+    assert (
+        "64 ms" in goals["flatten_step"]["limit"]
+        and "100 GFLOP/s" in (goals["flatten_step"]["limit"])
+    )
+
+
+def test_a_ratio_out_of_reach_of_any_cache_says_so():
+    record = make_record()
+    record["contenders"]["tf_data_loop"]["seconds"] = 300.0
+    record["ratios"]["cold"] = 1.5
+    limit = judge_goals(record)["cold"]["limit"]
+    assert limit.startswith("no cache of 4 views can reach 5 here")
+    assert f"{300 / record['ceiling']['cold']:.1f}" in limit
+
+
+def test_cost_per_image_is_better_where_it_is_smaller():
+    record = make_record()
+    record["ratios"]["cost_per_image"] = 1.2
+    goal = judge_goals(record)["cost_per_image"]
+    assert not goal["met"] and "2.0 s a run" in goal["limit"] and "50 ms" in goal["limit"]
+
+
+def test_cost_model_is_images_times_views_plus_epochs_times_steps():
+    model = CostModel(images_per_second=20.0, step_seconds=0.1, processors=2)
+    assert model.fill_seconds(100, 50, 4) == 22.5
+    assert model.fill_seconds(100, 50, 4, processors=10) == 4.5
+    assert model.train_seconds(64, 20) == pytest.approx(4.0)
+    row = 7 * 7 * 2048
+    assert model.gigabytes(100, 50, 4) == pytest.approx(row * (400 * 2 + 50 * 4) / 1e9)
+
+
+def test_sizes_are_set_against_their_prediction():
+    model = CostModel(images_per_second=20.0, step_seconds=0.1, processors=2)
+    summary = summarise_sizes(make_sizes(), model, 3)
+    assert summary["fit"]["fixed_seconds"] == pytest.approx(2.0)
+    assert summary["fit"]["seconds_per_image"] == pytest.approx(0.05)
+    assert summary["sizes"][0]["predicted_fill_seconds"] == 25.0
+    assert summary["sizes"][0]["predicted_train_seconds"] == pytest.approx(3 * 13 * 0.1)
+    assert summary["memory_ratio"] == pytest.approx(2100 / 2050)
+    alone = summarise_sizes(make_sizes()[:1], model, 3)
+    assert alone["fit"] == {"fixed_seconds": 0.0, "seconds_per_image": 27 / 500}
+
+
+def test_tables_name_every_loop_and_say_what_is_extrapolated():
+    record = make_record()
+    record["contenders"]["tf_data_loop"]["extrapolated"] = True
+    record["goals"] = judge_goals(record)
+    text = align(*contender_rows(record))
+    assert len(text.splitlines()) == 6
+    (line,) = [line for line in text.splitlines() if "extrapolated" in line]
+    assert line.startswith("tf_data_loop")
+    assert "0.9900 (0.9850 to 0.9950)" in text.splitlines()[-1]
+    assert [row[0] for row in goal_rows(record)[1]] == list(GOALS)
+    assert len(limit_sentences(record)) == sum(not goal["met"] for goal in record["goals"].values())
