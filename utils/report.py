@@ -27,6 +27,7 @@ RESULTS = ROOT / "results" / "full"
 """What is committed, wherever `RESULTS_DIR` sends the results of a run."""
 
 NOT_MEASURED = "Not measured yet; `make bench STUDY=full` followed by `make readme` writes this."
+SCALING_BLOCKS = ("constants", "measured", "predictions", "tried")
 PREDICTED_IMAGES = (100_000, 1_000_000)
 PREDICTED_PROCESSORS = (2, 16, 64, 512)
 
@@ -157,13 +158,6 @@ def speed_section(record: dict[str, Any] | None) -> str:
     if sentences := bench_summary.limit_sentences(record):
         parts.append("What stands in the way of the goals that are missed:")
         parts.append("\n".join(f"- {sentence}" for sentence in sentences))
-    parts += [
-        "What was tried for the forward pass, for the training step, and in lower precision:",
-        _table(*bench_summary.trial_rows(record["forward_trials"])),
-        _table(*bench_summary.step_rows(record["step_trials"])),
-        _table(*bench_summary.precision_rows(record)),
-        _table(*bench_summary.backbone_rows(record)),
-    ]
     return "\n\n".join(parts)
 
 
@@ -181,9 +175,9 @@ def _quality_sentence(record: dict[str, Any]) -> str:
 
 
 def scaling_blocks(record: dict[str, Any] | None) -> dict[str, str]:
-    """Return the generated blocks of docs/scaling.md: `constants`, `predictions`, `measured`."""
+    """Return the generated blocks of docs/scaling.md by the names of `SCALING_BLOCKS`."""
     if record is None:
-        return dict.fromkeys(("constants", "predictions", "measured"), NOT_MEASURED)
+        return dict.fromkeys(SCALING_BLOCKS, NOT_MEASURED)
     model = bench_summary.cost_model(record)
     settings, fit = record["settings"], record["cost_per_image"]["fit"]
     share = record["images"]["validation"] / sum(record["images"].values())
@@ -225,6 +219,18 @@ def scaling_blocks(record: dict[str, Any] | None) -> dict[str, str]:
         "predictions": f"{views} augmented views, {share:.0%} of the images for validation:\n\n"
         + _table(header, rows),
         "measured": _table(*bench_summary.size_rows(record)),
+        "tried": "\n\n".join(
+            [
+                "The frozen ResNet50:",
+                _table(*bench_summary.trial_rows(record["forward_trials"])),
+                "The training step of the reference head:",
+                _table(*bench_summary.step_rows(record["step_trials"])),
+                "A lower precision of the frozen network, under the head that float32 trained:",
+                _table(*bench_summary.precision_rows(record)),
+                "Both networks by TensorFlow, and by OpenVINO as a reference from outside:",
+                _table(*bench_summary.backbone_rows(record)),
+            ]
+        ),
     }
 
 
