@@ -74,7 +74,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(root, tmp_pa
     pd.testing.assert_frame_equal(history, second)
     for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert not list((tmp_path / "parts").glob("*.state.npz")), "a finished training leaves no state"
+    assert not list((tmp_path / "parts").glob("*.state")), "a finished training leaves no state"
 
 
 @pytest.mark.slow
@@ -89,11 +89,19 @@ def test_the_state_of_another_training_is_left_alone(root, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
+def test_a_damaged_state_is_reported_and_left(root, tmp_path):
+    (tmp_path / "best.state").write_bytes(b"half a file")
+    with pytest.warns(UserWarning, match="best.state is damaged .* starts anew"):
+        _, history = train_small(root, tmp_path, tmp_path, 2)
+    assert len(history) == 2
+
+
+@pytest.mark.slow
 def test_a_killed_training_is_picked_up(root, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(root), str(tmp_path), str(tmp_path / "killed")]
     )
-    state = tmp_path / "killed" / "best.state.npz"
+    state = tmp_path / "killed" / "best.state"
     deadline = time.monotonic() + 120
     while not state.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)

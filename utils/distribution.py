@@ -186,7 +186,7 @@ def fit(
         model: From `copy_into`, compiled in the scope: `sparse_categorical_crossentropy`,
             metrics `["accuracy"]`.
         strategy: From `open_strategy`.
-        batches: (n, ...) float32 and (n,) int labels of each global batch, the same in every
+        batches: (n, ...) float and (n,) int labels of each global batch, the same in every
             process; its `on_epoch_end` is called when `fit` calls it.
         validation_data: Batches in the same form.
         epochs: Number of the last epoch.
@@ -390,6 +390,7 @@ class _Loop:
             begin(number)
             x, y = batches[number]
             y = np.asarray(y, np.int64)
+            x = np.asarray(x, np.float32)
             sums += step(self._slices(x), self._slices(y), np.float32(len(y))).numpy()
             samples += len(y)
             means = {"accuracy": float(sums[1] / samples), "loss": float(sums[0] / samples)}

@@ -1,7 +1,9 @@
 """Pick an interrupted training up where it was, to the bit."""
 
 import json
+import math
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from utils.files import write_atomically
 
 _COUNTERS = ("wait", "best", "best_epoch", "stopped_epoch", "cooldown_counter")
 """What `EarlyStopping`, `ReduceLROnPlateau` and `ModelCheckpoint` remember between epochs."""
-_ABOUT = "about"
+_BYTES_PER_SECOND = 1e9
+"""What writing is taken to cost before it has been measured."""
 
 
 class TrainingState(keras.callbacks.Callback):
@@ -25,7 +28,7 @@ class TrainingState(keras.callbacks.Callback):
 
     Writing costs time, 0.6 GB for the reference head. It is spread: a state is written where
     `share` of the time since the last one pays for it, after every epoch of the real study and
-    after some of a small one.
+    after some of a small one, where little is lost.
     """
 
     def __init__(
@@ -38,7 +41,8 @@ class TrainingState(keras.callbacks.Callback):
         """Look for a kept state of the same training; any other is left out of account.
 
         Args:
-            file: `.npz` file of the state.
+            file: File of the state: a description and the arrays, one after the other, as
+                `numpy.save` writes them; an archive would compute a checksum of every byte.
             identity: Hash of all that makes the training what it is.
             others: Callbacks whose counters belong to the state.
             share: Largest share of the time that may go into writing states: 1 writes always,
@@ -49,7 +53,6 @@ class TrainingState(keras.callbacks.Callback):
         self.history: list[dict[str, float]] = []
         self.stopped = False
         self._kept = self._read()
-        self._written, self._cost = time.perf_counter(), 0.0
 
     @property
     def initial_epoch(self) -> int:
@@ -60,13 +63,21 @@ class TrainingState(keras.callbacks.Callback):
         """Read the kept state, if it is whole and belongs to this training."""
         if not self._file.is_file():
             return None
-        with np.load(self._file) as content:
-            about = json.loads(str(content[_ABOUT]))
-            if about["identity"] != self._identity:
-                return None
-            self.history, self.stopped = about["history"], about["stopped"]
-            self._counters = about["counters"]
-            return [content[str(number)] for number in range(about["variables"])]
+        try:
+            with open(self._file, "rb") as stream:
+                about = json.loads(str(np.load(stream)))
+                if about["identity"] != self._identity:
+                    return None
+                arrays = [np.load(stream) for _ in range(about["variables"])]
+        except (ValueError, EOFError, KeyError, TypeError) as error:
+            warnings.warn(
+                f"the training state {self._file} is damaged ({error}); the training starts anew",
+                stacklevel=3,
+            )
+            return None
+        self.history, self.stopped = about["history"], about["stopped"]
+        self._counters = about["counters"]
+        return arrays
 
     def _variables(self) -> list[keras.Variable]:
         """List the variables that the next epoch starts from; metrics start anew anyway."""
@@ -80,9 +91,13 @@ class TrainingState(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Restore the kept state; the other callbacks have reset theirs by now."""
+        variables = self._variables()
+        size = sum(np.dtype(variable.dtype).itemsize * math.prod(variable.shape)
+                   for variable in variables)  # fmt: skip
+        self._written, self._cost = time.perf_counter(), size / _BYTES_PER_SECOND
         if self._kept is None:
             return
-        for variable, value in zip(self._variables(), self._kept, strict=True):
+        for variable, value in zip(variables, self._kept, strict=True):
             variable.assign(value)
         for callback, counters in zip(self._others, self._counters, strict=True):
             for name, value in counters.items():
@@ -111,12 +126,10 @@ class TrainingState(keras.callbacks.Callback):
             ],
             "variables": len(variables),
         }  # fmt: skip
-        arrays = {
-            str(number): keras.ops.convert_to_numpy(variable)
-            for number, variable in enumerate(variables)
-        }
-        with write_atomically(self._file) as temporary:
-            np.savez(temporary, **{_ABOUT: json.dumps(about)}, **arrays)
+        with write_atomically(self._file) as temporary, open(temporary, "wb") as stream:
+            np.save(stream, json.dumps(about))
+            for variable in variables:
+                np.save(stream, keras.ops.convert_to_numpy(variable))
 
     def forget(self) -> None:
         """Remove the state of a training that has ended."""
