@@ -388,8 +388,13 @@ def goal_rows(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def limit_sentences(record: dict[str, Any]) -> list[str]:
-    """Return a sentence for each goal that is missed."""
-    return [f"{name}: {goal['limit']}" for name, goal in record["goals"].items() if goal["limit"]]
+    """Return a sentence for each goal that is missed, but none that another one holds."""
+    missed = {name: goal["limit"] for name, goal in record["goals"].items() if goal["limit"]}
+    return [
+        f"{name}: {limit}"
+        for name, limit in missed.items()
+        if not any(limit in longer for other, longer in missed.items() if other != name)
+    ]
 
 
 def trial_rows(trials: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
