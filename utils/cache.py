@@ -28,12 +28,12 @@ from utils.activations import (
     View,
 )
 from utils.backbones import build_trunk
-from utils.dataset import DatasetError, build_index, open_dataset
+from utils.dataset import build_index, open_dataset
 from utils.facts import BACKBONES
 from utils.files import read_json
-from utils.hardware import HardwareError, choose_precision
+from utils.hardware import choose_precision
 from utils.paths import activation_cache_dir
-from utils.study import Study, StudyError, load_study
+from utils.study import Study, load_study
 from utils.weights import WeightsError, resolve_weights
 
 logger = logging.getLogger(__name__)
@@ -74,11 +74,11 @@ def _summarise(folder: Path) -> StoreSummary:
         remark = f"of version {about['code_version']}, this is {CODE_VERSION}"
     else:
         remark = ""
-    records = [read_json(file)["keys"] for file in folder.glob(f"{BLOCK_PATTERN}.json")]
-    keys = Counter(key for record in records for key in record)
+    records = sorted(folder.glob(f"{BLOCK_PATTERN}.json"))
+    keys = Counter(key for file in records for key in read_json(file)["keys"])
     now = time.time()
     ages = {file: (now - file.stat().st_mtime) / 3600 for file in files}
-    whole = {f"{file.stem}.npy" for file in folder.glob(f"{BLOCK_PATTERN}.json")}
+    whole = {f"{file.stem}.npy" for file in records}
     leftovers = [
         file
         for file, hours in ages.items()
@@ -207,9 +207,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             shard = Shard.parse(arguments.shard)
             logger.info("%s", fill_cache(load_study(arguments.study), arguments.backbone, shard))
-    except (
-        CacheSpaceError, DatasetError, HardwareError, StudyError, WeightsError, ValueError,
-    ) as error:  # fmt: skip
+    except (CacheSpaceError, WeightsError, ValueError) as error:
+        # Errors of data set, study, hardware and shard are all ValueErrors.
         logger.error("%s", error)
         return 1
     except KeyboardInterrupt:
