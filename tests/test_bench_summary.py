@@ -84,8 +84,8 @@ def make_record(cold: float = 200.0, warm: float = 60.0) -> dict:
             {"variant": "XLA", "batch_size": 8, "median": 21.0},
         ],
         "step_trials": [
-            {"jit_compile": True, "allocator_bfc": "true", "seconds": 0.2},
-            {"jit_compile": False, "allocator_bfc": "false", "seconds": 0.3},
+            {"step": "fused", "allocator_bfc": "true", "seconds": 0.2},
+            {"step": "plain", "allocator_bfc": "false", "seconds": 0.3},
         ],
         "precision": {
             "precision": "bfloat16",

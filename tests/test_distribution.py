@@ -20,8 +20,8 @@ from utils.distribution import (
     fit,
     is_chief,
     open_strategy,
-    supports_xla,
 )
+from utils.fused_adam import FusedAdam
 from utils.training import PlainBatches, Recipe, ViewBatches, train_tail
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +78,7 @@ class CallRecorder(keras.callbacks.Callback):
 
 def train(
     strategy, images, build=build_dense_tail, *, epochs=3, learning_rate=1e-3, callbacks=(),
-    xla=False, initial_epoch=0, noise=False, seed=0,
+    initial_epoch=0, noise=False, seed=0,
 ):  # fmt: skip
     """Train a small tail on two views in batches of 8; return all that the tests compare."""
     random = np.random.default_rng(0)
@@ -92,10 +92,10 @@ def train(
     model = copy_into(strategy, tail)
     with strategy.scope() if strategy else tf.distribute.get_strategy().scope():
         model.compile(
-            keras.optimizers.Adam(learning_rate),
+            FusedAdam(learning_rate),
             "sparse_categorical_crossentropy",
             metrics=["accuracy"],
-            jit_compile=xla,
+            jit_compile=False,
         )
     recorder = CallRecorder()
     history = fit(
@@ -209,7 +209,6 @@ SCENARIOS = {
     # 41 images: one replica has nothing of the last batch.
     "empty slice": lambda strategy, _: train(strategy, 41, build_convolutional_tail),
     "resumed": lambda strategy, _: train(strategy, 43, initial_epoch=1),
-    "xla": lambda strategy, _: train(strategy, 43, xla=supports_xla(strategy)),
     "stopping": lambda strategy, _: train(
         strategy, 43, epochs=12, learning_rate=1e-2, callbacks=watchers(), noise=True
     ),
@@ -237,7 +236,6 @@ def main(name, file):
     folder = Path(file).parent
     results = {key: scenario(strategy, folder) for key, scenario in scenarios.items()}
     results["replicas"] = strategy.num_replicas_in_sync
-    results["xla supported"] = supports_xla(strategy)
     results["cached"] = open_strategy(name) is strategy
     if name == "mirrored":
         os.environ["TF_CONFIG"] = tf_config([1, 2], 0)
@@ -337,18 +335,6 @@ def test_two_replicas_learn_what_one_learns(several, one, name):
 
 
 @pytest.mark.slow
-def test_xla_changes_nothing(several, one):
-    for results in several:
-        assert_equal_training(results["xla"], one["uneven"])
-
-
-@pytest.mark.slow
-def test_xla_is_where_it_works(mirrored, workers):
-    assert not mirrored["xla supported"]
-    assert all(worker["xla supported"] for worker in workers)
-
-
-@pytest.mark.slow
 def test_keras_fits_where_it_is_exact(mirrored, workers, one):
     assert one["uneven"]["keras_fit"]
     assert mirrored["even"]["keras_fit"] and not mirrored["uneven"]["keras_fit"]
@@ -415,7 +401,7 @@ def test_a_strategy_is_opened_once_and_in_time(several, mirrored):
 
 def test_one_is_the_default_and_takes_the_model_as_it_is(monkeypatch):
     monkeypatch.delenv("STRATEGY", raising=False)
-    assert open_strategy() is None and is_chief(None) and supports_xla(None)
+    assert open_strategy() is None and is_chief(None)
     tail = build_dense_tail()
     assert copy_into(None, tail) is tail
 

@@ -42,6 +42,7 @@ from utils.bench_plots import plot_contenders, plot_scaling, save_bench_figure
 from utils.bench_summary import (
     CONTENDERS,
     OTHERS,
+    STEPS,
     align,
     backbone_rows,
     ceiling_seconds,
@@ -78,9 +79,9 @@ BENCH = "bench"
 REPORTED_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 BFC = "TF_CPU_ALLOCATOR_USE_BFC"
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
-STEP_TRIALS = tuple((xla, bfc) for xla in (True, False) for bfc in ("true", "false"))
-DEFAULT_STEP = (True, "true")
-"""XLA and the allocator that the study runs with."""
+STEP_TRIALS = tuple((step, bfc) for step in STEPS for bfc in ("true", "false"))
+DEFAULT_STEP = ("fused", "true")
+"""Step and allocator that the study runs with."""
 FORWARD_SETTINGS: tuple[dict[str, str], ...] = (
     {}, {ONEDNN: "0"}, {BFC: "false"},
 )  # fmt: skip
@@ -107,16 +108,16 @@ def plan_jobs(settings: BenchSettings) -> list[Job]:
     jobs += [Job(name) for name in ("precision", "tf_data_loop", "reference_loop")]
     jobs += [Job(name) for name in ("bottleneck_once", "extraction", "backbones")]
     for number in range(1, settings.rounds + 1):
-        for xla, bfc in step_trials(settings):
-            jobs.append(Job(f"step:{'xla' if xla else 'plain'}:{bfc}:{number}", {BFC: bfc}))
+        for step, bfc in step_trials(settings):
+            jobs.append(Job(f"step:{step}:{bfc}:{number}", {BFC: bfc}))
     for number in range(1, settings.rounds + 1):
         for position, environment in enumerate(forward_settings(settings)):
             jobs.append(Job(f"forward:{position}:{number}", environment))
     return jobs + [Job(f"size:{size}") for size in settings.sizes]
 
 
-def step_trials(settings: BenchSettings) -> tuple[tuple[bool, str], ...]:
-    """Return the ways to run a training step that are tried: XLA or not, and the allocator."""
+def step_trials(settings: BenchSettings) -> tuple[tuple[str, str], ...]:
+    """Return the ways to run a training step that are tried, each with its allocator."""
     return STEP_TRIALS if settings.all_trials else (DEFAULT_STEP,)
 
 
@@ -130,7 +131,7 @@ def run_worker(name: str, bench: Bench) -> Any:
     kind, *details = name.split(":")
     seed = bench.settings.seeds[0]
     if kind == "step":
-        return bench_limits.measure_step(bench, jit_compile=details[0] == "xla")
+        return bench_limits.measure_step(bench, details[0])
     if kind == "forward":
         return bench_limits.try_forwards(
             bench, all_variants=details[0] == "0" and bench.settings.all_trials
@@ -356,8 +357,8 @@ def assemble(bench: Bench, records: dict[str, Any]) -> dict[str, Any]:
         "ceiling": ceiling,
         "forward_trials": merge_forwards(records, settings),
         "step_trials": [
-            {"jit_compile": xla, "allocator_bfc": bfc, "seconds": trial["seconds"]["median"]}
-            for (xla, bfc), trial in trials.items()
+            {"step": name, "allocator_bfc": bfc, "seconds": trial["seconds"]["median"]}
+            for (name, bfc), trial in trials.items()
         ],
         "precision": records["precision"],
     }  # fmt: skip
@@ -417,14 +418,13 @@ def compare_quality(
 
 def merge_steps(
     records: dict[str, Any], settings: BenchSettings
-) -> dict[tuple[bool, str], dict[str, Any]]:
+) -> dict[tuple[str, str], dict[str, Any]]:
     """Merge the rounds of each step trial: medians of medians, the best bandwidth of all."""
     trials = {
-        (xla, bfc): [
-            records[f"step:{'xla' if xla else 'plain'}:{bfc}:{number}"]
-            for number in range(1, settings.rounds + 1)
+        (step, bfc): [
+            records[f"step:{step}:{bfc}:{number}"] for number in range(1, settings.rounds + 1)
         ]
-        for xla, bfc in step_trials(settings)
+        for step, bfc in step_trials(settings)
     }
     everything = [record for rounds in trials.values() for record in rounds]
     limits = {

@@ -25,6 +25,7 @@ from utils.activations import BATCH_SIZE, ActivationStore
 from utils.backbones import build_reference_head, build_trunk
 from utils.bench_contenders import Bench, augmented_views, run_ours
 from utils.facts import BACKBONES, IMAGE_SIZE
+from utils.fused_adam import FusedAdam
 from utils.hardware import choose_precision
 from utils.training import predict_pneumonia
 from utils.weights import resolve_weights
@@ -178,7 +179,7 @@ def _as_openvino(bench: Bench, trunk: keras.Model) -> Forward:
     return lambda images: request.infer([images.numpy()])[0]
 
 
-def measure_step(bench: Bench, jit_compile: bool) -> dict[str, Any]:
+def measure_step(bench: Bench, kind: str) -> dict[str, Any]:
     """Measure the head's training step on a resident batch, and the limits beside it, in turn.
 
     The limits are memory bandwidth, of two threads or more that copy arrays (bytes read and
@@ -188,11 +189,12 @@ def measure_step(bench: Bench, jit_compile: bool) -> dict[str, Any]:
     seed = bench.settings.seeds[0]
     shape = bench.build_trunk().output_shape[1:]
     head = build_reference_head(shape, seed)
+    adam = FusedAdam if kind == "fused" else keras.optimizers.Adam
     head.compile(
-        optimizer=keras.optimizers.Adam(bench.study.learning_rate),
+        optimizer=adam(bench.study.learning_rate),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
-        jit_compile=jit_compile,
+        jit_compile=kind == "xla",
     )
     random = np.random.default_rng(seed)
     x = np.maximum(random.normal(size=(batch, *shape)), 0).astype(np.float32)
@@ -224,7 +226,7 @@ def measure_step(bench: Bench, jit_compile: bool) -> dict[str, Any]:
                 np.asarray(product()[0, 0])
                 flops.append(2 * MATRIX_SIZE**3 / (time.perf_counter() - start))
     return {
-        "jit_compile": jit_compile,
+        "step": kind,
         "allocator_bfc": os.environ.get("TF_CPU_ALLOCATOR_USE_BFC", "unset"),
         "batch_size": batch,
         "parameters": head.count_params(),

@@ -14,6 +14,8 @@ WEIGHT_PASSES = 9
 the gradient. Adam: read the gradient; read and write both moments; read and write the weights."""
 BYTES_PER_WEIGHT = 4
 ACTIVATION_BYTES = {"float16": 2, "float32": 4}
+STEPS = {"fused": "fused Adam", "xla": "Keras' Adam, XLA", "plain": "Keras' Adam"}
+"""The ways to run a training step, as the tables call them."""
 OTHERS = ("reference_loop", "tf_data_loop", "bottleneck_once")
 CONTENDERS = (*OTHERS, "ours_cold", "ours_warm")
 
@@ -410,7 +412,7 @@ def step_rows(trials: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[st
     ordered = sorted(trials, key=lambda trial: trial["seconds"])
     return ["training step of the head", "BFC allocator", "ms"], [
         [
-            "XLA" if trial["jit_compile"] else "no XLA",
+            STEPS[trial["step"]],
             trial["allocator_bfc"], f"{1000 * trial['seconds']:.0f}",
         ]
         for trial in ordered

@@ -10,7 +10,7 @@ A training goes in this order, in every process alike:
 1. `open_strategy()` before anything else of TensorFlow: it can make no multi-worker strategy once
    a layer, a tensor or a list of logical devices exists. Imports and `set_random_seed` may precede.
 2. Build the model as ever, outside of the scope, then `copy_into(strategy, model)`.
-3. `with strategy.scope(): copy.compile(...)`, with `jit_compile=supports_xla(strategy)`.
+3. `with strategy.scope(): copy.compile(..., jit_compile=False)`: XLA has no collectives on CPU.
 4. `fit(copy, strategy, ...)`, then `model.set_weights(copy.get_weights())`.
 
 Predict and export with the plain model: `predict` and `evaluate` of the copy would wait for the
@@ -117,20 +117,6 @@ def wait_for_all(strategy: tf.distribute.Strategy | None) -> None:
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         one = strategy.experimental_distribute_values_from_function(lambda _: tf.constant([1]))
         strategy.gather(one, axis=0)
-
-
-def supports_xla(strategy: tf.distribute.Strategy | None) -> bool:
-    """Tell whether a model may be compiled with `jit_compile=True`.
-
-    Seen with TensorFlow 2.21 on CPU: `one`, `mirrored` on a single device and `multiworker` may,
-    the last because `fit` then compiles each replica's forward and backward pass and leaves the
-    collectives outside ("Collectives are not yet implemented for CPU devices"). `mirrored` on
-    several devices may not: Keras compiles the step of all replicas as one, which XLA refuses
-    ("Trying to access resource ... located in device CPU:1 from device CPU:0").
-    """
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return True
-    return strategy is None or strategy.num_replicas_in_sync == 1
 
 
 def copy_into(strategy: tf.distribute.Strategy | None, model: keras.Model) -> keras.Model:
@@ -294,18 +280,10 @@ class _Loop:
         """Take one replica's part in a step of Adam; return its sums as `_judge` does."""
         model, optimizer = self._model, self._model.optimizer
 
-        def differentiate(x: tf.Tensor, y: tf.Tensor, size: tf.Tensor) -> tuple:
-            with tf.GradientTape() as tape:
-                sums = self._score(x, y, training=True)
-                loss = optimizer.scale_loss(sums[0] / size)
-            return sums, tape.gradient(loss, model.trainable_variables)
-
-        # Statistics over all replicas are collectives, which XLA does not have on CPU.
-        if model.jit_compile and not any(
-            getattr(layer, "synchronized", False) for layer in model.layers
-        ):
-            differentiate = tf.function(differentiate, jit_compile=True)
-        sums, gradients = differentiate(x, y, size)
+        with tf.GradientTape() as tape:
+            sums = self._score(x, y, training=True)
+            loss = optimizer.scale_loss(sums[0] / size)
+        gradients = tape.gradient(loss, model.trainable_variables)
         # Keras' optimizer sums the gradients over all replicas.
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         return sums

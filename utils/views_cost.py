@@ -16,6 +16,7 @@ from utils.activations import ActivationStore, View
 from utils.backbones import build_reference_head, build_trunk
 from utils.dataset import build_index, open_dataset
 from utils.files import write_csv
+from utils.fused_adam import FusedAdam
 from utils.paths import activation_cache_dir, results_dir
 from utils.study import Study, load_study
 from utils.training import Recipe, ViewBatches, score_tail
@@ -85,9 +86,9 @@ def measure_views_cost(study: Study, images: int, contenders: tuple[int, ...]) -
 def _train_plainly(head: keras.Model, views: list, labels, recipe: Recipe) -> None:
     """Train for a fixed number of epochs, without callbacks that look at validation."""
     head.compile(
-        optimizer=keras.optimizers.Adam(recipe.learning_rate),
+        optimizer=FusedAdam(recipe.learning_rate),
         loss="sparse_categorical_crossentropy",
-        jit_compile=True,
+        jit_compile=False,
     )
     keras.utils.set_random_seed(recipe.seed)
     batches = ViewBatches(views, labels, recipe.batch_size, recipe.seed)

@@ -30,6 +30,8 @@ from utils.paths import downloaded_weights_dir, local_weights_dir
 
 IMAGENET = "ImageNet"
 RANDOM = "random"
+PIXEL_SPREAD = 64
+"""About the standard deviation of pixels around the means that preprocessing subtracts."""
 
 
 class WeightsError(RuntimeError):
@@ -142,15 +144,18 @@ class _NotAvailable(Exception):
 
 
 def _random_weights(backbone: str, seed: int) -> Weights:
-    digest = hashlib.sha256(f"{backbone} he_normal {seed}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{backbone} he_normal of scaled pixels {seed}".encode()).hexdigest()
     return Weights(backbone, f"{RANDOM} (seed {seed})", RANDOM, digest, None, seed)
 
 
 def _draw_random_weights(model: keras.Model, seed: int) -> None:
     random = np.random.default_rng(seed)
+    # He's rule keeps the variance of its inputs, which it takes to be 1; pixels are on 0-255.
+    gain = 1 / PIXEL_SPREAD
     for layer in model.layers:
         if hasattr(layer, "kernel"):
-            scale = np.sqrt(2 / np.prod(layer.kernel.shape[:-1]))
+            scale = gain * np.sqrt(2 / np.prod(layer.kernel.shape[:-1]))
+            gain = 1.0
             layer.kernel.assign(random.normal(0, scale, layer.kernel.shape).astype(np.float32))
 
 

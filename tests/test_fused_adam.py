@@ -1,0 +1,43 @@
+import keras
+import numpy as np
+import pytest
+
+from utils.fused_adam import FusedAdam
+
+
+def train(optimizer, steps=6):
+    """Take a few steps of a small network; return its losses, weights and both moments."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(5, "relu"), keras.layers.Dense(2, "softmax")]
+    )
+    model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
+    random = np.random.default_rng(1)
+    x, y = random.normal(size=(16, 6)).astype("float32"), random.integers(0, 2, 16)
+    losses = [float(model.train_on_batch(x, y)) for _ in range(steps)]
+    state = [keras.ops.convert_to_numpy(variable) for variable in model.optimizer.variables]
+    return losses, [*model.get_weights(), *state]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate": 1e-2},
+        {"learning_rate": 1e-2, "beta_1": 0.7, "beta_2": 0.9, "epsilon": 1e-3},
+        {"learning_rate": keras.optimizers.schedules.CosineDecay(1e-2, 4), "weight_decay": 0.1},
+        {"learning_rate": 1e-2, "clipnorm": 0.1, "use_ema": True},
+    ],
+)
+def test_steps_are_those_of_keras(settings):
+    losses, arrays = train(FusedAdam(**settings))
+    expected_losses, expected = train(keras.optimizers.Adam(**settings))
+    assert losses[-1] < losses[0]
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    assert len(arrays) == len(expected)
+    for array, other in zip(arrays, expected, strict=True):
+        np.testing.assert_allclose(array, other, rtol=1e-4, atol=1e-6)
+
+
+def test_amsgrad_is_refused():
+    with pytest.raises(NotImplementedError, match=r"keras\.optimizers\.Adam"):
+        train(FusedAdam(amsgrad=True))
