@@ -23,7 +23,7 @@ from utils.training import (
     write_history,
     write_predictions,
 )
-from utils.weights import Weights
+from utils.weights import Weights, resolve_weights
 
 RECIPE = Recipe(epochs=3, batch_size=8, learning_rate=1e-3, seed=3)
 
@@ -150,16 +150,26 @@ def test_prediction_files_have_their_form(data, tmp_path, monkeypatch):
 
 def test_a_model_that_learned_nothing_is_refused():
     weights = Weights("resnet50", "ImageNet", "npm", "0" * 64, None)
-    learned, stuck = (pd.DataFrame({"loss": [0.9, loss]}) for loss in (0.4, 0.691))
-    check_learned(learned, {"auc": 0.9, "loss": 0.3}, weights, 0.75)
+    good, chance = {"auc": 0.9, "loss": 0.3}, {"auc": 0.51, "loss": 0.7}
+    check_learned(good, good, weights, 0.75)
     with pytest.raises(TrainingError, match="0.510, less than 0.75"):
-        check_learned(learned, {"auc": 0.51, "loss": 0.7}, weights, 0.75)
-    with pytest.raises(TrainingError, match="never fell below 0.691"):
-        check_learned(stuck, {"auc": 0.9, "loss": 0.3}, weights, 0.75)
+        check_learned(good, chance, weights, 0.75)
+    with pytest.raises(TrainingError, match="nothing was learned"):
+        check_learned(chance, good, weights, 0.75)
     with pytest.raises(TrainingError, match="not finite"):
-        check_learned(learned, {"auc": 0.9, "loss": float("nan")}, weights, 0.75)
+        check_learned(good, good | {"loss": float("nan")}, weights, 0.75)
     unverified = Weights("vgg19", "unverified", "WEIGHTS_DIR", "0" * 64, None)
-    check_learned(learned, {"auc": 0.51, "loss": 0.7}, unverified, 0.75)
+    check_learned(good, chance, unverified, 0.75)
+    with pytest.raises(TrainingError, match="nothing was learned"):
+        check_learned(chance, chance, unverified, 0.75)
+
+
+def test_random_weights_promise_only_numbers():
+    weights = resolve_weights("vgg19", "random")
+    chance = {"auc": 0.5, "loss": 0.7}
+    check_learned(chance, chance, weights, 0.75)
+    with pytest.raises(TrainingError, match="not finite"):
+        check_learned(chance | {"auc": float("nan")}, chance, weights, 0.75)
 
 
 def test_probabilities_are_those_of_pneumonia(tables):
