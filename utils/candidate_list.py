@@ -1,0 +1,80 @@
+"""The candidates of notebooks 07 and 08, in the order in which they are screened."""
+
+from dataclasses import replace
+
+from utils.candidates import Candidate
+from utils.shortcut_augmentation import MILD_GEOMETRY, REFERENCE_GEOMETRY
+
+AGAINST_SHORTCUTS = (
+    "exposure", "spectrum", "spectrum_transfer", "histogram_transfer", "noise", "frame",
+)  # fmt: skip
+"""Changes of what notebook 01 measures to tell the classes apart without any lung."""
+ROBUST = (*MILD_GEOMETRY, *AGAINST_SHORTCUTS)
+
+_BASE = Candidate("lite0_96_robust", "efficientnet_lite0", 96, ROBUST, learning_rate=3e-4)
+"""What the ablation changes one thing of: cheap, and trained as a whole."""
+
+
+def _variant(name: str, **changes: object) -> Candidate:
+    return replace(_BASE, name=name, **changes)
+
+
+AUGMENTATION = (
+    _variant("lite0_96_none", transforms=()),
+    _variant("lite0_96_reference", transforms=REFERENCE_GEOMETRY),
+    _variant("lite0_96_mild", transforms=MILD_GEOMETRY),
+    *(
+        _variant(f"lite0_96_mild_{name}", transforms=(*MILD_GEOMETRY, name))
+        for name in (*AGAINST_SHORTCUTS, "resample")
+    ),
+    _BASE,
+)
+"""Augmentation, one change a row."""
+
+DEPTH = (
+    _variant("lite0_96_head", first_trained="head"),
+    _variant("lite0_96_from_block12", first_trained="block12_expand_conv"),
+    _variant("lite0_96_from_block6", first_trained="block6_expand_conv"),
+)
+"""Where training begins: the head alone, the last stages, more of them; `_BASE` trains all."""
+
+RECIPE = (
+    _variant("lite0_96_statistics", trained_statistics=True),
+    _variant("lite0_96_averaged", averaging=0.99),
+    _variant("lite0_96_unweighted", class_weights=False),
+    _variant("lite0_96_hard_labels", label_smoothing=0.0),
+    _variant("lite0_96_slow", learning_rate=1e-4),
+    _variant("lite0_96_long", epochs=12),
+)
+
+SIZE = (
+    _variant("lite0_64_robust", size=64),
+    _variant("lite0_128_robust", size=128),
+    _variant("lite0_160_robust", size=160),
+)
+
+ARCHITECTURE = (
+    _variant("resnet50_64_robust", architecture="resnet50", size=64, learning_rate=1e-4),
+    _variant("small_cnn_64_robust", architecture="small_cnn", size=64, learning_rate=1e-3,
+             epochs=12),
+    _variant("hybrid_vit_96_robust", architecture="hybrid_vit", learning_rate=1e-4),
+    _variant("plain_vit_64_robust", architecture="plain_vit", size=64, learning_rate=5e-4,
+             epochs=12),
+)  # fmt: skip
+
+CANDIDATES = (*AUGMENTATION, *DEPTH, *RECIPE, *SIZE, *ARCHITECTURE)
+
+
+def find_candidate(name: str) -> Candidate:
+    """Return the candidate of a name.
+
+    Raises:
+        KeyError: naming those that there are.
+    """
+    for candidate in CANDIDATES:
+        if candidate.name == name:
+            return candidate
+    raise KeyError(
+        f"there is no candidate {name!r}; choose of "
+        f"{', '.join(candidate.name for candidate in CANDIDATES)}"
+    )
