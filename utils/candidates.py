@@ -24,6 +24,8 @@ from utils.shortcut_augmentation import build_augmentation
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises."""
+STATE_SHARE = 0.05
+"""Largest share of the time that may go into keeping the state of a training."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,9 @@ def train_candidate(
     )  # fmt: skip
     keras.utils.set_random_seed(seed)
     state = TrainingState(
-        checkpoint.with_suffix(".state"), _identify(candidate, network, images, labels, seed), []
-    )
+        checkpoint.with_suffix(".state"), _identify(candidate, network, images, labels, seed), [],
+        STATE_SHARE,
+    )  # fmt: skip
     weight = len(labels) / (2 * np.bincount(labels, minlength=2))
     model.fit(
         _Batches(images, labels, candidate.batch_size, seed, state.initial_epoch),

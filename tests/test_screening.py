@@ -1,0 +1,76 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.builders import write_dataset
+from utils import screening
+from utils.candidates import Candidate
+from utils.paths import dataset_dir
+from utils.selection import compare, describe_choice, rank
+from utils.stress import CHANGES
+from utils.study import load_study
+
+TWO = [
+    Candidate("few", "small_cnn", 32, epochs=1, batch_size=8),
+    Candidate("many", "small_cnn", 32, ("exposure", "frame"), epochs=1, batch_size=8),
+]
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
+    write_dataset(dataset_dir("chest_xray"), range(1, 21))
+    return load_study("full")
+
+
+def choices(study):
+    folder = screening.screening_dir(study.study)
+    return json.dumps(describe_choice(rank(compare(folder, TWO)), 0.5))
+
+
+@pytest.mark.slow
+def test_choices_do_not_see_the_test_set(study, tmp_path, monkeypatch):
+    """Noise for every test image and the other label for each leave the choices as they are."""
+    screening.screen(study, TWO, ["plain", "block1"], [42])
+    before = choices(study)
+    root = dataset_dir("chest_xray")
+    random = np.random.default_rng(9)
+    test_files = sorted((root / "test").rglob("*.jpeg"))
+    assert test_files
+    for file in test_files:
+        pixels = random.integers(0, 256, (16, 16), np.uint8)
+        other = "PNEUMONIA" if file.parent.name == "NORMAL" else "NORMAL"
+        target = root / "test" / other / file.name
+        target.parent.mkdir(exist_ok=True)
+        file.unlink()
+        Image.fromarray(pixels).save(target, format="JPEG")
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "again"))
+    screening.screen(study, TWO, ["plain", "block1"], [42])
+    assert choices(study) == before
+
+
+@pytest.mark.slow
+def test_what_is_there_is_not_trained_again(study, monkeypatch):
+    screening.screen(study, TWO[:1], ["block1"], [42])
+    file = screening.predictions_file(study.study, "few", "block1", 42)
+    table = pd.read_csv(file)
+    assert {"image_id", "patient_id", "y_true", *CHANGES} == set(table.columns)
+    record = json.loads(file.with_suffix(".json").read_text())
+    assert record["held_out_images"] == len(table) and record["seed"] == 42
+
+    def refuse(*arguments, **options):
+        raise AssertionError("trained again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(screening, "train_candidate", refuse)
+        screening.screen(study, TWO[:1], ["block1"], [42])
+        with pytest.raises(AssertionError, match="trained again"):
+            screening.screen(study, TWO[1:], ["block1"], [42])
+    longer = Candidate("few", "small_cnn", 32, epochs=2, batch_size=8)
+    screening.screen(study, [longer], ["block1"], [42])
+    record = json.loads(file.with_suffix(".json").read_text())
+    assert record["candidate"]["epochs"] == 2, "another recipe of the same name is trained anew"

@@ -1,0 +1,149 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from utils.candidates import Candidate
+from utils.selection import (
+    HeldOut,
+    SelectionError,
+    average_members,
+    choose_block_threshold,
+    choose_ensemble,
+    compare,
+    covered_cues,
+    describe_choice,
+    mean_auc,
+    rank,
+    read_screening,
+    standard_error,
+)
+from utils.stress import CHANGES, UNCHANGED
+
+
+def held_out(name, fold, separation, seed=42, patients=40):
+    """Return predictions whose classes are `separation` standard deviations apart."""
+    random = np.random.default_rng([seed, len(fold), patients])
+    y_true = np.arange(2 * patients) // 2 % 2
+    table = pd.DataFrame({
+        "image_id": [f"{fold}-{row}" for row in range(2 * patients)],
+        "patient_id": [f"{fold}-patient{row // 2}" for row in range(2 * patients)],
+        "y_true": y_true,
+    })  # fmt: skip
+    for change in CHANGES:
+        score = separation * y_true + random.normal(size=2 * patients)
+        table[change] = 1 / (1 + np.exp(-score))
+    return HeldOut(name, fold, seed, table)
+
+
+def write(folder, record):
+    file = folder / record.candidate / f"{record.fold}_seed{record.seed}.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    record.table.to_csv(file, index=False)
+
+
+def test_the_mean_auc_is_scikit_learns():
+    records = [held_out("a", fold, 1.0) for fold in ("block1", "block22")]
+    records[0].table[UNCHANGED] = records[0].table[UNCHANGED].round(1)  # ties
+    expected = np.mean([
+        roc_auc_score(record.table.y_true, record.table[change])
+        for record in records for change in CHANGES
+    ])  # fmt: skip
+    assert mean_auc(records, CHANGES) == pytest.approx(expected)
+
+
+def test_the_standard_error_is_that_of_patients():
+    few = standard_error([held_out("a", "block1", 1.0, patients=20)], [UNCHANGED])
+    many = standard_error([held_out("a", "block1", 1.0, patients=320)], [UNCHANGED])
+    assert 2.5 < few / many < 6.5, "it falls with the root of the patients"
+    once = held_out("a", "block1", 1.0, patients=320)
+    doubled = HeldOut("a", "block1", 42, pd.concat([once.table, once.table], ignore_index=True))
+    same = standard_error([doubled], [UNCHANGED])
+    assert same == pytest.approx(many, rel=0.2), "more images of the same patients say no more"
+
+
+def test_only_what_all_candidates_have_is_compared(tmp_path):
+    first, second = (Candidate(name, "small_cnn", size) for name, size in (("a", 32), ("b", 64)))
+    for name, separation in (("a", 1.0), ("b", 2.0)):
+        for fold in ("plain", "block1"):
+            write(tmp_path, held_out(name, fold, separation))
+    write(tmp_path, held_out("b", "block2", 0.0))
+    comparison = compare(tmp_path, [first, second]).set_index("candidate")
+    assert comparison.trainings.tolist() == [1, 1]
+    assert comparison.criterion["b"] > comparison.criterion["a"] + 0.05
+    assert comparison.block["a"] == pytest.approx(
+        mean_auc([read_screening(tmp_path, "a")[0]], [UNCHANGED])
+    )
+
+
+def test_missing_predictions_are_named(tmp_path):
+    candidate = Candidate("a", "small_cnn", 32)
+    with pytest.raises(SelectionError, match="a has not been screened: run python -m"):
+        compare(tmp_path, [candidate])
+    write(tmp_path, held_out("a", "plain", 1.0))
+    with pytest.raises(SelectionError, match="no block fold"):
+        compare(tmp_path, [candidate])
+    broken = held_out("a", "block1", 1.0)
+    write(tmp_path, HeldOut("a", "block1", 42, broken.table.drop(columns="noise")))
+    with pytest.raises(SelectionError, match="block1_seed42.csv lacks the columns noise"):
+        compare(tmp_path, [candidate])
+
+
+def table(*rows):
+    columns = ["candidate", "criterion", "standard_error", "cues", "size"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_preference_decides_within_one_standard_error_alone():
+    ranked = rank(table(
+        ("highest", 0.960, 0.010, 0, 224),
+        ("robust", 0.951, 0.020, 3, 96),
+        ("robust and small", 0.9505, 0.020, 3, 64),
+        ("robust but worse", 0.949, 0.020, 3, 32),
+        ("worst", 0.900, 0.500, 3, 32),
+    ))  # fmt: skip
+    assert ranked.candidate.tolist() == [
+        "robust and small", "robust", "highest", "robust but worse", "worst",
+    ]  # fmt: skip
+    assert ranked.within.tolist() == [True, True, True, False, False]
+
+
+def test_an_ensemble_has_the_best_of_each_size():
+    ranked = rank(table(
+        ("a64", 0.955, 0.01, 3, 64), ("b64", 0.956, 0.01, 3, 64), ("a96", 0.960, 0.01, 0, 96),
+        ("a128", 0.951, 0.01, 3, 128), ("a160", 0.952, 0.01, 3, 160), ("a224", 0.9, 0.01, 3, 224),
+    ))  # fmt: skip
+    assert choose_ensemble(ranked) == ["a96", "b64", "a160"]
+    choice = describe_choice(ranked, 0.4)
+    assert choice["single"] == "b64" and choice["threshold"] == 0.4
+    assert [row["candidate"] for row in choice["compared"]] == ranked.candidate.tolist()
+
+
+def test_members_are_averaged_image_by_image():
+    first, second = held_out("a", "block1", 1.0), held_out("b", "block1", 1.0, patients=40)
+    shuffled = second.table.sample(frac=1, random_state=1).reset_index(drop=True)
+    (mean,) = average_members([[first], [HeldOut("b", "block1", 42, shuffled)]])
+    for change in CHANGES:
+        np.testing.assert_allclose(
+            mean.table[change], (first.table[change] + second.table[change]) / 2
+        )
+    with pytest.raises(SelectionError, match="different trainings"):
+        average_members([[first], [held_out("b", "block2", 1.0)]])
+
+
+def test_the_threshold_is_out_of_fold():
+    records = [held_out("a", fold, 6.0) for fold in ("block1", "block22", "plain")]
+    threshold = choose_block_threshold(records)
+    assert 0.5 < threshold < 1
+    assert choose_block_threshold(records[:2]) == threshold, "the plain fold has no say"
+    with pytest.raises(SelectionError, match="block folds"):
+        choose_block_threshold(records[2:])
+
+
+def test_cues_are_counted_once_each():
+    def trained_under(*transforms):
+        return covered_cues(Candidate("a", "small_cnn", 32, transforms))
+
+    assert trained_under() == trained_under("flip", "noise") == 0
+    assert trained_under("exposure", "histogram_transfer") == 1
+    assert trained_under("exposure", "resample", "frame") == 3

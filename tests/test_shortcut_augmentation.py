@@ -1,0 +1,93 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from utils.shortcut_augmentation import (
+    SPECTRUM_BANDS,
+    TRANSFORMS,
+    HistogramTransfer,
+    RandomExposure,
+    RandomFrame,
+    _band_strength,
+    _frequency_bands,
+    build_augmentation,
+    transfer_histogram,
+    transfer_spectrum,
+)
+
+SIZE = 32
+
+
+def smooth_images(count=6, seed=0):
+    """Return gray images with structure at several scales, well inside the range."""
+    random = np.random.default_rng(seed)
+    coarse = random.uniform(60, 180, (count, 4, 4, 1)).astype("float32")
+    images = keras.ops.convert_to_numpy(ops.image.resize(coarse, (SIZE, SIZE)))
+    return (images + random.normal(0, 6, images.shape)).clip(0, 255).astype("float32")
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_transform_acts_in_training_alone_and_repeats_with_its_seed(name):
+    images = smooth_images()
+    augmentation = build_augmentation([name], SIZE, seed=3)
+    assert np.array_equal(ops.convert_to_numpy(augmentation(images, training=False)), images)
+    first = ops.convert_to_numpy(augmentation(images, training=True))
+    assert first.shape == images.shape and np.isfinite(first).all()
+    assert first.min() >= -1e-3 and first.max() <= 255.001
+    again = build_augmentation([name], SIZE, seed=3)(images, training=True)
+    np.testing.assert_allclose(ops.convert_to_numpy(again), first, atol=1e-3)
+    rounds = [ops.convert_to_numpy(augmentation(images, training=True)) for _ in range(4)]
+    assert any(np.abs(each - images).max() > 1 for each in (first, *rounds))
+
+
+def test_every_image_has_draws_of_its_own():
+    flat = np.full((8, SIZE, SIZE, 1), 120, "float32")
+    exposed = ops.convert_to_numpy(RandomExposure(1)(flat, training=True))
+    assert len(np.unique(exposed[:, 0, 0, 0].round(2))) > 4
+    framed = ops.convert_to_numpy(RandomFrame(1)(flat, training=True))
+    assert len({int((image == 120).sum()) for image in framed}) > 4
+    assert (framed[:, 8:24, 8:24] == 120).all(), "the centre is never covered"
+
+
+def test_a_share_of_the_images_is_left_as_it_is():
+    images = smooth_images(200)
+    changed = ops.convert_to_numpy(HistogramTransfer(5, 0.5)(images, training=True))
+    same = np.isclose(changed, images).all((1, 2, 3)).mean()
+    assert 0.35 < same < 0.65
+
+
+def test_a_histogram_is_carried_over_and_the_order_of_pixels_kept():
+    images, partners = smooth_images(3, 0), smooth_images(3, 1)
+    result = ops.convert_to_numpy(transfer_histogram(images, partners))
+    for changed, own, other in zip(result, images, partners, strict=True):
+        np.testing.assert_allclose(np.sort(changed.ravel()), np.sort(other.ravel()))
+        assert np.array_equal(np.argsort(changed.ravel()), np.argsort(own.ravel()))
+
+
+def test_the_strength_of_each_finer_band_is_carried_over():
+    images, partners = smooth_images(3, 0), smooth_images(3, 1) * 0.5
+    bands = _frequency_bands(SIZE, SIZE)
+    result = transfer_spectrum(images, partners)
+    got, own, wanted = (
+        ops.convert_to_numpy(_band_strength(ops.convert_to_tensor(each), bands))
+        for each in (result, images, partners)
+    )
+    # Neighbouring bands overlap, so a band's gain reaches a little into the next one.
+    np.testing.assert_allclose(got[:, 2:], wanted[:, 2:], rtol=0.25)
+    assert np.abs(np.log(got / wanted))[:, 2:].mean() < np.abs(np.log(own / wanted))[:, 2:].mean()
+    means = ops.convert_to_numpy(result).mean((1, 2, 3))
+    np.testing.assert_allclose(means, images.mean((1, 2, 3)), rtol=1e-3)
+
+
+def test_bands_share_every_frequency_but_the_mean():
+    bands = ops.convert_to_numpy(_frequency_bands(SIZE, SIZE))
+    assert bands.shape == (SPECTRUM_BANDS, SIZE, SIZE)
+    total = bands.sum(0)
+    assert total[0, 0] == 0
+    np.testing.assert_allclose(np.delete(total.ravel(), 0), 1, rtol=1e-5)
+
+
+def test_an_unknown_transform_is_refused():
+    with pytest.raises(ValueError, match=r"\['clahe'\]; choose of flip"):
+        build_augmentation(["clahe", "flip"], SIZE, 1)
