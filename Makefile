@@ -21,6 +21,7 @@ FIGURES := $(or $(FIGURES_DIR),figures)
 
 REAL_DATA := $(shell [ -e '$(DATA)/chest_xray/source.json' ] || [ -d '$(DATA)/chest_xray/train' ] && echo yes)
 BENCH_STUDY := $(or $(STUDY),sample)
+PREDICT_STUDY := $(or $(STUDY),full)
 STUDY := $(or $(STUDY),$(if $(REAL_DATA),full,sample))
 STUDY_FILE := studies/$(STUDY).yaml
 ifeq ($(wildcard $(STUDY_FILE)),)
@@ -113,6 +114,17 @@ cache-fill: $(INSTALLED) ## Compute activations ahead: all, or one part with SHA
 .PHONY: cache-clean
 cache-clean: $(INSTALLED) ## Remove the cached activations
 	$(VENV_PYTHON) -m utils.cache clean
+
+.PHONY: predict
+predict: $(INSTALLED) ## Score a folder: IMAGES=folder OUT=file.csv [MODEL=name] [EVALUATE=1]
+	@$(VENV_PYTHON) -m utils.predict --images '$(or $(IMAGES),$(error IMAGES=folder is missing))' \
+		--out '$(or $(OUT),$(error OUT=file.csv is missing))' $(if $(MODEL),--model '$(MODEL)') \
+		--study $(PREDICT_STUDY) $(if $(EVALUATE),--evaluate)
+
+.PHONY: screen
+screen: $(INSTALLED) ## Train candidates on held-out folds: CANDIDATES="..." FOLDS="..." SEEDS="..."
+	$(VENV_PYTHON) -m utils.screening --study $(STUDY) $(if $(CANDIDATES),--candidates $(CANDIDATES)) \
+		$(if $(FOLDS),--folds $(FOLDS)) $(if $(SEEDS),--seeds $(SEEDS))
 
 .PHONY: test
 test: lint ## Run every check: ruff, pytest, the sample study, nbval

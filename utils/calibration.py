@@ -1,0 +1,114 @@
+"""Whether a probability means what it says: calibration before and after temperature scaling."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import brier_score_loss, log_loss
+
+from utils.facts import NORMAL, PNEUMONIA
+
+BINS = 10
+_CLOSEST = 1e-7
+"""Probabilities are kept this far from 0 and 1, where a logit has no value."""
+_TEMPERATURES = (0.05, 20.0)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well probabilities agree with frequencies."""
+
+    ece: float
+    """Expected calibration error, 0 to 1."""
+    brier: float
+    """Mean squared error of the probability, 0 to 1."""
+
+
+def _logit(probability: np.ndarray) -> np.ndarray:
+    kept = np.clip(np.asarray(probability, np.float64), _CLOSEST, 1 - _CLOSEST)
+    return np.log(kept) - np.log1p(-kept)
+
+
+def apply_temperature(probability: np.ndarray, temperature: float) -> np.ndarray:
+    """Divide the logits of probabilities by a temperature; above 1 they become less sure.
+
+    Guo et al. 2017. Order and AUC stay as they are.
+    """
+    if temperature <= 0:
+        raise ValueError(f"a temperature is above 0, not {temperature}")
+    return 1 / (1 + np.exp(-_logit(probability) / temperature))
+
+
+def fit_temperature(y_true: np.ndarray, probability: np.ndarray) -> float:
+    """Return the temperature with the least cross-entropy, between 0.05 and 20.
+
+    Fit it on validation images, never on those that are scored afterwards.
+
+    Args:
+        y_true: (n,) 0 or 1, both present.
+        probability: (n,) of PNEUMONIA.
+
+    Raises:
+        ValueError: if there is one class alone.
+    """
+    y_true = np.asarray(y_true)
+    if len(set(y_true)) < 2:
+        raise ValueError("a temperature needs images of both classes")
+
+    def cross_entropy(log_temperature: float) -> float:
+        scaled = apply_temperature(probability, float(np.exp(log_temperature)))
+        return log_loss(y_true, scaled, labels=[NORMAL, PNEUMONIA])
+
+    bounds = tuple(np.log(_TEMPERATURES))
+    found = minimize_scalar(cross_entropy, bounds=bounds, method="bounded")
+    return float(np.exp(found.x))
+
+
+def reliability_table(
+    y_true: np.ndarray, probability: np.ndarray, bins: int = BINS
+) -> list[tuple[float, float, int]]:
+    """Return mean probability, share of PNEUMONIA and number of images of each filled bin.
+
+    Bins are equally wide, from 0 to 1.
+    """
+    y_true, probability = np.asarray(y_true), np.asarray(probability, np.float64)
+    place = np.minimum((probability * bins).astype(int), bins - 1)
+    return [
+        (
+            float(probability[place == number].mean()),
+            float(np.mean(y_true[place == number] == PNEUMONIA)),
+            int((place == number).sum()),
+        )
+        for number in range(bins)
+        if (place == number).any()
+    ]
+
+
+def measure_calibration(y_true: np.ndarray, probability: np.ndarray) -> Calibration:
+    """Return the expected calibration error over ten equally wide bins, and the Brier score."""
+    table = reliability_table(y_true, probability)
+    images = sum(count for _, _, count in table)
+    ece = sum(count * abs(mean - share) for mean, share, count in table) / images
+    return Calibration(float(ece), float(brier_score_loss(y_true, probability)))
+
+
+def predictive_values(
+    sensitivity: float, specificity: float, prevalence: float
+) -> tuple[float, float]:
+    """Return PPV and NPV at a prevalence, by Bayes' rule; nan where nothing is called so.
+
+    Args:
+        sensitivity: Share of the sick who are called PNEUMONIA, 0 to 1.
+        specificity: Share of the healthy who are called NORMAL, 0 to 1.
+        prevalence: Share of the sick among those examined, 0 to 1.
+    """
+    for name, value in (
+        ("sensitivity", sensitivity), ("specificity", specificity), ("prevalence", prevalence)
+    ):  # fmt: skip
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is between 0 and 1, not {value}")
+    hits, alarms = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    misses, cleared = (1 - sensitivity) * prevalence, specificity * (1 - prevalence)
+    positive = hits / (hits + alarms) if hits + alarms else float("nan")
+    negative = cleared / (misses + cleared) if misses + cleared else float("nan")
+    return positive, negative

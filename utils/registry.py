@@ -1,0 +1,130 @@
+"""Which models there are: shipped ones in `models/`, those of a study in its results.
+
+Each folder of models has a `models.json`, which says for every model its file, hash and threshold,
+so that nobody scores with a file that is not the recorded one.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.files import file_sha256, read_json, write_json
+from utils.paths import ROOT, models_dir, results_dir
+
+if TYPE_CHECKING:
+    import keras
+
+SHIPPED = ROOT / "models"
+RECORD = "models.json"
+
+
+class ModelError(ValueError):
+    """A model that cannot be used; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A model that scores images, and where it comes from."""
+
+    name: str
+    file: Path
+    threshold: float
+    description: str
+
+    def load(self) -> "keras.Model":
+        """Load the network, from (n, 224, 224, 3) RGB in [0, 255] to probabilities."""
+        import keras  # not before the terminal has said which model is taken: it takes seconds
+
+        return keras.models.load_model(self.file, compile=False, safe_mode=True)
+
+
+def register_model(
+    folder: Path, name: str, file: Path, threshold: float, description: str, **origin: Any
+) -> None:
+    """Record a model in `models.json` of its folder.
+
+    Args:
+        folder: That holds the file.
+        name: By which `make predict MODEL=` asks for it.
+        file: Exported `.keras` file, from (n, 224, 224, 3) RGB in [0, 255] to probabilities.
+        threshold: On the probability of PNEUMONIA, frozen on development images.
+        description: One line for the terminal.
+        origin: Provenance that belongs to the file: seed, candidate, weights.
+    """
+    record_file = folder / RECORD
+    models = read_json(record_file) if record_file.is_file() else {}
+    models[name] = {
+        "file": file.relative_to(folder).as_posix(),
+        "sha256": file_sha256(file),
+        "threshold": threshold,
+        "description": description,
+    } | origin
+    write_json(record_file, models)
+
+
+def known_models(study: str) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """Return the file and the record of every model that can be asked for, by name.
+
+    Shipped models come from `models/`, those of a study from `results/<study>/models/`; a study's
+    model hides a shipped one of the same name.
+    """
+    found: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for folder in (SHIPPED, models_dir(study)):
+        record_file = folder / RECORD
+        if record_file.is_file():
+            for name, record in read_json(record_file).items():
+                found[name] = (folder / record["file"], record)
+    return found
+
+
+def choose_model(study: str, name: str | None = None) -> Scorer:
+    """Return the model to score with.
+
+    Without a name: the model that the study chose (`chosen_model` in its `metrics.json`) if its
+    file is there and is the recorded one, else the shipped one.
+
+    Raises:
+        ModelError: if the named model is unknown, its file is missing or has changed, or there
+            is no model at all.
+    """
+    models = known_models(study)
+    if name is not None:
+        if name not in models:
+            raise ModelError(
+                f"there is no model {name!r}; known are {', '.join(sorted(models)) or 'none'}"
+            )
+        return open_model(name, *models[name])
+    metrics = results_dir(study) / "metrics.json"
+    chosen = read_json(metrics).get("chosen_model") if metrics.is_file() else None
+    note = ""
+    if chosen is not None:
+        try:
+            if chosen not in models:
+                raise ModelError("it has not been trained here")
+            return open_model(chosen, *models[chosen])
+        except ModelError as reason:
+            if study == "sample":
+                raise
+            # The chosen model is large and made by training; the shipped one stands in for it.
+            note = f"; the chosen model {chosen} is not used: {reason}"
+    if study == "sample":
+        raise ModelError("the sample study has no model yet; run `make all STUDY=sample`")
+    shipped = {key: value for key, value in models.items() if value[0].parent == SHIPPED}
+    if not shipped:
+        raise ModelError("no model is shipped; run `make all STUDY=full` to train one")
+    first = next(iter(shipped))
+    scorer = open_model(first, *shipped[first])
+    return replace(scorer, description=scorer.description + note)
+
+
+def open_model(name: str, file: Path, record: dict[str, Any]) -> Scorer:
+    """Return a recorded model, if its file is there and is the recorded one.
+
+    Raises:
+        ModelError: if it is not.
+    """
+    if not file.is_file():
+        raise ModelError(f"{file} is missing; rebuild it with `make all`")
+    if file_sha256(file) != record["sha256"]:
+        raise ModelError(f"{file} is not the file that was recorded; rebuild it with `make all`")
+    return Scorer(name, file, float(record["threshold"]), record["description"])
