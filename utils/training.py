@@ -234,6 +234,34 @@ def train_tail(
     return table[list(HISTORY_COLUMNS)]
 
 
+def train_plainly(
+    tail: keras.Model,
+    views: Sequence[ActivationTable],
+    labels: np.ndarray,
+    recipe: Recipe,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> None:
+    """Train a tail for all epochs of a recipe, without looking at any held-out image.
+
+    For comparisons in which nothing may stop early or be chosen; `train_tail` is the study's way.
+
+    Args:
+        tail: From activations to probabilities; it holds the last epoch's weights afterwards.
+        views: One table of training activations for each augmented view.
+        labels: (n,) 0 or 1.
+        recipe: Epochs, learning rate, seed.
+        callbacks: Called by Keras' `fit`.
+    """
+    tail.compile(
+        optimizer=FusedAdam(recipe.learning_rate),
+        loss="sparse_categorical_crossentropy",
+        jit_compile=False,
+    )
+    keras.utils.set_random_seed(recipe.seed)
+    batches = ViewBatches(views, labels, recipe.batch_size, recipe.seed)
+    tail.fit(batches, epochs=recipe.epochs, shuffle=False, verbose=0, callbacks=list(callbacks))
+
+
 def _identify_training(
     tail: keras.Model,
     views: Sequence[ActivationTable],

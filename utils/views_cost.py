@@ -9,17 +9,15 @@ again.
 import argparse
 from pathlib import Path
 
-import keras
 import pandas as pd
 
 from utils.activations import ActivationStore, View
 from utils.backbones import build_reference_head, build_trunk
 from utils.dataset import build_index, open_dataset
 from utils.files import write_csv
-from utils.fused_adam import FusedAdam
 from utils.paths import activation_cache_dir, results_dir
 from utils.study import Study, load_study
-from utils.training import Recipe, ViewBatches, score_tail
+from utils.training import Recipe, score_tail, train_plainly
 from utils.weights import resolve_weights
 
 SEEDS = (42, 43, 44)
@@ -76,23 +74,11 @@ def measure_views_cost(study: Study, images: int, contenders: tuple[int, ...]) -
                 epochs=study.epochs, batch_size=study.batch_size,
                 learning_rate=study.learning_rate, seed=seed,
             )  # fmt: skip
-            _train_plainly(head, views[:count], part.label.to_numpy(), recipe)
+            train_plainly(head, views[:count], part.label.to_numpy(), recipe)
             scores = score_tail(head, held_out, validation.label.to_numpy())
             rows = pd.DataFrame([*rows.to_dict("records"), wanted | scores], columns=list(COLUMNS))
             write_csv(file, rows)
     return rows
-
-
-def _train_plainly(head: keras.Model, views: list, labels, recipe: Recipe) -> None:
-    """Train for a fixed number of epochs, without callbacks that look at validation."""
-    head.compile(
-        optimizer=FusedAdam(recipe.learning_rate),
-        loss="sparse_categorical_crossentropy",
-        jit_compile=False,
-    )
-    keras.utils.set_random_seed(recipe.seed)
-    batches = ViewBatches(views, labels, recipe.batch_size, recipe.seed)
-    head.fit(batches, epochs=recipe.epochs, shuffle=False, verbose=0)
 
 
 def main() -> None:
