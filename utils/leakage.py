@@ -4,8 +4,8 @@
 with patients kept apart and once with images split at random, for all epochs of the recipe. What
 every epoch reaches on its held-out images and on the test set goes to
 `results/<study>/leakage_epochs.csv`, the best epoch's held-out predictions to
-`leakage_validation.csv`; from these `claim_table` reads what each careless rule would have reported.
-The test set is looked at on purpose, by declared exception; nothing here feeds a choice.
+`leakage_validation.csv`; from these `claim_table` reads what each careless rule would have
+reported. The test set is looked at on purpose, by declared exception; nothing here feeds a choice.
 """
 
 import argparse

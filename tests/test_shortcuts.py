@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from tests.test_shortcut_augmentation import smooth_images
+from utils.shortcuts import (
+    CUES,
+    REGIONS,
+    cover_region,
+    lung_template,
+    measure_cues,
+    score_cues,
+    tell_places_apart,
+)
+
+
+def test_cues_of_known_images():
+    flat = np.full((1, 64, 64, 1), 100, np.uint8)
+    flat[:, :21] = 160
+    cues = measure_cues(flat).iloc[0]
+    assert set(cues.index) == set(CUES)
+    assert cues["mean"] == pytest.approx(flat.mean(), abs=0.01)
+    assert cues.percentile_99 == 160 and cues.top_third == pytest.approx(160)
+    assert cues.frame_mean != pytest.approx(cues["mean"], abs=1)
+
+
+def test_bands_tell_detail_from_structure():
+    board = np.indices((64, 64)).sum(0)
+    fine, coarse = (
+        np.where(board // part % 2 == 0, 90, 160)[None, :, :, None].astype(np.uint8)
+        for part in (1, 10)
+    )
+    of_fine, of_coarse = measure_cues(fine).iloc[0], measure_cues(coarse).iloc[0]
+    assert of_fine.fine_band > 3 * of_fine.coarse_band
+    assert of_coarse.coarse_band > of_coarse.fine_band
+
+
+def test_a_cue_counts_in_either_direction():
+    labels = np.arange(40) % 2
+    images = np.where(labels[:, None, None, None], 80, 120) + np.zeros((40, 32, 32, 1))
+    scores = score_cues(measure_cues(images.astype(np.uint8)), labels)
+    assert scores["mean"] == 1 and scores.contrast == 0.5
+
+
+def test_regions_cover_what_they_say():
+    images = smooth_images(2)
+    means = images.mean((1, 2, 3))
+    lungs = lung_template(32)
+    assert 0.2 < lungs.mean() < 0.4 and np.array_equal(lungs, lungs[:, ::-1])
+    for region in REGIONS:
+        covered = cover_region(images, region)
+        changed = np.abs(covered - images).max((0, 3)) > 1e-3
+        if region == "whole image":
+            assert not changed.any()
+        if region == "lungs removed":
+            assert not changed[~lungs].any() and changed[lungs].mean() > 0.9
+        if region == "lungs only":
+            assert not changed[lungs].any() and changed[~lungs].mean() > 0.9
+        if region == "border covered":
+            assert not changed[4:28, 4:28].any() and changed[:4].mean() > 0.9
+    only = cover_region(images, "lungs only")
+    np.testing.assert_allclose(only[:, 0, 0, 0], means, rtol=1e-5)
+    with pytest.raises(ValueError, match="choose one of whole image"):
+        cover_region(images, "heart")
+
+
+def test_places_are_told_apart_where_they_differ():
+    random = np.random.default_rng(0)
+    elsewhere = np.arange(200) % 2 == 0
+    patients = [f"person-{row // 2}-virus" for row in range(200)]
+    noise = random.normal(size=(200, 5))
+    assert tell_places_apart(noise, elsewhere, patients, 1) < 0.65
+    shifted = noise + elsewhere[:, None] * 2
+    assert tell_places_apart(shifted, elsewhere, patients, 1) > 0.95

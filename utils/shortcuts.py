@@ -1,0 +1,139 @@
+"""Shortcuts, measured: what tells the classes apart without a lung, and how far places differ."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from utils.dataset import patient_number
+
+CUES = {
+    "mean": "mean intensity",
+    "percentile_99": "99th percentile of intensity",
+    "top_third": "mean of the top third",
+    "contrast": "standard deviation",
+    "fine_band": "standard deviation of the 1-4 pixel band",
+    "coarse_band": "standard deviation of the 4-16 pixel band",
+    "frame_mean": "mean of a frame of an eighth",
+    "frame_contrast": "standard deviation of a frame of an eighth",
+}
+"""Numbers of a whole radiograph, none of which needs a lung, by their titles."""
+
+_LUNGS = ((0.31, 0.47, 0.17, 0.30), (0.69, 0.47, 0.17, 0.30))
+"""Centre and half axes of each lung, as shares of width and height: a template, not a
+segmentation. It is the same for all images, so it misses rotated and very small chests."""
+REGIONS = ("whole image", "border covered", "lungs only", "lungs removed")
+FRAME = 1 / 8
+_FOLDS = 5
+_AT_ONCE = 256
+
+
+def _blur(images: np.ndarray, pixels: int) -> np.ndarray:
+    """Return (n, h, w, 1) images without detail below some pixels: shrunk and enlarged again."""
+    height, width = images.shape[1:3]
+    small = keras.ops.image.resize(images, (height // pixels, width // pixels), antialias=True)
+    return keras.ops.convert_to_numpy(keras.ops.image.resize(small, (height, width)))
+
+
+def measure_cues(images: np.ndarray) -> pd.DataFrame:
+    """Return every cue of `CUES`, a column each.
+
+    Args:
+        images: (n, size, size, 1) gray in [0, 255], size a multiple of 16.
+    """
+    frame = ~_inside(images.shape[1], FRAME)
+    parts = []
+    for start in range(0, len(images), _AT_ONCE):
+        part = images[start : start + _AT_ONCE].astype(np.float32)
+        flat = part[..., 0]
+        fine, middle = part - _blur(part, 4), _blur(part, 4) - _blur(part, 16)
+        parts.append(pd.DataFrame({
+            "mean": flat.mean((1, 2)),
+            "percentile_99": np.percentile(flat, 99, axis=(1, 2)),
+            "top_third": flat[:, : flat.shape[1] // 3].mean((1, 2)),
+            "contrast": flat.std((1, 2)),
+            "fine_band": fine.std((1, 2, 3)),
+            "coarse_band": middle.std((1, 2, 3)),
+            "frame_mean": flat[:, frame].mean(1),
+            "frame_contrast": flat[:, frame].std(1),
+        }))  # fmt: skip
+    return pd.concat(parts, ignore_index=True)[list(CUES)]
+
+
+def score_cues(cues: pd.DataFrame, labels: np.ndarray) -> pd.Series:
+    """Return how well each cue alone ranks the classes: its AUC in the better direction."""
+    scores = {name: roc_auc_score(labels, cues[name]) for name in cues}
+    return pd.Series({name: max(score, 1 - score) for name, score in scores.items()})
+
+
+def _inside(size: int, margin: float) -> np.ndarray:
+    """Return (size, size) bool: what a frame of some share leaves over."""
+    place = (np.arange(size) + 0.5) / size
+    kept = (place >= margin) & (place < 1 - margin)
+    return kept[:, None] & kept[None, :]
+
+
+def lung_template(size: int) -> np.ndarray:
+    """Return (size, size) bool: where the lungs of a well placed chest lie."""
+    place = (np.arange(size) + 0.5) / size
+    y, x = place[:, None], place[None, :]
+    mask = np.zeros((size, size), bool)
+    for centre_x, centre_y, half_x, half_y in _LUNGS:
+        mask |= ((x - centre_x) / half_x) ** 2 + ((y - centre_y) / half_y) ** 2 <= 1
+    return mask
+
+
+def cover_region(images: np.ndarray, region: str) -> np.ndarray:
+    """Replace what is not wanted by the image's own mean, so that exposure stays as it is.
+
+    Args:
+        images: (n, size, size, channels) in [0, 255].
+        region: One of `REGIONS`.
+
+    Returns:
+        float32 images of the same shape.
+
+    Raises:
+        ValueError: if the region is unknown.
+    """
+    size = images.shape[1]
+    masks = {
+        "whole image": np.ones((size, size), bool),
+        "border covered": _inside(size, FRAME),
+        "lungs only": lung_template(size),
+        "lungs removed": ~lung_template(size),
+    }
+    if region not in masks:
+        raise ValueError(f"there is no region {region!r}; choose one of {', '.join(REGIONS)}")
+    images = images.astype(np.float32)
+    mean = images.mean((1, 2), keepdims=True)
+    return np.where(masks[region][None, :, :, None], images, mean)
+
+
+def tell_places_apart(
+    features: np.ndarray, elsewhere: np.ndarray, patient_ids: Sequence[str], seed: int
+) -> float:
+    """Return how well a logistic regression tells images of one place from those of another.
+
+    An AUC of 0.5 says that the places cannot be told apart, 1 that every image gives its place
+    away. Labels of disease are not used. Cross-validated, patients kept together.
+
+    Args:
+        features: (n, k) of the images, such as cues or a network's pooled activations.
+        elsewhere: (n,) bool: which images are from the other place.
+        patient_ids: (n,) patients; one patient's images are in one fold.
+        seed: Of the folds.
+    """
+    patients = pd.Series(list(patient_ids)).map(patient_number)
+    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    probability = cross_val_predict(
+        model, features, elsewhere, groups=patients, cv=folds, method="predict_proba"
+    )[:, 1]
+    return float(roc_auc_score(elsewhere, probability))
