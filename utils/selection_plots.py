@@ -1,0 +1,118 @@
+"""The figures of notebooks 07 to 09, in the look of the study's other figures."""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from utils.plots import BLUE, GRAY, GREEN, LOOK, ORANGE, SERIES, StudyFigure
+
+
+def _new_figure(title: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
+    figure = StudyFigure(figsize=size, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    return figure, figure.subplots()
+
+
+def _require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
+    missing = [name for name in columns if name not in table]
+    if missing or table.empty:
+        raise ValueError(
+            f"{what} need rows and the columns {', '.join(columns)}; missing: {missing}"
+        )
+
+
+def plot_criteria(ranked: pd.DataFrame) -> Figure:
+    """Plot each candidate's criterion with its standard error, beside plain and block AUC.
+
+    Args:
+        ranked: From `selection.rank`, in order; the first one is the choice.
+    """
+    _require(ranked, ["candidate", "criterion", "standard_error", "block", "within"], "criteria")
+    with matplotlib.rc_context(LOOK):
+        size = (10, 1.6 + 0.42 * len(ranked))
+        figure, ax = _new_figure("What each criterion says of the candidates", size)
+        places = np.arange(len(ranked))[::-1]
+        best = ranked.loc[ranked.criterion.idxmax()]
+        ax.axvspan(
+            best.criterion - best.standard_error, best.criterion + best.standard_error,
+            color=BLUE, alpha=0.12, label="one standard error of the best",
+        )  # fmt: skip
+        ax.errorbar(
+            ranked.criterion, places, xerr=ranked.standard_error, fmt="o", color=BLUE,
+            capsize=3, label="criterion: blocks left out, eight versions",
+        )  # fmt: skip
+        ax.plot(ranked.block, places, "^", color=GREEN, label="blocks left out, as they are")
+        if "plain" in ranked and ranked["plain"].notna().any():
+            plain = ranked["plain"].astype(float)
+            ax.plot(plain, places, "s", color=ORANGE, label="plain validation")
+        ax.set_yticks(places, ranked.candidate)
+        for label, row in zip(ax.get_yticklabels(), ranked.itertuples(), strict=True):
+            label.set_color("black" if row.within else GRAY)
+        ax.get_yticklabels()[0].set_fontweight("bold")
+        ax.set_xlabel("ROC-AUC on images held out")
+        ax.grid(axis="x")
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def plot_cost(costs: pd.DataFrame, cost: str, title: str) -> Figure:
+    """Plot quality against cost: one point a network, on a logarithmic scale of cost.
+
+    Args:
+        costs: Columns `network`, `criterion`, `standard_error` and the cost.
+        cost: Name of the cost's column.
+        title: Of the cost's axis, with its unit.
+    """
+    _require(costs, ["network", "criterion", "standard_error", cost], "costs")
+    with matplotlib.rc_context(LOOK):
+        figure, ax = _new_figure("Quality against cost", (9, 5.2))
+        for number, row in enumerate(costs.itertuples()):
+            colour, _, marker = SERIES[number % len(SERIES)]
+            ax.errorbar(
+                getattr(row, cost), row.criterion, yerr=row.standard_error, fmt=marker,
+                color=colour, capsize=3, markersize=10,
+            )  # fmt: skip
+            ax.annotate(
+                row.network,
+                (getattr(row, cost), row.criterion),
+                xytext=(8, 6),
+                textcoords="offset points",
+            )
+        ax.set_xscale("log")
+        ax.set_xlabel(title)
+        ax.set_ylabel("criterion (ROC-AUC)")
+        ax.margins(x=0.25)
+        ax.grid()
+    return figure
+
+
+def plot_reliability(
+    tables: dict[str, Sequence[tuple[float, float, int]]], title: str = "Calibration"
+) -> Figure:
+    """Plot the share of PNEUMONIA against the mean probability of each bin.
+
+    Args:
+        tables: For each curve what `calibration.reliability_table` returns.
+        title: Of the figure.
+    """
+    if not tables or not all(tables.values()):
+        raise ValueError("a reliability curve needs at least one filled bin for every model")
+    with matplotlib.rc_context(LOOK):
+        figure, ax = _new_figure(title, (6.4, 6.4))
+        ax.plot([0, 1], [0, 1], color=GRAY, linestyle=":", label="means what it says")
+        for (name, table), (colour, line, marker) in zip(tables.items(), SERIES, strict=False):
+            mean, share, count = (np.array(column) for column in zip(*table, strict=True))
+            ax.plot(mean, share, line, color=colour, label=name)
+            ax.scatter(mean, share, s=30 + 200 * count / count.sum(), color=colour, marker=marker)
+        ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+        ax.set_xlabel("mean probability of PNEUMONIA")
+        ax.set_ylabel("share that is PNEUMONIA")
+        ax.grid()
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
