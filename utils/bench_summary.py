@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 WEIGHT_PASSES = 9
 """Passes of a training step over the head's weights. Forward: read the weights. Backward: write
@@ -230,10 +231,16 @@ def _limit_of_step(record: dict[str, Any]) -> str:
 
 def _limit_of_cost(record: dict[str, Any]) -> str:
     fit = record["cost_per_image"]["fit"]
+    per_image = {
+        size["images"]: size["seconds"] / size["images"]
+        for size in record["cost_per_image"]["sizes"]
+    }
+    dearest, cheapest = (choose(per_image, key=per_image.get) for choose in (max, min))
     return (
-        f"{fit['fixed_seconds']:.1f} s a run do not depend on the number of images (compiling the "
-        "step, checkpoints, the kept state) and weigh most on the smallest size; each further "
-        f"image costs {1000 * fit['seconds_per_image']:.0f} ms"
+        f"an image costs {1000 * per_image[dearest]:.0f} ms at {dearest:,} and "
+        f"{1000 * per_image[cheapest]:.0f} ms at {cheapest:,}; of a run "
+        f"{fit['fixed_seconds']:.1f} s do not depend on the number of images, and the rest is what "
+        "the machine's speed varies between two runs"
     )
 
 
@@ -320,9 +327,10 @@ def summarise_sizes(
             }
         )
     images = np.array([row["images"] for row in rows], float)
-    slope, fixed = np.polyfit(images, [row["seconds"] for row in rows], min(1, len(rows) - 1)) if (
-        len(rows) > 1
-    ) else (rows[0]["seconds"] / images[0], 0.0)  # fmt: skip
+    # Neither can be negative, whatever the machine did between two sizes.
+    terms = np.column_stack([images, np.ones(len(rows))])[:, : len(rows)]
+    slope, *rest = nnls(terms, [row["seconds"] for row in rows])[0]
+    fixed = rest[0] if rest else 0.0
     memory = [row["peak_mb"] for row in rows]
     return {
         "epochs": epochs,
