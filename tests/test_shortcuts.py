@@ -30,8 +30,8 @@ def test_bands_tell_detail_from_structure():
         for part in (1, 10)
     )
     of_fine, of_coarse = measure_cues(fine).iloc[0], measure_cues(coarse).iloc[0]
-    assert of_fine.fine_band > 3 * of_fine.coarse_band
-    assert of_coarse.coarse_band > of_coarse.fine_band
+    # The edges of coarse squares are fine themselves, so the bands are compared.
+    assert of_fine.fine_band / of_fine.coarse_band > 5 * of_coarse.fine_band / of_coarse.coarse_band
 
 
 def test_a_cue_counts_in_either_direction():

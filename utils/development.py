@@ -22,7 +22,7 @@ PLAIN = "plain"
 _AT_ONCE = 64
 
 
-class TestSplitError(ValueError):
+class ForbiddenTestSetError(ValueError):
     """Something that chooses has asked for the test set."""
 
 
@@ -52,7 +52,7 @@ def load_development_images(root: Path, images: pd.DataFrame, size: int) -> np.n
         size: Side to which the 224 x 224 image is reduced, as an exported network does.
 
     Raises:
-        TestSplitError: if one of them belongs to the test set.
+        ForbiddenTestSetError: if one of them belongs to the test set.
     """
     refuse_test(images)
     return reduce_images(load_images(root, images.image_id), size)
@@ -62,11 +62,11 @@ def refuse_test(images: pd.DataFrame) -> None:
     """Refuse rows of the test set.
 
     Raises:
-        TestSplitError: naming the first one.
+        ForbiddenTestSetError: naming the first one.
     """
     test = images[images.split == "test"]
     if len(test):
-        raise TestSplitError(
+        raise ForbiddenTestSetError(
             f"{test.image_id.iloc[0]} and {len(test) - 1} more belong to the test set, which no "
             "choice may see; pass utils.development.development_index(index)"
         )

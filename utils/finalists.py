@@ -111,15 +111,18 @@ def predict_files(network: keras.Model, root: Path, images: pd.DataFrame, title:
 
 
 def average_networks(networks: Sequence[keras.Model], name: str) -> keras.Model:
-    """Return one flat graph whose probabilities are the mean of several networks'.
+    """Return one network whose probabilities are the mean of several networks'.
 
     Args:
         networks: From (n, 224, 224, 3) RGB in [0, 255] to (n, 2) probabilities, with layers of
             their own.
-        name: Of the graph.
+        name: Of the network that holds them.
     """
     image = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="image")
-    outputs = [network(image) for network in networks]
+    outputs = [
+        keras.Model(network.input, network.output, name=f"member_{number}")(image)
+        for number, network in enumerate(networks, start=1)
+    ]
     return keras.Model(image, layers.Average(name="mean_of_members")(outputs), name=name)
 
 
