@@ -4,8 +4,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 from PIL import Image
+
+from utils.paths import dataset_dir
+from utils.study import Study, load_study
 
 KAGGLE_NAMES = {
     "train/NORMAL": ["IM-{n:04}-0001.jpeg", "NORMAL2-IM-{n:04}-0001-0002.jpeg"],
@@ -31,6 +35,14 @@ def write_dataset(root: Path, numbers: range = range(1, 41), size: int = 16) -> 
                 write_image(path, value, size)
                 value += 1
     return root
+
+
+def open_small_study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """Return the full study with a small data set and no results, both below a folder."""
+    monkeypatch.setenv("DATA_DIR", str(folder / "data"))
+    monkeypatch.setenv("RESULTS_DIR", str(folder / "results"))
+    write_dataset(dataset_dir("chest_xray"), range(1, 21))
+    return load_study("full")
 
 
 def build_small_trunk(size: int = 224, channels: int = 4) -> keras.Model:

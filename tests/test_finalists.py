@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.builders import write_dataset
+from tests.builders import open_small_study
 from utils import finalists
 from utils.candidates import Candidate
 from utils.dataset import load_images
@@ -12,17 +12,13 @@ from utils.evaluation import load_predictions
 from utils.finalists import average_networks, final_name, train_final
 from utils.networks import build_network
 from utils.paths import dataset_dir, models_dir, predictions_dir, results_dir
-from utils.study import load_study
 
 SMALL = Candidate("small", "small_cnn", 32, ("exposure",), epochs=1, batch_size=8)
 
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
-    write_dataset(dataset_dir("chest_xray"), range(1, 21))
-    return load_study("full")
+    return open_small_study(tmp_path, monkeypatch)
 
 
 @pytest.mark.slow

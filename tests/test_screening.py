@@ -5,13 +5,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.builders import write_dataset
+from tests.builders import open_small_study
 from utils import screening
 from utils.candidates import Candidate
 from utils.paths import dataset_dir
 from utils.selection import compare, describe_choice, rank
 from utils.stress import CHANGES
-from utils.study import load_study
 
 TWO = [
     Candidate("few", "small_cnn", 32, epochs=1, batch_size=8),
@@ -21,10 +20,7 @@ TWO = [
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
-    write_dataset(dataset_dir("chest_xray"), range(1, 21))
-    return load_study("full")
+    return open_small_study(tmp_path, monkeypatch)
 
 
 def choices(study):

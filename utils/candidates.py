@@ -54,8 +54,8 @@ class Candidate:
     dropout: float = 0.3
 
     def describe(self) -> dict[str, Any]:
-        """Return the candidate as a record."""
-        return asdict(self)
+        """Return the candidate as a record, as JSON gives it back."""
+        return asdict(self) | {"transforms": list(self.transforms)}
 
 
 class _Batches(keras.utils.PyDataset):

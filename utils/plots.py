@@ -121,7 +121,7 @@ def _in_house_look(plot: Callable[Parameters, Result]) -> Callable[Parameters, R
     return wrapped
 
 
-def _new_figure(
+def new_figure(
     title: str, size: tuple[float, float], rows: int = 1, columns: int = 1, **axes: Any
 ) -> tuple[StudyFigure, np.ndarray]:
     """Return an empty figure of `size` inches and its axes as (rows, columns)."""
@@ -342,7 +342,7 @@ def plot_class_balance(index: pd.DataFrame) -> Figure:
     _require_rows(index, ("split", "label"), "the index")
     _require_labels(index.label)
     counts = _count_classes(index, "split")
-    figure, axes = _new_figure("Images by split and class", (9, 5))
+    figure, axes = new_figure("Images by split and class", (9, 5))
     ax = axes[0, 0]
     _class_bars(ax, counts)
     share = counts[PNEUMONIA] / counts.sum(axis=1)
@@ -371,7 +371,7 @@ def plot_images_per_patient(index: pd.DataFrame) -> Figure:
     images = index.groupby(["patient_id", "label"]).size().reset_index(name="images")
     counts = images.groupby(["images", "label"]).size().unstack(fill_value=0)
     counts = counts.reindex(columns=[NORMAL, PNEUMONIA], fill_value=0)
-    figure, axes = _new_figure("Images of one patient", (9, 5))
+    figure, axes = new_figure("Images of one patient", (9, 5))
     ax = axes[0, 0]
     for label, name in enumerate(CLASS_NAMES):
         ax.bar(
@@ -398,7 +398,7 @@ def plot_image_sizes(index: pd.DataFrame) -> Figure:
     """
     _require_rows(index, ("width", "height", "label"), "the index")
     _require_labels(index.label)
-    figure, axes = _new_figure("Sizes of the stored images", (8, 7))
+    figure, axes = new_figure("Sizes of the stored images", (8, 7))
     ax = axes[0, 0]
     for label in (PNEUMONIA, NORMAL):
         rows = index[index.label == label]
@@ -444,7 +444,7 @@ def plot_intensity_distributions(
             f"mean_intensity {mean_intensity.shape} and labels {labels.shape} must both be (n,)"
         )
     _require_labels(labels)
-    figure, axes = _new_figure("Mean intensity of an image", (9, 5))
+    figure, axes = new_figure("Mean intensity of an image", (9, 5))
     ax = axes[0, 0]
     bins = np.linspace(np.floor(mean_intensity.min()), np.ceil(mean_intensity.max()), 41)
     for label, name in enumerate(CLASS_NAMES):
@@ -473,7 +473,7 @@ def plot_example_grid(images: np.ndarray, titles: Sequence[str], columns: int = 
     pixels = _as_pixels(images)
     _require_count(titles, len(pixels), "titles")
     rows, columns = _grid_shape(len(pixels), columns)
-    figure, axes = _new_figure("Examples", (2.4 * columns, 2.6 * rows + 0.7), rows, columns)
+    figure, axes = new_figure("Examples", (2.4 * columns, 2.6 * rows + 0.7), rows, columns)
     for ax in axes.flat:
         _hide_frame(ax)
     for ax, image, title in zip(axes.flat, pixels, titles, strict=False):
@@ -497,7 +497,7 @@ def plot_split(index: pd.DataFrame) -> Figure:
     if known:
         panels["patients"] = index.drop_duplicates(["split", "patient_id"])
     title = "The split, by patient" if known else "The split, by image: patients are unknown"
-    figure, axes = _new_figure(title, (11 if known else 7, 5), 1, len(panels))
+    figure, axes = new_figure(title, (11 if known else 7, 5), 1, len(panels))
     for ax, (what, rows) in zip(axes[0], panels.items(), strict=True):
         _class_bars(ax, _count_classes(rows, "split"))
         ax.set_title(f"{len(rows):,} {what}")
@@ -518,7 +518,7 @@ def plot_baseline_scores(scores: pd.DataFrame) -> Figure:
     metric = "roc_auc"
     columns = [f"{split}_{metric}{end}" for split in SCORED_SPLITS for end in ("", "_low", "_high")]
     _require_rows(scores, columns, "the table of baselines")
-    figure, axes = _new_figure("What pixel statistics reach", (9, 1.6 + 0.85 * len(scores)))
+    figure, axes = new_figure("What pixel statistics reach", (9, 1.6 + 0.85 * len(scores)))
     ax = axes[0, 0]
     places = np.arange(len(scores))
     for number, split in enumerate(SCORED_SPLITS):
@@ -568,7 +568,7 @@ def plot_transform_rows(image: np.ndarray, rows: dict[str, np.ndarray]) -> Figur
     if len(counts) != 1:
         raise ValueError(f"transforms must have one number of images, not {sorted(counts)}")
     columns = counts.pop() + 1
-    figure, axes = _new_figure(
+    figure, axes = new_figure(
         "Each transform by itself",
         (1.75 * columns + 1.2, 1.75 * len(rows) + 1.0),
         len(rows),
@@ -599,7 +599,7 @@ def plot_combined_views(
         _require_count(part, len(rows[0]), "images in a view")
     _require_count(titles, len(rows[0]), "titles")
     columns = len(rows[0])
-    figure, axes = _new_figure(
+    figure, axes = new_figure(
         "All transforms together",
         (1.75 * columns + 1.2, 1.75 * len(rows) + 1.0),
         len(rows),
@@ -633,7 +633,7 @@ def plot_pixel_ranges(before: np.ndarray, after: np.ndarray) -> Figure:
         "before: RGB": (before, rgb, (0, 255), wide),
         "after: BGR, mean subtracted": (after, rgb[::-1], (-123.68, 151.061), narrow),
     }
-    figure, axes = _new_figure("What reaches the network", (11, 5), 1, 2, sharey=True)
+    figure, axes = new_figure("What reaches the network", (11, 5), 1, 2, sharey=True)
     for ax, (title, panel) in zip(axes[0], panels.items(), strict=True):
         pixels, channels, limits, widths = panel
         bins = np.linspace(limits[0] - 0.5, limits[1] + 0.5, 65)
@@ -672,7 +672,7 @@ def plot_history(history: pd.DataFrame, title: str = "Training") -> Figure:
     drops = []
     if "learning_rate" in history.columns:
         drops = list(history.epoch[history.learning_rate.diff() < 0] - 0.5)
-    figure, axes = _new_figure(title, (11, 5), 1, 2)
+    figure, axes = new_figure(title, (11, 5), 1, 2)
     for ax, metric in zip(axes[0], ("loss", "accuracy"), strict=True):
         ax.plot(history.epoch, history[metric], "--s", color=GRAY, label="training")
         ax.plot(history.epoch, history[f"val_{metric}"], "-o", color=GREEN, label="validation")
@@ -712,7 +712,7 @@ def plot_views_cost(costs: pd.DataFrame) -> Figure:
     _require_rows(costs, columns, "the table of costs")
     costs = costs.sort_values("views")
     places = np.arange(len(costs))
-    figure, axes = _new_figure("Fixed views against fresh ones", (11, 4.6), 1, 2)
+    figure, axes = new_figure("Fixed views against fresh ones", (11, 4.6), 1, 2)
     for ax, (metric, title) in zip(axes[0], metrics.items(), strict=True):
         mean = costs[f"{metric}_mean"].to_numpy()
         lengths = np.stack([mean - costs[f"{metric}_min"], costs[f"{metric}_max"] - mean])
@@ -748,7 +748,7 @@ def plot_roc(
         thresholds: For each model the threshold frozen on validation; without them, no points.
     """
     split = _require_predictions(predictions)
-    figure, axes = _new_figure(f"ROC, {split}", (7.4, 7))
+    figure, axes = new_figure(f"ROC, {split}", (7.4, 7))
     ax = axes[0, 0]
     for number, (model, rows) in enumerate(predictions.items()):
         colour, line, marker = SERIES[number % len(SERIES)]
@@ -786,7 +786,7 @@ def plot_precision_recall(
         thresholds: For each model the threshold frozen on validation; without them, no points.
     """
     split = _require_predictions(predictions)
-    figure, axes = _new_figure(f"Precision and recall, {split}", (7.4, 7))
+    figure, axes = new_figure(f"Precision and recall, {split}", (7.4, 7))
     ax = axes[0, 0]
     for number, (model, rows) in enumerate(predictions.items()):
         colour, line, marker = SERIES[number % len(SERIES)]
@@ -828,7 +828,7 @@ def plot_confusion_matrix(
     split = _require_predictions(predictions)
     _require_thresholds(thresholds, predictions)
     rows, columns = _grid_shape(len(predictions), 3)
-    figure, axes = _new_figure(
+    figure, axes = new_figure(
         f"Confusion matrix, {split}",
         (max(4.2 * columns + 0.8, 6.5), 4.3 * rows + 0.6),
         rows,
@@ -870,7 +870,7 @@ def plot_probability_histogram(
     if thresholds is not None:
         _require_thresholds(thresholds, predictions)
     rows, columns = _grid_shape(len(predictions), 2)
-    figure, axes = _new_figure(
+    figure, axes = new_figure(
         f"Probability of PNEUMONIA, {split}", (5.5 * columns + 1, 4.4 * rows + 0.6), rows, columns,
         sharey=True,
     )  # fmt: skip
@@ -932,7 +932,7 @@ def plot_metric_intervals(
     }
     # The reference has a line of its own in each row, below the models.
     lines = len(series) + with_reported
-    figure, axes = _new_figure(titles[section], (10, 2.0 + (0.3 + 0.22 * lines) * len(metrics)))
+    figure, axes = new_figure(titles[section], (10, 2.0 + (0.3 + 0.22 * lines) * len(metrics)))
     ax = axes[0, 0]
     places = np.arange(len(metrics))
     step = 0.7 / max(lines, 2)
@@ -1016,7 +1016,7 @@ def plot_cam_grid(
     highest = float(maps.max()) or 1.0
     rows, columns = _grid_shape(len(pixels), columns)
     # Two pictures a case, and a narrow gap between cases.
-    figure, axes = _new_figure(
+    figure, axes = new_figure(
         "Grad-CAM", (4.0 * columns + 1.3, 2.4 * rows + 0.9), rows, 3 * columns,
         width_ratios=[1, 1, 0.06] * columns,
     )  # fmt: skip

@@ -11,6 +11,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,7 +65,7 @@ def screen(
         for fold in folds:
             for seed in seeds:
                 file = predictions_file(study.study, candidate.name, fold, seed)
-                if file.is_file() and _same_recipe(file, candidate):
+                if file.is_file() and _recipe_of(file) == candidate.describe():
                     continue
                 if candidate.size not in by_size:
                     by_size = {
@@ -73,9 +74,8 @@ def screen(
                 _screen_one(study, candidate, images, by_size[candidate.size], known[fold], seed)
 
 
-def _same_recipe(file: Path, candidate: Candidate) -> bool:
-    record = read_json(file.with_suffix(".json"))
-    return record["candidate"] == candidate.describe() | {"transforms": list(candidate.transforms)}
+def _recipe_of(file: Path) -> dict[str, Any]:
+    return read_json(file.with_suffix(".json"))["candidate"]
 
 
 def _screen_one(

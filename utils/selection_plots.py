@@ -5,18 +5,9 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from utils.plots import BLUE, GRAY, GREEN, LOOK, ORANGE, SERIES, StudyFigure
-
-
-def _new_figure(title: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
-    figure = StudyFigure(figsize=size, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    return figure, figure.subplots()
+from utils.plots import BLUE, GRAY, GREEN, LOOK, ORANGE, SERIES, new_figure
 
 
 def _require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
@@ -36,7 +27,7 @@ def plot_criteria(ranked: pd.DataFrame) -> Figure:
     _require(ranked, ["candidate", "criterion", "standard_error", "block", "within"], "criteria")
     with matplotlib.rc_context(LOOK):
         size = (10, 1.6 + 0.42 * len(ranked))
-        figure, ax = _new_figure("What each criterion says of the candidates", size)
+        figure, ((ax,),) = new_figure("What each criterion says of the candidates", size)
         places = np.arange(len(ranked))[::-1]
         best = ranked.loc[ranked.criterion.idxmax()]
         ax.axvspan(
@@ -71,7 +62,7 @@ def plot_cost(costs: pd.DataFrame, cost: str, title: str) -> Figure:
     """
     _require(costs, ["network", "criterion", "standard_error", cost], "costs")
     with matplotlib.rc_context(LOOK):
-        figure, ax = _new_figure("Quality against cost", (9, 5.2))
+        figure, ((ax,),) = new_figure("Quality against cost", (9, 5.2))
         for number, row in enumerate(costs.itertuples()):
             colour, _, marker = SERIES[number % len(SERIES)]
             ax.errorbar(
@@ -104,7 +95,7 @@ def plot_reliability(
     if not tables or not all(tables.values()):
         raise ValueError("a reliability curve needs at least one filled bin for every model")
     with matplotlib.rc_context(LOOK):
-        figure, ax = _new_figure(title, (6.4, 6.4))
+        figure, ((ax,),) = new_figure(title, (6.4, 6.4))
         ax.plot([0, 1], [0, 1], color=GRAY, linestyle=":", label="means what it says")
         for (name, table), (colour, line, marker) in zip(tables.items(), SERIES, strict=False):
             mean, share, count = (np.array(column) for column in zip(*table, strict=True))
