@@ -25,9 +25,9 @@ def study(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_rows_are_measured_once(study, monkeypatch):
     trained = []
-    train = views_cost._train_plainly
+    train = views_cost.train_plainly
     monkeypatch.setattr(
-        views_cost, "_train_plainly", lambda *given: trained.append(given) or train(*given)
+        views_cost, "train_plainly", lambda *given: trained.append(given) or train(*given)
     )
     rows = measure_views_cost(study, 12, (1, 2))
     assert len(trained) == 4 and set(rows.views) == {1, 2} and set(rows.images) == {12}
