@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from utils.candidate_list import CANDIDATES, ROBUST, find_candidate
-from utils.candidates import Candidate, build_candidate, predict_images, train_candidate
+from utils.candidates import (
+    Candidate,
+    build_candidate,
+    equalize_images,
+    layer_rate,
+    mix_images,
+    predict_images,
+    train_candidate,
+)
 from utils.networks import ARCHITECTURES
 from utils.shortcut_augmentation import TRANSFORMS
 
@@ -119,3 +127,56 @@ def test_the_head_alone_can_be_trained():
         "probabilities"
     ]
     assert keras.backend.backend() == "tensorflow"
+
+
+def test_a_record_gives_its_candidate_back():
+    candidate = replace(SMALL, mixup=0.2, gradual=True)
+    record = candidate.describe()
+    assert Candidate.from_record(record) == candidate
+    del record["mixup"], record["gradual"]
+    assert Candidate.from_record(record) == SMALL, "an older record lacks what came later"
+
+
+def test_layers_join_from_above():
+    gradual = replace(SMALL, epochs=6, gradual=True)
+    rates = [
+        [layer_rate(gradual, depth, epoch) for depth in (0, 0.3, 0.7, 1)] for epoch in (0, 1, 3)
+    ]
+    assert rates == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
+    falling = replace(SMALL, bottom_rate=0.1)
+    assert [layer_rate(falling, depth, 0) for depth in (0, 0.5, 1)] == pytest.approx(
+        [1, 0.316, 0.1], abs=1e-3
+    )
+
+
+def test_mixed_images_lie_between_two(striped):
+    images, labels = striped
+    onehot = np.eye(2, dtype=np.float32)[labels]
+    mixed, targets = mix_images(images.astype(np.float32), onehot, 0.4, np.random.default_rng(0))
+    assert mixed.shape == images.shape and mixed.min() >= 0 and mixed.max() <= 255
+    np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
+    assert ((targets > 0.01) & (targets < 0.99)).any()
+    row = int(np.argmax(targets.min(1)))
+    differences = [np.abs(mixed[row] - image).mean() for image in images]
+    assert min(differences) > 1, "a mixed image is none of the batch"
+
+
+def test_clahe_raises_the_contrast_of_a_faint_pattern():
+    faint = (100 + 3 * np.sin(np.arange(32) / 2))[None, None, :, None].repeat(32, 1)
+    images = faint.astype(np.uint8)
+    equalized = equalize_images(images)
+    assert equalized.shape == images.shape and equalized.dtype == np.uint8
+    assert equalized.std() > 3 * images.std()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change", [{"equalized": 0.5}, {"mixup": 0.4}, {"bottom_rate": 0.01}, {"gradual": True}]
+)
+def test_every_change_of_a_recipe_changes_the_training(striped, tmp_path, change):
+    images, labels = striped
+    plain = replace(SMALL, transforms=(), epochs=1, averaging=0)
+    first, _ = train_candidate(plain, images, labels, 1, tmp_path / "a.h5")
+    second, _ = train_candidate(replace(plain, **change), images, labels, 1, tmp_path / "b.h5")
+    differences = np.abs(predict_images(first, images) - predict_images(second, images))
+    assert differences.max() > 1e-4

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from utils.fused_adam import FusedAdam
+from utils.fused_adam import FusedAdam, LayerwiseAdam
 
 
 def train(optimizer, steps=6):
@@ -41,3 +41,36 @@ def test_steps_are_those_of_keras(settings):
 def test_amsgrad_is_refused():
     with pytest.raises(NotImplementedError, match=r"keras\.optimizers\.Adam"):
         train(FusedAdam(amsgrad=True))
+
+
+def train_two(rates):
+    """Take two steps of two dense layers, with a factor for each variable; return what moved."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(5, "tanh"), keras.layers.Dense(2, "softmax")]
+    )
+    model.compile(LayerwiseAdam(1e-2), "sparse_categorical_crossentropy", jit_compile=False)
+    model.optimizer.set_rates(model.trainable_variables, rates)
+    before = model.get_weights()
+    random = np.random.default_rng(1)
+    x, y = random.normal(size=(16, 6)).astype("float32"), random.integers(0, 2, 16)
+    model.train_on_batch(x, y)
+    return [b - a for a, b in zip(before, model.get_weights(), strict=True)], model, (x, y)
+
+
+def test_each_layer_moves_at_its_own_rate():
+    whole, _, _ = train_two([1, 1, 1, 1])
+    shares, model, batch = train_two([0, 0.1, 0.5, 1])
+    for moved, full, share in zip(shares, whole, (0, 0.1, 0.5, 1), strict=True):
+        np.testing.assert_allclose(moved, share * full, rtol=1e-3, atol=1e-7)
+    # A rate that changes later is seen by the step that is compiled already.
+    before = model.get_weights()[0]
+    model.optimizer.set_rates(model.trainable_variables, [1, 1, 1, 1])
+    model.train_on_batch(*batch)
+    assert np.abs(model.get_weights()[0] - before).max() > 1e-3
+
+
+@pytest.mark.parametrize("rates", [[1, 1], [1, 1, 1, -1]])
+def test_unusable_rates_are_refused(rates):
+    with pytest.raises(ValueError, match="4 variables need as many factors"):
+        train_two(rates)

@@ -31,7 +31,7 @@ def choices(study):
 @pytest.mark.slow
 def test_choices_do_not_see_the_test_set(study, tmp_path, monkeypatch):
     """Noise for every test image and the other label for each leave the choices as they are."""
-    screening.screen(study, TWO, ["plain", "block1"], [42])
+    screening.screen(study.study, TWO, ["plain", "block1"], [42])
     before = choices(study)
     root = dataset_dir("chest_xray")
     random = np.random.default_rng(9)
@@ -45,13 +45,13 @@ def test_choices_do_not_see_the_test_set(study, tmp_path, monkeypatch):
         pixels = random.integers(0, 256, (16, 16), np.uint8)
         Image.fromarray(pixels).save(target, format="JPEG")
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "again"))
-    screening.screen(study, TWO, ["plain", "block1"], [42])
+    screening.screen(study.study, TWO, ["plain", "block1"], [42])
     assert choices(study) == before
 
 
 @pytest.mark.slow
 def test_what_is_there_is_not_trained_again(study, monkeypatch):
-    screening.screen(study, TWO[:1], ["block1"], [42])
+    screening.screen(study.study, TWO[:1], ["block1"], [42])
     file = screening.predictions_file(study.study, "few", "block1", 42)
     table = pd.read_csv(file)
     assert {"image_id", "patient_id", "y_true", *CHANGES} == set(table.columns)
@@ -63,10 +63,10 @@ def test_what_is_there_is_not_trained_again(study, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(screening, "train_candidate", refuse)
-        screening.screen(study, TWO[:1], ["block1"], [42])
+        screening.screen(study.study, TWO[:1], ["block1"], [42])
         with pytest.raises(AssertionError, match="trained again"):
-            screening.screen(study, TWO[1:], ["block1"], [42])
+            screening.screen(study.study, TWO[1:], ["block1"], [42])
     longer = Candidate("few", "small_cnn", 32, epochs=2, batch_size=8)
-    screening.screen(study, [longer], ["block1"], [42])
+    screening.screen(study.study, [longer], ["block1"], [42])
     record = json.loads(file.with_suffix(".json").read_text())
     assert record["candidate"]["epochs"] == 2, "another recipe of the same name is trained anew"

@@ -27,6 +27,7 @@ AUGMENTATION = (
         _variant(f"lite0_96_mild_{name}", transforms=(*MILD_GEOMETRY, name))
         for name in (*AGAINST_SHORTCUTS, "resample")
     ),
+    _variant("lite0_96_mild_clahe", transforms=MILD_GEOMETRY, equalized=0.5),
     _BASE,
 )
 """Augmentation, one change a row."""
@@ -35,6 +36,8 @@ DEPTH = (
     _variant("lite0_96_head", first_trained="head"),
     _variant("lite0_96_from_block12", first_trained="block12_expand_conv"),
     _variant("lite0_96_from_block6", first_trained="block6_expand_conv"),
+    _variant("lite0_96_gradual", gradual=True),
+    _variant("lite0_96_discriminative", bottom_rate=0.1),
 )
 """Where training begins: the head alone, the last stages, more of them; `_BASE` trains all."""
 
@@ -43,6 +46,7 @@ RECIPE = (
     _variant("lite0_96_averaged", averaging=0.99),
     _variant("lite0_96_unweighted", class_weights=False),
     _variant("lite0_96_hard_labels", label_smoothing=0.0),
+    _variant("lite0_96_mixup", mixup=0.2),
     _variant("lite0_96_slow", learning_rate=1e-4),
     _variant("lite0_96_long", epochs=12),
 )
@@ -57,10 +61,12 @@ ARCHITECTURE = (
     _variant("resnet50_64_robust", architecture="resnet50", size=64, learning_rate=1e-4),
     _variant("small_cnn_64_robust", architecture="small_cnn", size=64, learning_rate=1e-3,
              epochs=12),
-    _variant("hybrid_vit_96_robust", architecture="hybrid_vit", learning_rate=1e-4),
+    _variant("hybrid_vit_64_robust", architecture="hybrid_vit", size=64, learning_rate=1e-4),
     _variant("plain_vit_64_robust", architecture="plain_vit", size=64, learning_rate=5e-4,
              epochs=12),
 )  # fmt: skip
+"""Other networks under the same augmentation; those without pretrained weights get twice the
+epochs."""
 
 CANDIDATES = (*AUGMENTATION, *DEPTH, *RECIPE, *SIZE, *ARCHITECTURE)
 

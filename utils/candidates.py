@@ -7,16 +7,18 @@ taken is decided in `utils.selection`, by `docs/selection_rule.md`.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from skimage.exposure import equalize_adapthist
 
 from utils.activations import describe_graph
 from utils.facts import PNEUMONIA
-from utils.fused_adam import FusedAdam
+from utils.fused_adam import LayerwiseAdam
 from utils.networks import build_network, load_pretrained
 from utils.progress import progress_bar
 from utils.resumption import TrainingState
@@ -52,6 +54,22 @@ class Candidate:
     trained_statistics: bool = False
     """Whether batch normalization that starts from ImageNet learns new statistics."""
     dropout: float = 0.3
+    equalized: float = 0.0
+    """Share of the training images that are seen after CLAHE."""
+    mixup: float = 0.0
+    """Alpha of the Beta distribution by which two images and their labels are mixed; 0 mixes
+    none."""
+    bottom_rate: float = 1.0
+    """Learning rate of the first layer as a share of the last one's; it falls geometrically
+    between them."""
+    gradual: bool = False
+    """Whether the head trains alone at first and the others join it from above, until all train
+    at half of the epochs."""
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Candidate":
+        """Return the candidate that `describe` recorded; what the record lacks is the default."""
+        return cls(**{**record, "transforms": tuple(record["transforms"])})
 
     def describe(self) -> dict[str, Any]:
         """Return the candidate as a record, as JSON gives it back."""
@@ -59,14 +77,19 @@ class Candidate:
 
 
 class _Batches(keras.utils.PyDataset):
-    """Shuffled batches of gray images and one-hot labels; the order depends on seed and epoch."""
+    """Shuffled batches of gray images and one-hot labels.
+
+    All that is drawn depends on the seed, the epoch and the batch.
+    """
 
     def __init__(
-        self, images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, epochs_done: int
-    ) -> None:
+        self, candidate: Candidate, images: np.ndarray, labels: np.ndarray, seed: int,
+        epochs_done: int,
+    ) -> None:  # fmt: skip
         super().__init__(workers=1, use_multiprocessing=False)
-        self._images, self._batch_size, self._seed = images, batch_size, seed
+        self._candidate, self._images, self._seed = candidate, images, seed
         self._labels = np.eye(2, dtype=np.float32)[labels]
+        self._equalized = equalize_images(images) if candidate.equalized else None
         self._start_epoch(epochs_done)
 
     def _start_epoch(self, epoch: int) -> None:
@@ -74,14 +97,79 @@ class _Batches(keras.utils.PyDataset):
         self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self._images))
 
     def __len__(self) -> int:
-        return len(self._images) // self._batch_size
+        return len(self._images) // self._candidate.batch_size
 
     def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = self._order[batch * self._batch_size : (batch + 1) * self._batch_size]
-        return self._images[rows].astype(np.float32), self._labels[rows]
+        size = self._candidate.batch_size
+        rows = self._order[batch * size : (batch + 1) * size]
+        images, labels = self._images[rows].astype(np.float32), self._labels[rows]
+        random = np.random.default_rng([self._seed, self._epoch, batch])
+        if self._equalized is not None:
+            chosen = random.random(size) < self._candidate.equalized
+            images[chosen] = self._equalized[rows[chosen]]
+        if self._candidate.mixup:
+            return mix_images(images, labels, self._candidate.mixup, random)
+        return images, labels
 
     def on_epoch_end(self) -> None:
         self._start_epoch(self._epoch + 1)
+
+
+def equalize_images(images: np.ndarray) -> np.ndarray:
+    """Return (n, size, size, 1) uint8 images after CLAHE (Zuiderveld 1994), by scikit-image."""
+    equalized = [equalize_adapthist(image[..., 0]) for image in images]
+    return (np.stack(equalized)[..., None] * 255).round().astype(np.uint8)
+
+
+def mix_images(
+    images: np.ndarray, labels: np.ndarray, alpha: float, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mix every image and its label with another of the batch (mixup, Zhang et al. 2018).
+
+    Args:
+        images: (n, size, size, 1) float32.
+        labels: (n, 2) float32.
+        alpha: Of the Beta distribution from which each share is drawn, above 0.
+        random: Source of shares and partners.
+    """
+    share = random.beta(alpha, alpha, len(images)).astype(np.float32)
+    partner = random.permutation(len(images))
+    of_image, of_label = share[:, None, None, None], share[:, None]
+    return (
+        of_image * images + (1 - of_image) * images[partner],
+        of_label * labels + (1 - of_label) * labels[partner],
+    )
+
+
+class _LayerRates(keras.callbacks.Callback):
+    """Set every layer's share of the learning rate at the start of each epoch."""
+
+    def __init__(self, candidate: Candidate, network: keras.Model) -> None:
+        super().__init__()
+        self._candidate = candidate
+        last = len(network.layers) - 1
+        self._depths = [
+            1 - number / last
+            for number, layer in enumerate(network.layers)
+            for _ in layer.trainable_variables
+        ]
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        variables = self.model.trainable_variables
+        rates = [layer_rate(self._candidate, depth, epoch) for depth in self._depths]
+        self.model.optimizer.set_rates(variables, rates)
+
+
+def layer_rate(candidate: Candidate, depth: float, epoch: int) -> float:
+    """Return a layer's share of the learning rate.
+
+    Args:
+        candidate: Whose `bottom_rate` and `gradual` say how it falls with depth.
+        depth: Of the layer, from 0 for the last to 1 for the first.
+        epoch: From 0.
+    """
+    frozen = candidate.gradual and epoch < depth * candidate.epochs / 2
+    return 0.0 if frozen else candidate.bottom_rate**depth
 
 
 class _StepBar(keras.callbacks.Callback):
@@ -161,7 +249,7 @@ def train_candidate(
     model = keras.Model(gray, network(augmentation(gray)), name=candidate.architecture)
     steps = candidate.epochs * (len(images) // candidate.batch_size)
     model.compile(
-        optimizer=FusedAdam(
+        optimizer=LayerwiseAdam(
             keras.optimizers.schedules.CosineDecay(
                 0.0, steps - round(WARM_UP * steps), warmup_target=candidate.learning_rate,
                 warmup_steps=round(WARM_UP * steps),
@@ -173,6 +261,7 @@ def train_candidate(
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=candidate.label_smoothing),
         jit_compile=False,
     )  # fmt: skip
+    rates = _LayerRates(candidate, network)
     keras.utils.set_random_seed(seed)
     state = TrainingState(
         checkpoint.with_suffix(".state"), _identify(candidate, network, images, labels, seed), [],
@@ -180,13 +269,13 @@ def train_candidate(
     )  # fmt: skip
     weight = len(labels) / (2 * np.bincount(labels, minlength=2))
     model.fit(
-        _Batches(images, labels, candidate.batch_size, seed, state.initial_epoch),
+        _Batches(candidate, images, labels, seed, state.initial_epoch),
         epochs=candidate.epochs,
         initial_epoch=state.initial_epoch,
         class_weight=dict(enumerate(weight)) if candidate.class_weights else None,
         shuffle=False,
         verbose=0,
-        callbacks=[_StepBar(title or candidate.name), state],
+        callbacks=[_StepBar(title or candidate.name), rates, state],
     )
     state.forget()
     return network, provenance

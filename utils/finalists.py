@@ -17,7 +17,7 @@ from keras import layers
 from utils.candidate_list import find_candidate
 from utils.candidates import Candidate, train_candidate
 from utils.dataset import build_index, load_images, open_dataset
-from utils.development import development_index, load_development_images
+from utils.development import development_index, load_development_images, plain_fold
 from utils.evaluation import SPLITS
 from utils.facts import IMAGE_SIZE, PNEUMONIA
 from utils.files import read_json, write_json
@@ -25,6 +25,7 @@ from utils.networks import build_network
 from utils.paths import models_dir, predictions_dir, results_dir
 from utils.progress import track
 from utils.provenance import Stopwatch, describe_dataset, describe_run
+from utils.screening import keep_held_out
 from utils.study import Study, load_study
 from utils.training import export_model, write_predictions
 
@@ -45,18 +46,23 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> None:
     name = final_name(candidate.name, seed)
     record_file = results_dir(study.study) / "provenance" / f"{name}.json"
     if (predictions_dir(study.study) / f"{name}.csv").is_file() and record_file.is_file():
-        if read_json(record_file)["recipe"] == candidate.describe():
+        if Candidate.from_record(read_json(record_file)["recipe"]) == candidate:
             return
     stopwatch = Stopwatch()
     root = open_dataset(study.dataset_name)
     index = build_index(root, study.seed, study.validation_fraction)
-    train = development_index(index)
-    train = train[train.split == "train"]
+    images = development_index(index)
+    pixels = load_development_images(root, images, candidate.size)
+    train = (images.split == "train").to_numpy()
     network, weights = train_candidate(
-        candidate, load_development_images(root, train, candidate.size), train.label.to_numpy(),
-        seed, models_dir(study.study) / f"{name}.h5", name,
+        candidate, pixels[train], images.label.to_numpy()[train], seed,
+        models_dir(study.study) / f"{name}.h5", name,
     )  # fmt: skip
     trained = stopwatch.minutes
+    # The plain fold's split is the study's own, so this is its training too.
+    keep_held_out(
+        study.study, candidate, images, pixels, plain_fold(images), seed, network, weights, trained
+    )
     exported = export_full_size(candidate, network, models_dir(study.study) / f"{name}.keras")
     write_predictions(
         study.study, name, index,

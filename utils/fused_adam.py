@@ -1,5 +1,7 @@
 """Keras' Adam with TensorFlow's fused kernel: one pass over the weights instead of ten."""
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -39,3 +41,39 @@ class FusedAdam(keras.optimizers.Adam):
             epsilon=tf.cast(self.epsilon, dtype),
             grad=tf.cast(gradient, dtype),
         )
+
+
+class LayerwiseAdam(FusedAdam):
+    """FusedAdam with a factor on the learning rate of every variable.
+
+    Discriminative rates and gradual unfreezing (Howard and Ruder 2018) are such factors. Weight
+    decay is not scaled by them.
+    """
+
+    def set_rates(self, variables: Sequence[keras.Variable], rates: Sequence[float]) -> None:
+        """Set the factor of each trainable variable; at 0 it stays as it is.
+
+        Args:
+            variables: All that the optimizer updates, as `model.trainable_variables` lists them.
+            rates: A factor each, 0 or more.
+
+        Raises:
+            ValueError: if there is not one factor for every variable, or one is negative.
+        """
+        if len(rates) != len(variables) or min(rates) < 0:
+            raise ValueError(
+                f"{len(variables)} variables need as many factors of 0 or more, "
+                f"not {len(rates)} of which the least is {min(rates)}"
+            )
+        if not self.built:
+            self.build(variables)
+        if not hasattr(self, "_rates"):
+            self._rates = tf.Variable(tf.ones(len(rates)), trainable=False, name="rates")
+        self._rates.assign(rates)
+
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        """Update one variable with its own share of the learning rate."""
+        rate = self._rates[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, tf.cast(learning_rate, rate.dtype) * rate)

@@ -79,7 +79,8 @@ def _hybrid_vit(gray: keras.KerasTensor) -> keras.KerasTensor:
     """Run a transformer over a ResNet stage's tokens, the hybrid of Dosovitskiy et al. 2021."""
     pixels = preprocess_images(_to_rgb(gray))
     resnet = keras.applications.ResNet50(weights=None, include_top=False, input_tensor=pixels)
-    stage = resnet.get_layer("conv4_block6_out").output
+    # An eighth of the input's side: at 64 pixels as many tokens as the plain ViT's patches.
+    stage = resnet.get_layer("conv3_block4_out").output
     tokens = layers.Conv2D(192, 1, name="hybrid_embed")(stage)
     return _transformer(tokens, blocks=4, heads=6, width=192, name="hybrid")
 

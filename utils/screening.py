@@ -11,8 +11,8 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 
@@ -20,7 +20,6 @@ from utils.candidate_list import CANDIDATES, find_candidate
 from utils.candidates import Candidate, predict_images, train_candidate
 from utils.dataset import build_index, open_dataset
 from utils.development import (
-    PLAIN,
     Fold,
     block_folds,
     development_index,
@@ -50,66 +49,111 @@ def make_folds(images: pd.DataFrame) -> dict[str, Fold]:
 
 
 def screen(
-    study: Study, candidates: Sequence[Candidate], folds: Sequence[str], seeds: Sequence[int]
+    study: str,
+    candidates: Sequence[Candidate],
+    folds: Sequence[str],
+    seeds: Sequence[int],
 ) -> None:
     """Train every candidate on every fold with every seed, where its predictions are missing.
+
+    The data set is opened only where something is missing, so that whoever has the committed
+    predictions needs no radiograph to compare candidates.
+
+    Args:
+        study: Name of the study.
+        candidates: What to train.
+        folds: `plain`, `block1`, ...
+        seeds: Of the trainings.
 
     Raises:
         KeyError: if there is no such fold.
     """
-    root = open_dataset(study.dataset_name)
-    images = development_index(build_index(root, study.seed, study.validation_fraction))
+    missing = [
+        (candidate, fold, seed)
+        for candidate in candidates for fold in folds for seed in seeds
+        if not is_screened(study, candidate, fold, seed)
+    ]  # fmt: skip
+    if not missing:
+        return
+    root, images = open_development_images(load_study(study))
     known = make_folds(images)
-    by_size: dict[int, np.ndarray] = {}
-    for candidate in candidates:
-        for fold in folds:
-            for seed in seeds:
-                file = predictions_file(study.study, candidate.name, fold, seed)
-                if file.is_file() and _recipe_of(file) == candidate.describe():
-                    continue
-                if candidate.size not in by_size:
-                    by_size = {
-                        candidate.size: load_development_images(root, images, candidate.size)
-                    }
-                _screen_one(study, candidate, images, by_size[candidate.size], known[fold], seed)
+    pixels: dict[int, np.ndarray] = {}
+    for candidate, fold, seed in missing:
+        if candidate.size not in pixels:
+            pixels = {candidate.size: load_development_images(root, images, candidate.size)}
+        _screen_one(study, candidate, images, pixels[candidate.size], known[fold], seed)
 
 
-def _recipe_of(file: Path) -> dict[str, Any]:
-    return read_json(file.with_suffix(".json"))["candidate"]
+def is_screened(study: str, candidate: Candidate, fold: str, seed: int) -> bool:
+    """Return whether this very recipe's held-out predictions are there."""
+    file = predictions_file(study, candidate.name, fold, seed)
+    record_file = file.with_suffix(".json")
+    return (
+        file.is_file()
+        and record_file.is_file()
+        and Candidate.from_record(read_json(record_file)["candidate"]) == candidate
+    )
+
+
+def open_development_images(study: Study) -> tuple[Path, pd.DataFrame]:
+    """Return the root of a study's data set and the index of its development images."""
+    root = open_dataset(study.dataset_name)
+    return root, development_index(build_index(root, study.seed, study.validation_fraction))
 
 
 def _screen_one(
-    study: Study, candidate: Candidate, images: pd.DataFrame, pixels: np.ndarray, fold: Fold,
+    study: str, candidate: Candidate, images: pd.DataFrame, pixels: np.ndarray, fold: Fold,
     seed: int,
 ) -> None:  # fmt: skip
-    """Train one candidate on one fold and write what it says of the images held out."""
+    """Train one candidate on one fold and keep what it says of the images held out."""
     start = time.perf_counter()
-    learned, judged = rows_of(images, fold.train), rows_of(images, fold.held_out)
-    labels = images.label.to_numpy()
-    checkpoint = models_dir(study.study) / "screening" / f"{candidate.name}-{fold.name}-{seed}.h5"
+    learned = rows_of(images, fold.train)
     network, weights = train_candidate(
-        candidate, pixels[learned], labels[learned], seed, checkpoint,
+        candidate, pixels[learned], images.label.to_numpy()[learned], seed,
+        models_dir(study) / "screening" / f"{candidate.name}-{fold.name}-{seed}.h5",
         f"{candidate.name} {fold.name} seed {seed}",
     )  # fmt: skip
-    trained = time.perf_counter()
+    minutes = (time.perf_counter() - start) / 60
+    keep_held_out(study, candidate, images, pixels, fold, seed, network, weights, minutes)
+
+
+def keep_held_out(
+    study: str, candidate: Candidate, images: pd.DataFrame, pixels: np.ndarray, fold: Fold,
+    seed: int, network: keras.Model, weights: str, minutes: float,
+) -> None:  # fmt: skip
+    """Write what a trained network says of the images its fold holds out, under every change.
+
+    Args:
+        study: Name of the study.
+        candidate: What was trained.
+        images: The development images.
+        pixels: (n, size, size, 1) uint8 of all of them.
+        fold: Which of them were learned and which are held out.
+        seed: Of the training.
+        network: From gray pixels to probabilities.
+        weights: Provenance of the initial weights.
+        minutes: Spent on the training.
+    """
+    judged = rows_of(images, fold.held_out)
     held_out = images.iloc[judged]
     table = held_out[["image_id", "patient_id"]].assign(y_true=held_out.label)
     for change in CHANGES:
-        changed = change_images(pixels[judged], labels[judged], change)
+        changed = change_images(pixels[judged], held_out.label.to_numpy(), change)
         table[change] = predict_images(network, changed).round(6)
-    file = predictions_file(study.study, candidate.name, fold.name, seed)
     record = {
         "candidate": candidate.describe(),
         "fold": fold.name,
         "seed": seed,
-        "trained_images": len(learned),
+        "trained_images": len(fold.train),
         "held_out_images": len(judged),
         "weights": weights,
         "parameters": network.count_params(),
-        "minutes": round((trained - start) / 60, 2),
+        "minutes": round(minutes, 2),
     }
-    write_json(file.with_suffix(".json"), record)
+    file = predictions_file(study, candidate.name, fold.name, seed)
+    # The record says that the predictions are whole, so it comes last.
     write_csv(file, table)
+    write_json(file.with_suffix(".json"), record)
 
 
 def main() -> None:
@@ -117,11 +161,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="full")
     parser.add_argument("--candidates", nargs="+", default=[each.name for each in CANDIDATES])
-    parser.add_argument("--folds", nargs="+", default=[PLAIN, "block1"])
+    parser.add_argument("--folds", nargs="+", default=["block1"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[42])
     arguments = parser.parse_args()
     screen(
-        load_study(arguments.study),
+        arguments.study,
         [find_candidate(name) for name in arguments.candidates],
         arguments.folds,
         arguments.seeds,
