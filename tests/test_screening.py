@@ -9,7 +9,7 @@ from tests.builders import open_small_study
 from utils import screening
 from utils.candidates import Candidate
 from utils.paths import dataset_dir
-from utils.selection import compare, describe_choice, rank
+from utils.selection import make_choices
 from utils.stress import CHANGES
 
 TWO = [
@@ -25,7 +25,7 @@ def study(tmp_path, monkeypatch):
 
 def choices(study):
     folder = screening.screening_dir(study.study)
-    return json.dumps(describe_choice(rank(compare(folder, TWO)), 0.5))
+    return json.dumps(make_choices(folder, TWO))
 
 
 @pytest.mark.slow

@@ -5,18 +5,21 @@ from sklearn.metrics import roc_auc_score
 
 from utils.candidates import Candidate
 from utils.selection import (
+    ENSEMBLE,
     HeldOut,
     SelectionError,
+    auc_by_change,
     average_members,
     choose_block_threshold,
     choose_ensemble,
+    choose_second_round,
     compare,
     covered_cues,
-    describe_choice,
+    make_choices,
     mean_auc,
     rank,
     read_screening,
-    standard_error,
+    resample_mean_auc,
 )
 from utils.stress import CHANGES, UNCHANGED
 
@@ -52,13 +55,17 @@ def test_the_mean_auc_is_scikit_learns():
     assert mean_auc(records, CHANGES) == pytest.approx(expected)
 
 
+def standard_error(records):
+    return resample_mean_auc(records, [UNCHANGED]).std(ddof=1)
+
+
 def test_the_standard_error_is_that_of_patients():
-    few = standard_error([held_out("a", "block1", 1.0, patients=20)], [UNCHANGED])
-    many = standard_error([held_out("a", "block1", 1.0, patients=320)], [UNCHANGED])
+    few = standard_error([held_out("a", "block1", 1.0, patients=20)])
+    many = standard_error([held_out("a", "block1", 1.0, patients=320)])
     assert 2.5 < few / many < 6.5, "it falls with the root of the patients"
     once = held_out("a", "block1", 1.0, patients=320)
     doubled = HeldOut("a", "block1", 42, pd.concat([once.table, once.table], ignore_index=True))
-    same = standard_error([doubled], [UNCHANGED])
+    same = standard_error([doubled])
     assert same == pytest.approx(many, rel=0.2), "more images of the same patients say no more"
 
 
@@ -114,9 +121,63 @@ def test_an_ensemble_has_the_best_of_each_size():
         ("a128", 0.951, 0.01, 3, 128), ("a160", 0.952, 0.01, 3, 160), ("a224", 0.9, 0.01, 3, 224),
     ))  # fmt: skip
     assert choose_ensemble(ranked) == ["a96", "b64", "a160"]
-    choice = describe_choice(ranked, 0.4)
-    assert choice["single"] == "b64" and choice["threshold"] == 0.4
-    assert [row["candidate"] for row in choice["compared"]] == ranked.candidate.tolist()
+
+
+def test_the_second_round_has_whoever_may_be_taken():
+    ranked = rank(table(
+        ("best", 0.960, 0.004, 3, 96), ("within", 0.957, 0.004, 3, 96),
+        ("near 64", 0.951, 0.004, 3, 64), ("second of 64", 0.9505, 0.004, 3, 64),
+        ("far", 0.949, 0.004, 3, 128),
+    ))  # fmt: skip
+    assert set(choose_second_round(ranked)) == {"best", "within", "near 64"}
+
+
+def small(name, size):
+    return Candidate(name, "small_cnn", size)
+
+
+def test_differences_are_paired(tmp_path):
+    """Two candidates alike but for a little: each is uncertain, their difference is not."""
+    first = held_out("a", "block1", 1.5, patients=100)
+    better = first.table.copy()
+    better[list(CHANGES)] = np.clip(
+        better[list(CHANGES)].to_numpy() + 0.05 * better.y_true.to_numpy()[:, None], 0, 1
+    )
+    write(tmp_path, first)
+    write(tmp_path, HeldOut("b", "block1", 42, better))
+    compared = compare(tmp_path, [small("a", 32), small("b", 32)], base="a").set_index("candidate")
+    assert compared.loc["a", ["difference", "low", "high"]].tolist() == [0, 0, 0]
+    row = compared.loc["b"]
+    assert row.difference == pytest.approx(row.criterion - compared.criterion["a"])
+    assert 0 < row.low < row.difference < row.high
+    assert row.high - row.low < 2 * row.standard_error
+    with pytest.raises(SelectionError, match="c is not among the candidates a, b"):
+        compare(tmp_path, [small("a", 32), small("b", 32)], base="c")
+
+
+def test_auc_is_told_apart_by_change(tmp_path):
+    record = held_out("a", "block1", 2.0)
+    record.table["noise"] = 0.5
+    write(tmp_path, record)
+    row = auc_by_change(tmp_path, [small("a", 32)]).loc["a"]
+    assert row["noise"] == 0.5 and row[UNCHANGED] > 0.8 and tuple(row.index) == CHANGES
+
+
+def test_choices_follow_the_rule(tmp_path):
+    candidates = [small("a", 32), small("b", 64), small("far", 64)]
+    for fold in ("block1", "block22"):
+        write(tmp_path, held_out("a", fold, 3.0))
+        write(tmp_path, held_out("b", fold, 3.0))
+        write(tmp_path, held_out("far", fold, 0.5))
+    choices = make_choices(tmp_path, candidates)
+    assert choices["single"] == "a" and set(choices["members"]) == {"a", "b"}
+    assert choices["chosen"] == ENSEMBLE
+    assert set(choices["thresholds"]) == {"a", "b", "far", ENSEMBLE}
+    expected = choose_block_threshold([held_out("a", fold, 3.0) for fold in ("block1", "block22")])
+    assert choices["thresholds"]["a"] == pytest.approx(expected, abs=1e-6)
+    assert choices["trainings"] == ["block1, seed 42", "block22, seed 42"]
+    alone = make_choices(tmp_path, [candidates[0], candidates[2]])
+    assert alone["members"] == ["a"] and alone["chosen"] == "a"
 
 
 def test_members_are_averaged_image_by_image():

@@ -1,5 +1,6 @@
 """The candidates of notebooks 07 and 08, in the order in which they are screened."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from utils.candidates import Candidate
@@ -68,7 +69,31 @@ ARCHITECTURE = (
 """Other networks under the same augmentation; those without pretrained weights get twice the
 epochs."""
 
-CANDIDATES = (*AUGMENTATION, *DEPTH, *RECIPE, *SIZE, *ARCHITECTURE)
+FINE_TUNING = (*AUGMENTATION, *DEPTH, *RECIPE, *SIZE)
+"""What notebook 07 compares; notebook 08 adds the other architectures."""
+CANDIDATES = (*FINE_TUNING, *ARCHITECTURE)
+BASE = _BASE.name
+
+
+def pick_candidates(
+    names: Sequence[str] | None, epochs: int | None, among: Sequence[Candidate] = CANDIDATES
+) -> list[Candidate]:
+    """Return the candidates of a study, in the order of the list.
+
+    Args:
+        names: Those that the study trains; None takes all.
+        epochs: In place of each candidate's own; None leaves them.
+        among: Part of the list that is wanted.
+
+    Raises:
+        KeyError: if a name is unknown.
+    """
+    wanted = [find_candidate(name) for name in names] if names is not None else among
+    return [
+        candidate if epochs is None else replace(candidate, epochs=epochs)
+        for candidate in among
+        if candidate in wanted
+    ]
 
 
 def find_candidate(name: str) -> Candidate:

@@ -1,4 +1,4 @@
-"""Choose among candidates by `docs/selection_rule.md`, from their held-out predictions alone.
+"""Choose among candidates by `docs/selection_rule.md`, from held-out predictions alone.
 
 Everything in here reads files that `utils.screening` wrote, and none of the test set.
 """
@@ -27,6 +27,7 @@ CUES = {
 TOLERANCE = 0.01
 """Of the criterion, within which a candidate may be a member of the ensemble."""
 LARGEST_ENSEMBLE = 3
+ENSEMBLE = "ensemble"
 RESAMPLES = 200
 SEED = 42
 
@@ -84,10 +85,14 @@ def _auc(y_true: np.ndarray, probability: np.ndarray) -> float:
     return (ranks[sick].sum() - positives * (positives + 1) / 2) / (positives * negatives)
 
 
-def standard_error(records: Sequence[HeldOut], changes: Sequence[str]) -> float:
-    """Return the bootstrap standard error of `mean_auc`: patients resampled within class.
+def resample_mean_auc(records: Sequence[HeldOut], changes: Sequence[str]) -> np.ndarray:
+    """Return `mean_auc` of bootstrap resamples: patients resampled within class.
 
-    A patient is drawn with all of their images, for all changes and seeds of a fold alike.
+    A patient is drawn with all of their images, for all changes and seeds of a fold alike, and
+    the draws are the same for every candidate: resamples of two candidates can be subtracted.
+
+    Returns:
+        (RESAMPLES,) values; their standard deviation is the standard error.
     """
     random = np.random.default_rng(SEED)
     draws = [_draw_rows(record.table, random) for record in _one_per_fold(records)]
@@ -100,7 +105,7 @@ def standard_error(records: Sequence[HeldOut], changes: Sequence[str]) -> float:
             for each in records
         ]
         values.append(mean_auc(resampled, changes))
-    return float(np.std(values, ddof=1))
+    return np.array(values)
 
 
 def _one_per_fold(records: Sequence[HeldOut]) -> list[HeldOut]:
@@ -126,16 +131,64 @@ def covered_cues(candidate: Candidate) -> int:
     return sum(any(name in candidate.transforms for name in cue) for cue in CUES.values())
 
 
-def compare(folder: Path, candidates: Sequence[Candidate]) -> pd.DataFrame:
+def compare(folder: Path, candidates: Sequence[Candidate], base: str | None = None) -> pd.DataFrame:
     """Compare screened candidates by every criterion.
 
     Only folds and seeds that all of them have are used, so that nobody is judged on easier
-    images.
+    images; plain and stress validation likewise.
+
+    Args:
+        folder: Of the study's screening.
+        candidates: Which to compare.
+        base: Name of the one whose difference to the others is wanted.
 
     Returns:
         One row a candidate: criterion (block folds, all changes) with its standard error,
-        plain, block and stress AUC, number of trainings, cues covered, input size, parameters
-        left to the reader of the records.
+        plain, block and stress AUC, number of trainings, cues covered, input size; with a base,
+        also the difference of the criterion to the base's and its 95 % interval.
+
+    Raises:
+        SelectionError: if no block fold is common to all, or the base is none of them.
+    """
+    records = read_common(folder, candidates)
+    rows, resampled = [], {}
+    for candidate in candidates:
+        own = records[candidate.name]
+        plain, blocks = (
+            [r for r in own if (r.fold == PLAIN) == wanted] for wanted in (True, False)
+        )
+        resampled[candidate.name] = resample_mean_auc(blocks, CHANGES)
+        rows.append({
+            "candidate": candidate.name,
+            "criterion": mean_auc(blocks, CHANGES),
+            "standard_error": float(resampled[candidate.name].std(ddof=1)),
+            "plain": mean_auc(plain, [UNCHANGED]) if plain else None,
+            "block": mean_auc(blocks, [UNCHANGED]),
+            "stress": mean_auc(plain, CHANGES[1:]) if plain else None,
+            "trainings": len(blocks),
+            "cues": covered_cues(candidate),
+            "size": candidate.size,
+        })  # fmt: skip
+    table = pd.DataFrame(rows)
+    return table if base is None else _with_differences(table, resampled, base)
+
+
+def _with_differences(
+    table: pd.DataFrame, resampled: dict[str, np.ndarray], base: str
+) -> pd.DataFrame:
+    """Add the difference of every criterion to the base's, and its interval."""
+    if base not in resampled:
+        raise SelectionError(f"{base} is not among the candidates {', '.join(resampled)}")
+    of_base = float(table.loc[table.candidate == base, "criterion"].iloc[0])
+    bounds = [
+        np.quantile(resampled[name] - resampled[base], [0.025, 0.975]) for name in table.candidate
+    ]
+    low, high = np.transpose(bounds)
+    return table.assign(difference=table.criterion - of_base, low=low, high=high)
+
+
+def read_common(folder: Path, candidates: Sequence[Candidate]) -> dict[str, list[HeldOut]]:
+    """Read the held-out predictions of candidates on the folds and seeds that all have.
 
     Raises:
         SelectionError: if no block fold is common to all.
@@ -144,24 +197,17 @@ def compare(folder: Path, candidates: Sequence[Candidate]) -> pd.DataFrame:
     common = set.intersection(*({(r.fold, r.seed) for r in rows} for rows in records.values()))
     if not any(fold != PLAIN for fold, _ in common):
         raise SelectionError("no block fold has been screened with all candidates")
-    rows = []
-    for candidate in candidates:
-        own = [r for r in records[candidate.name] if (r.fold, r.seed) in common]
-        plain, blocks = (
-            [r for r in own if (r.fold == PLAIN) == wanted] for wanted in (True, False)
-        )
-        rows.append({
-            "candidate": candidate.name,
-            "criterion": mean_auc(blocks, CHANGES),
-            "standard_error": standard_error(blocks, CHANGES),
-            "plain": mean_auc(plain, [UNCHANGED]) if plain else None,
-            "block": mean_auc(blocks, [UNCHANGED]),
-            "stress": mean_auc(plain, CHANGES[1:]) if plain else None,
-            "trainings": len(blocks),
-            "cues": covered_cues(candidate),
-            "size": candidate.size,
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    return {name: [r for r in rows if (r.fold, r.seed) in common] for name, rows in records.items()}
+
+
+def auc_by_change(folder: Path, candidates: Sequence[Candidate]) -> pd.DataFrame:
+    """Return the AUC on the block folds, a row a candidate and a column a change."""
+    records = read_common(folder, candidates)
+    blocks = {name: [r for r in rows if r.fold != PLAIN] for name, rows in records.items()}
+    return pd.DataFrame(
+        {change: [mean_auc(rows, [change]) for rows in blocks.values()] for change in CHANGES},
+        index=list(blocks),
+    )
 
 
 def rank(comparison: pd.DataFrame) -> pd.DataFrame:
@@ -183,15 +229,29 @@ def rank(comparison: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([preferred, others]).reset_index(drop=True)
 
 
+def choose_second_round(ranked: pd.DataFrame) -> list[str]:
+    """Return the candidates that are trained on all block folds.
+
+    Those within one standard error of the best, and the best of each input size within
+    `TOLERANCE`, because these may become members of the ensemble.
+    """
+    within = ranked.candidate[ranked.within].tolist()
+    return within + [name for name in _best_of_sizes(ranked) if name not in within]
+
+
 def choose_ensemble(ranked: pd.DataFrame) -> list[str]:
     """Choose the members of the ensemble: the best of each input size, three at most.
 
     A member's criterion is within `TOLERANCE` of the best; sizes are taken in the order of their
     best members.
     """
+    return _best_of_sizes(ranked)[:LARGEST_ENSEMBLE]
+
+
+def _best_of_sizes(ranked: pd.DataFrame) -> list[str]:
     near = ranked[ranked.criterion >= ranked.criterion.max() - TOLERANCE]
-    best_of_size = near.sort_values("criterion", ascending=False, kind="stable")
-    return best_of_size.drop_duplicates("size").candidate.head(LARGEST_ENSEMBLE).tolist()
+    ordered = near.sort_values("criterion", ascending=False, kind="stable")
+    return ordered.drop_duplicates("size").candidate.tolist()
 
 
 def choose_block_threshold(records: Sequence[HeldOut]) -> float:
@@ -223,16 +283,38 @@ def average_members(members: Sequence[Sequence[HeldOut]]) -> list[HeldOut]:
             tables
         )
         first = trainings[0]
-        averaged.append(HeldOut("ensemble", first.fold, first.seed, mean.reset_index()))
+        averaged.append(HeldOut(ENSEMBLE, first.fold, first.seed, mean.reset_index()))
     return averaged
 
 
-def describe_choice(ranked: pd.DataFrame, threshold: float) -> dict[str, Any]:
-    """Return the file of choices: what was compared, by which numbers, and what was taken."""
+def make_choices(folder: Path, candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """Apply the rule to the candidates of the second round; return the file of choices.
+
+    Args:
+        folder: Of the study's screening.
+        candidates: Of the second round, all trained on the same block folds.
+
+    Returns:
+        `single`, `members`, `chosen` (`ensemble`, or the single model's name), `thresholds` of
+        all candidates and of the ensemble, and the ranked comparison that they were read off.
+    """
+    ranked = rank(compare(folder, candidates))
+    records = read_common(folder, candidates)
+    blocks = {name: [r for r in rows if r.fold != PLAIN] for name, rows in records.items()}
+    members = choose_ensemble(ranked)
+    ensemble = average_members([blocks[name] for name in members])
+    thresholds = {name: choose_block_threshold(rows) for name, rows in blocks.items()}
+    columns = [name for name in ranked if name not in ("plain", "stress")]
     return {
         "rule": "docs/selection_rule.md",
         "single": ranked.candidate.iloc[0],
-        "ensemble": choose_ensemble(ranked),
-        "threshold": threshold,
-        "compared": ranked.round(6).astype(object).where(ranked.notna(), None).to_dict("records"),
+        "members": members,
+        "chosen": ENSEMBLE if len(members) > 1 else ranked.candidate.iloc[0],
+        "thresholds": {
+            name: round(value, 6)
+            for name, value in (thresholds | {ENSEMBLE: choose_block_threshold(ensemble)}).items()
+        },
+        "trainings": sorted({f"{r.fold}, seed {r.seed}" for r in ensemble}),
+        "ensemble_criterion": round(mean_auc(ensemble, CHANGES), 6),
+        "compared": ranked[columns].round(6).to_dict("records"),
     }
