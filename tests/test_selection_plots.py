@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from utils.selection_plots import plot_cost, plot_criteria, plot_reliability
+from utils.selection_plots import (
+    plot_auc_by_change,
+    plot_cost,
+    plot_criteria,
+    plot_differences,
+    plot_reliability,
+)
+from utils.stress import CHANGES
 
 
 def drawn(figure):
@@ -37,6 +44,31 @@ def test_criteria_are_drawn_in_order(ranked):
     plot_criteria(ranked.assign(plain=None))
     with pytest.raises(ValueError, match="criteria need rows"):
         plot_criteria(ranked.drop(columns="block"))
+
+
+def test_differences_are_drawn_around_the_base():
+    compared = pd.DataFrame({
+        "candidate": ["base", "better", "worse"], "difference": [0.0, 0.004, -0.01],
+        "low": [0.0, 0.001, -0.02], "high": [0.0, 0.007, -0.005],
+    })  # fmt: skip
+    figure = plot_differences(compared, "base", "What augmentation does")
+    ax = figure.axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["better", "worse"]
+    points = next(line for line in ax.get_lines() if len(line.get_xdata()) == 2
+                  and line.get_marker() == "o")  # fmt: skip
+    assert points.get_xdata().tolist() == [0.004, -0.01]
+    assert ax.get_xlim()[0] < -0.02 and drawn(figure).std() > 5
+    with pytest.raises(ValueError, match="differences need rows"):
+        plot_differences(compared.drop(columns="low"), "base", "")
+
+
+def test_every_auc_is_written_into_its_field():
+    table = pd.DataFrame([np.linspace(0.9, 0.97, len(CHANGES))], index=["a"], columns=CHANGES)
+    figure = plot_auc_by_change(table)
+    written = [text.get_text() for text in figure.axes[0].texts]
+    assert written == [f"{value:.3f}" for value in table.loc["a"]]
+    with pytest.raises(ValueError, match="AUCs by change need rows"):
+        plot_auc_by_change(table.drop(columns="noise"))
 
 
 def test_costs_are_on_a_logarithmic_scale():

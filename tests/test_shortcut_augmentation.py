@@ -12,6 +12,7 @@ from utils.shortcut_augmentation import (
     _band_strength,
     _frequency_bands,
     build_augmentation,
+    draw_examples,
     transfer_histogram,
     transfer_spectrum,
 )
@@ -92,3 +93,14 @@ def test_bands_share_every_frequency_but_the_mean():
 def test_an_unknown_transform_is_refused():
     with pytest.raises(ValueError, match=r"\['clahe'\]; choose of flip"):
         build_augmentation(["clahe", "flip"], SIZE, 1)
+
+
+def test_examples_show_one_transform_each():
+    images = np.random.default_rng(0).uniform(50, 200, (4, 32, 32, 1))
+    examples = draw_examples(images, ["exposure", "frame"], 1)
+    assert list(examples) == ["exposure", "frame"]
+    for changed in examples.values():
+        assert changed.shape == (4, 32, 32, 3)
+        np.testing.assert_array_equal(changed[..., 0], changed[..., 2])
+        assert np.abs(changed[..., :1] - images).max() > 10
+    np.testing.assert_array_equal(draw_examples(images, ["frame"], 1)["frame"], examples["frame"])

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pandas as pd
+
 from utils.candidates import Candidate
 from utils.shortcut_augmentation import MILD_GEOMETRY, REFERENCE_GEOMETRY
 
@@ -94,6 +96,11 @@ def pick_candidates(
         for candidate in among
         if candidate in wanted
     ]
+
+
+def select_rows(table: pd.DataFrame, group: Sequence[Candidate]) -> pd.DataFrame:
+    """Return the rows of a table whose `candidate` belongs to a group of the list."""
+    return table[table.candidate.isin([candidate.name for candidate in group])]
 
 
 def find_candidate(name: str) -> Candidate:

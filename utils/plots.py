@@ -584,23 +584,31 @@ def plot_transform_rows(image: np.ndarray, rows: dict[str, np.ndarray]) -> Figur
 
 @_in_house_look
 def plot_combined_views(
-    originals: np.ndarray, views: Sequence[np.ndarray], titles: Sequence[str]
+    originals: np.ndarray,
+    views: Sequence[np.ndarray],
+    titles: Sequence[str],
+    names: Sequence[str] | None = None,
+    title: str = "All transforms together",
 ) -> Figure:
-    """Show images in the first row and their augmented views in the rows below.
+    """Show images in the first row and their changed views in the rows below.
 
     Args:
         originals: (n, h, w, 3) in [0, 255].
         views: For each view (n, h, w, 3) in [0, 255].
         titles: A title for each image.
+        names: A name for each view; they are numbered without.
+        title: Of the figure.
     """
+    names = names or [f"view {number}" for number in range(len(views))]
+    _require_count(names, len(views), "names of views")
     rows = [_as_pixels(originals, "originals")]
-    rows += [_as_pixels(view, f"view {number}") for number, view in enumerate(views)]
+    rows += [_as_pixels(view, name) for name, view in zip(names, views, strict=True)]
     for part in rows:
         _require_count(part, len(rows[0]), "images in a view")
     _require_count(titles, len(rows[0]), "titles")
     columns = len(rows[0])
     figure, axes = new_figure(
-        "All transforms together",
+        title,
         (1.75 * columns + 1.2, 1.75 * len(rows) + 1.0),
         len(rows),
         columns,
@@ -608,7 +616,7 @@ def plot_combined_views(
     for row, images in enumerate(rows):
         for column, picture in enumerate(images):
             _show_picture(axes[row, column], picture, titles[column] if row == 0 else "")
-        label = "original" if row == 0 else f"view {row - 1}"
+        label = "original" if row == 0 else names[row - 1].replace("_", "\n")
         axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
     return figure
 

@@ -95,6 +95,23 @@ def is_screened(study: str, candidate: Candidate, fold: str, seed: int) -> bool:
     )
 
 
+def list_trainings(study: str, candidates: Sequence[Candidate]) -> pd.DataFrame:
+    """Return a row for each fold and seed: images learned and held out, and how many trainings.
+
+    Minutes are not in it: they say as much about the machine as about the recipes.
+    """
+    records = [
+        read_json(file)
+        for candidate in candidates
+        for file in sorted((screening_dir(study) / candidate.name).glob("*.json"))
+    ]
+    if not records:
+        raise ValueError(f"nothing has been screened in study {study}; run `make screen`")
+    columns = ["fold", "seed", "trained_images", "held_out_images"]
+    table = pd.DataFrame(records)[columns]
+    return table.groupby(columns).size().rename("trainings").reset_index()
+
+
 def open_development_images(study: Study) -> tuple[Path, pd.DataFrame]:
     """Return the root of a study's data set and the index of its development images."""
     root = open_dataset(study.dataset_name)

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.figure import Figure
 
 from utils.plots import BLUE, GRAY, GREEN, LOOK, ORANGE, SERIES, new_figure
+from utils.stress import CHANGES
 
 
 def _require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
@@ -49,6 +51,48 @@ def plot_criteria(ranked: pd.DataFrame) -> Figure:
         ax.set_xlabel("ROC-AUC on images held out")
         ax.grid(axis="x")
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def plot_differences(compared: pd.DataFrame, base: str, title: str) -> Figure:
+    """Plot what each change of a recipe does to the criterion, with its 95 % interval.
+
+    Args:
+        compared: From `selection.compare` with a base, one row a change.
+        base: Name of the recipe that is changed; it is drawn as the line at 0.
+        title: Of the figure.
+    """
+    _require(compared, ["candidate", "difference", "low", "high"], "differences")
+    rows = compared[compared.candidate != base]
+    with matplotlib.rc_context(LOOK):
+        figure, ((ax,),) = new_figure(title, (9.5, 1.8 + 0.4 * len(rows)))
+        places = np.arange(len(rows))[::-1]
+        ax.axvline(0, color=GRAY, linestyle="--", label=base)
+        lengths = np.stack([rows.difference - rows.low, rows.high - rows.difference]).clip(min=0)
+        ax.errorbar(rows.difference, places, xerr=lengths, fmt="o", color=BLUE, capsize=4)
+        ax.set_yticks(places, rows.candidate)
+        ax.set_ylim(-0.6, len(rows) - 0.4)
+        ax.set_xlabel(f"criterion less that of {base} (95 % interval over patients)")
+        ax.grid(axis="x")
+    return figure
+
+
+def plot_auc_by_change(table: pd.DataFrame) -> Figure:
+    """Show the AUC of each candidate under each change of the held-out images.
+
+    Args:
+        table: From `selection.auc_by_change`.
+    """
+    _require(table, CHANGES, "AUCs by change")
+    with matplotlib.rc_context(LOOK):
+        size = (11, 1.9 + 0.42 * len(table))
+        figure, ((ax,),) = new_figure("AUC on blocks left out, by change", size)
+        seaborn.heatmap(
+            table, annot=True, fmt=".3f", cmap="cividis", ax=ax, annot_kws={"size": 11},
+            cbar_kws={"label": "ROC-AUC"},
+        )  # fmt: skip
+        ax.set_xticklabels([name.replace("_", "\n") for name in table], rotation=0)
+        ax.tick_params(length=0)
     return figure
 
 

@@ -14,6 +14,7 @@ exactly. All take and return (n, height, width, 1) float32 in [0, 255].
 from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 WHITE = 255.0
@@ -266,3 +267,28 @@ def build_augmentation(names: Sequence[str], size: int, seed: int) -> keras.Mode
         if name in names:
             x = build(seed * 1000 + number)(x)
     return keras.Model(images, x, name="augmentation")
+
+
+def draw_examples(images: np.ndarray, names: Sequence[str], seed: int) -> dict[str, np.ndarray]:
+    """Return what each transform alone makes of some images in training.
+
+    Transforms that change a share of the images leave the others as they are.
+
+    Args:
+        images: (n, size, size, 1) in [0, 255]; those that take something over from another
+            image take it from one of these.
+        names: Of `TRANSFORMS`.
+        seed: Of the random numbers.
+
+    Returns:
+        For each name (n, size, size, 3) float32 in [0, 255].
+    """
+    return {
+        name: np.repeat(
+            build_augmentation([name], images.shape[1], seed)(
+                images.astype(np.float32), training=True
+            ),
+            3, axis=-1,
+        )
+        for name in names
+    }  # fmt: skip

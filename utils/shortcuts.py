@@ -11,7 +11,12 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from utils.dataset import patient_number
+from utils.dataset import build_index, open_dataset, patient_number
+from utils.development import load_development_images
+from utils.kept import keep_table
+from utils.paths import results_dir
+from utils.provenance import read_provenance
+from utils.study import load_study
 
 CUES = {
     "mean": "mean intensity",
@@ -30,6 +35,7 @@ _LUNGS = ((0.31, 0.47, 0.17, 0.30), (0.69, 0.47, 0.17, 0.30))
 segmentation. It is the same for all images, so it misses rotated and very small chests."""
 REGIONS = ("whole image", "border covered", "lungs only", "lungs removed")
 FRAME = 1 / 8
+CUES_SIZE = 96
 _FOLDS = 5
 _AT_ONCE = 256
 
@@ -70,6 +76,37 @@ def score_cues(cues: pd.DataFrame, labels: np.ndarray) -> pd.Series:
     """Return how well each cue alone ranks the classes: its AUC in the better direction."""
     scores = {name: roc_auc_score(labels, cues[name]) for name in cues}
     return pd.Series({name: max(score, 1 - score) for name, score in scores.items()})
+
+
+def measure_training_cues(study: str) -> pd.DataFrame:
+    """Return how well each cue of `CUES` ranks the classes on the training split.
+
+    Kept in `results/<study>/cues.csv`; measured on gray images of 96 pixels.
+
+    Args:
+        study: Name of the study, whose ResNet50 has been trained: its record says which data
+            set the numbers are of.
+
+    Returns:
+        A row a cue: cue, title, roc_auc, best first.
+    """
+    made_from = {
+        "dataset": read_provenance(results_dir(study), "resnet50")["dataset"],
+        "cues": CUES, "size": CUES_SIZE,
+    }  # fmt: skip
+
+    def make() -> pd.DataFrame:
+        settings = load_study(study)
+        root = open_dataset(settings.dataset_name)
+        index = build_index(root, settings.seed, settings.validation_fraction)
+        train = index[index.split == "train"]
+        cues = measure_cues(load_development_images(root, train, CUES_SIZE))
+        scores = score_cues(cues, train.label.to_numpy()).sort_values(ascending=False)
+        return pd.DataFrame({
+            "cue": scores.index, "title": scores.index.map(CUES), "roc_auc": scores.round(4),
+        })  # fmt: skip
+
+    return keep_table(results_dir(study) / "cues.csv", made_from, make)
 
 
 def _inside(size: int, margin: float) -> np.ndarray:

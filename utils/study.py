@@ -45,6 +45,16 @@ class Study(BaseModel):
     learning_rate: Annotated[float, Field(gt=0)]
     resamples: Count
     """Bootstrap resamples behind each interval."""
+    candidates: list[str] | None
+    """Names in `utils.candidate_list` that notebooks 07 and 08 compare; null takes all."""
+    candidate_epochs: Count | None
+    """Epochs of each candidate in place of its own; null leaves them."""
+    screening_folds: list[str]
+    """Folds of `utils.development` on which all candidates are trained."""
+    second_round_folds: list[str]
+    """Those on which the candidates that may be chosen are trained."""
+    final_seeds: list[int]
+    """Seeds of the final models of notebook 09."""
 
 
 def load_study(name: str) -> Study:
