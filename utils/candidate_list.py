@@ -71,6 +71,7 @@ ARCHITECTURE = (
 """Other networks under the same augmentation; those without pretrained weights get twice the
 epochs."""
 
+NETWORKS = (_BASE, *ARCHITECTURE)
 FINE_TUNING = (*AUGMENTATION, *DEPTH, *RECIPE, *SIZE)
 """What notebook 07 compares; notebook 08 adds the other architectures."""
 CANDIDATES = (*FINE_TUNING, *ARCHITECTURE)

@@ -100,6 +100,25 @@ def list_trainings(study: str, candidates: Sequence[Candidate]) -> pd.DataFrame:
 
     Minutes are not in it: they say as much about the machine as about the recipes.
     """
+    columns = ["fold", "seed", "trained_images", "held_out_images"]
+    table = pd.DataFrame(_read_records(study, candidates))[columns]
+    return table.groupby(columns).size().rename("trainings").reset_index()
+
+
+def list_origins(study: str, candidates: Sequence[Candidate]) -> pd.DataFrame:
+    """Return what each candidate's network started from: candidate, epochs, initial weights."""
+    rows = [
+        {
+            "candidate": record["candidate"]["name"],
+            "epochs": record["candidate"]["epochs"],
+            "initial weights": record["weights"].split(" (")[0],
+        }
+        for record in _read_records(study, candidates)
+    ]
+    return pd.DataFrame(rows).drop_duplicates(ignore_index=True)
+
+
+def _read_records(study: str, candidates: Sequence[Candidate]) -> list[dict]:
     records = [
         read_json(file)
         for candidate in candidates
@@ -107,9 +126,7 @@ def list_trainings(study: str, candidates: Sequence[Candidate]) -> pd.DataFrame:
     ]
     if not records:
         raise ValueError(f"nothing has been screened in study {study}; run `make screen`")
-    columns = ["fold", "seed", "trained_images", "held_out_images"]
-    table = pd.DataFrame(records)[columns]
-    return table.groupby(columns).size().rename("trainings").reset_index()
+    return records
 
 
 def open_development_images(study: Study) -> tuple[Path, pd.DataFrame]:

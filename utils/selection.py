@@ -16,6 +16,7 @@ from utils.candidates import Candidate
 from utils.development import PLAIN
 from utils.evaluation import choose_threshold
 from utils.facts import PNEUMONIA
+from utils.paths import results_dir
 from utils.stress import CHANGES, UNCHANGED
 
 CUES = {
@@ -34,6 +35,11 @@ SEED = 42
 
 class SelectionError(ValueError):
     """A choice that cannot be made; the message says what is missing."""
+
+
+def choices_file(study: str) -> Path:
+    """Return where the choices of a study are kept."""
+    return results_dir(study) / "choices.json"
 
 
 @dataclass(frozen=True)
