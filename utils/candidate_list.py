@@ -58,6 +58,7 @@ SIZE = (
     _variant("lite0_64_robust", size=64),
     _variant("lite0_128_robust", size=128),
     _variant("lite0_160_robust", size=160),
+    _variant("lite0_224_robust", size=224),
 )
 
 ARCHITECTURE = (

@@ -295,7 +295,7 @@ def _count_classes(table: pd.DataFrame, group: str) -> pd.DataFrame:
     return counts.reindex(index=order, columns=[NORMAL, PNEUMONIA], fill_value=0)
 
 
-def _legend_above(figure: Figure, ax: Axes) -> None:
+def legend_above(figure: Figure, ax: Axes) -> None:
     """Put one legend for all panels below the title, in as many columns as there is room for."""
     pairs = list(zip(*ax.get_legend_handles_labels(), strict=True))
     pairs.sort(key=lambda pair: isinstance(pair[0], Line2D))  # data before lines of reference
@@ -351,7 +351,7 @@ def plot_class_balance(index: pd.DataFrame) -> Figure:
         [f"{split}\n{value:.1%} pneumonia" for split, value in share.items()],
     )
     ax.set_ylabel("images")
-    _legend_above(figure, ax)
+    legend_above(figure, ax)
     return figure
 
 
@@ -385,7 +385,7 @@ def plot_images_per_patient(index: pd.DataFrame) -> Figure:
     ax.set_xticks(range(1, most + 1) if most <= 12 else [1, *range(5, most + 1, 5)])
     ax.set(xlabel="images of the patient", ylabel="patients (log scale)")
     ax.set_xlim(0.3, most + 0.7)
-    _legend_above(figure, ax)
+    legend_above(figure, ax)
     return figure
 
 
@@ -424,7 +424,7 @@ def plot_image_sizes(index: pd.DataFrame) -> Figure:
     for axis in (ax.xaxis, ax.yaxis):
         _count_axis(axis)
     ax.set_aspect("equal")
-    _legend_above(figure, ax)
+    legend_above(figure, ax)
     return figure
 
 
@@ -457,7 +457,7 @@ def plot_intensity_distributions(
         )  # fmt: skip
         ax.axvline(np.median(values), color=CLASS_COLOURS[label], lw=1.6, ls="--")
     ax.set(xlabel="mean intensity (0 black, 255 white)", ylabel="images of the class (%)")
-    _legend_above(figure, ax)
+    legend_above(figure, ax)
     return figure
 
 
@@ -502,7 +502,7 @@ def plot_split(index: pd.DataFrame) -> Figure:
         _class_bars(ax, _count_classes(rows, "split"))
         ax.set_title(f"{len(rows):,} {what}")
         ax.set_ylabel(what)
-    _legend_above(figure, axes[0, 0])
+    legend_above(figure, axes[0, 0])
     return figure
 
 
@@ -533,7 +533,7 @@ def plot_baseline_scores(scores: pd.DataFrame) -> Figure:
     ax.invert_yaxis()
     ax.grid(axis="x")
     ax.set_xlabel("ROC-AUC, 95 % interval")
-    _legend_above(figure, ax)
+    legend_above(figure, ax)
     return figure
 
 
@@ -703,7 +703,7 @@ def plot_history(history: pd.DataFrame, title: str = "Training") -> Figure:
         ax.margins(y=0.16)
     axes[0, 0].set_ylabel("cross-entropy")
     axes[0, 1].set_ylabel("share of images")
-    _legend_above(figure, axes[0, 0])
+    legend_above(figure, axes[0, 0])
     return figure
 
 
@@ -738,7 +738,7 @@ def plot_views_cost(costs: pd.DataFrame) -> Figure:
         ax.set(title=title, xlabel="augmented views of each image", xlim=(-0.4, len(costs) - 0.6))
         ax.grid(axis="y")
         ax.margins(y=0.15)
-    _legend_above(figure, axes[0, 0])
+    legend_above(figure, axes[0, 0])
     return figure
 
 
@@ -901,7 +901,7 @@ def plot_probability_histogram(
         ax.set_ylabel("images (log scale)" if ax.get_subplotspec().is_first_col() else "")
     highest = max(np.histogram(part.probability, 25)[0].max() for part in predictions.values())
     axes[0, 0].set_ylim(0, 1.6 * highest)
-    _legend_above(figure, axes[0, 0])
+    legend_above(figure, axes[0, 0])
     return figure
 
 
@@ -965,7 +965,7 @@ def plot_metric_intervals(
     ax.hlines(places[:-1] + 0.5, 0, 1, color="#DDDDDD", lw=1, transform=ax.get_yaxis_transform())
     ax.grid(axis="x")
     ax.set_xlabel("difference, 95 % interval" if section == "differences" else "95 % interval")
-    _legend_above(figure, ax)
+    legend_above(figure, ax)
     return figure
 
 
@@ -1046,5 +1046,5 @@ def plot_cam_grid(
     bar.set_label("Grad-CAM, not normalised\n(one scale for all)")
     if masks is not None:
         axes[0, 0].plot([], [], color=SKY, label="outline of the known opacity")
-        _legend_above(figure, axes[0, 0])
+        legend_above(figure, axes[0, 0])
     return figure

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
-from utils.plots import BLUE, GRAY, GREEN, LOOK, ORANGE, SERIES, new_figure
+from utils.plots import BLUE, GRAY, GREEN, LOOK, ORANGE, SERIES, legend_above, new_figure
 from utils.stress import CHANGES
 
 
@@ -50,7 +51,7 @@ def plot_criteria(ranked: pd.DataFrame) -> Figure:
         ax.get_yticklabels()[0].set_fontweight("bold")
         ax.set_xlabel("ROC-AUC on images held out")
         ax.grid(axis="x")
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        legend_above(figure, ax)
     return figure
 
 
@@ -120,6 +121,8 @@ def plot_cost(costs: pd.DataFrame, cost: str, title: str) -> Figure:
                 textcoords="offset points",
             )
         ax.set_xscale("log")
+        for axis_ticks in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+            axis_ticks(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.set_xlabel(title)
         ax.set_ylabel("criterion (ROC-AUC)")
         ax.margins(x=0.25)
@@ -149,5 +152,5 @@ def plot_reliability(
         ax.set_xlabel("mean probability of PNEUMONIA")
         ax.set_ylabel("share that is PNEUMONIA")
         ax.grid()
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        legend_above(figure, ax)
     return figure
