@@ -10,6 +10,7 @@ from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
     f1_score,
+    precision_score,
     recall_score,
     roc_auc_score,
     roc_curve,
@@ -31,9 +32,12 @@ from utils.evaluation import (
     format_interval,
     load_predictions,
     load_study_predictions,
+    metrics_file,
     metrics_table,
     paired_difference,
     select_split,
+    write_chosen_model,
+    write_metrics,
 )
 from utils.facts import PREDICTION_COLUMNS
 from utils.files import write_json
@@ -227,8 +231,23 @@ def test_weighted_metrics_are_those_of_scikit_learn(threshold, digits):
             "specificity": recall_score(y_true, called, pos_label=0, sample_weight=weight),
             "sensitivity_at_0.5": recall_score(y_true, half, sample_weight=weight),
             "specificity_at_0.5": recall_score(y_true, half, pos_label=0, sample_weight=weight),
+            "ppv": precision_score(y_true, called, sample_weight=weight, zero_division=0),
+            "npv": precision_score(
+                y_true, called, pos_label=0, sample_weight=weight, zero_division=0
+            ),
+            "specificity_at_95": specificity_where_most_are_found(y_true, probability, weight),
         }
         assert dict(zip(METRICS, column, strict=True)) == pytest.approx(expected, abs=1e-12)
+
+
+def specificity_where_most_are_found(y_true, probability, weight):
+    """Try every threshold from above, and stop where 95 % of the sick are found."""
+    sick, healthy = weight * y_true, weight * (1 - y_true)
+    for cut in np.unique(probability)[::-1]:
+        called = probability >= cut
+        if sick[called].sum() >= 0.95 * sick.sum() - 1e-9:
+            return 1 - healthy[called].sum() / healthy.sum()
+    raise AssertionError("at the lowest threshold everybody is called sick")
 
 
 def test_equal_weights_give_the_point_values():
@@ -249,6 +268,19 @@ def test_known_confusions():
     assert values["accuracy_at_threshold"] == 0.8
     assert values["sensitivity"] == pytest.approx(4 / 6)
     assert values["specificity"] == 1.0
+    assert values["ppv"] == 1.0
+    assert values["npv"] == pytest.approx(4 / 6)
+    assert values["specificity_at_95"] == 0.5, "all six are found from 0.3 on, with two alarms"
+
+
+def test_the_chosen_model_stays_when_metrics_are_written_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
+    write_metrics("sample", {"models": {}})
+    assert "chosen_model" not in json.loads(metrics_file("sample").read_text())
+    write_chosen_model("sample", "ensemble")
+    write_metrics("sample", {"models": {"resnet50": {}}})
+    content = json.loads(metrics_file("sample").read_text())
+    assert content == {"models": {"resnet50": {}}, "chosen_model": "ensemble"}
 
 
 # ---- intervals

@@ -27,7 +27,7 @@ def test_a_finalist_predicts_once(study, monkeypatch):
     name = final_name("small", 43)
     file = predictions_dir("full") / f"{name}.csv"
     predictions = load_predictions(file)
-    assert set(predictions.split) == {"train", "validation", "test"}
+    assert set(predictions.split) == {"validation", "test"}
 
     exported = keras.models.load_model(models_dir("full") / f"{name}.keras", compile=False)
     rows = predictions[predictions.split == "test"].head(5)

@@ -21,8 +21,10 @@ from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
     f1_score,
+    precision_score,
     recall_score,
     roc_auc_score,
+    roc_curve,
 )
 
 from utils.dataset import IMAGE_LEVEL_SPLIT, PATIENT_LEVEL_SPLIT
@@ -34,6 +36,7 @@ from utils.facts import (
     PREDICTION_COLUMNS,
     REPORTED,
 )
+from utils.files import read_json, write_json
 from utils.paths import predictions_dir, results_dir
 
 SPLITS = ("train", "validation", "test")
@@ -49,11 +52,19 @@ METRICS = {
     "specificity": "specificity",
     "sensitivity_at_0.5": "sensitivity at 0.5",
     "specificity_at_0.5": "specificity at 0.5",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "specificity_at_95": "specificity at sensitivity 0.95",
 }
 """Every metric and its title in tables. `weighted_f1` is taken at 0.5, as in the reference;
-`sensitivity` and `specificity` at the threshold frozen on validation."""
-THRESHOLD_METRICS = ("accuracy_at_threshold", "sensitivity", "specificity")
+`sensitivity`, `specificity`, `ppv` and `npv` at the threshold frozen on validation. The last one
+is read off the ROC curve, at the highest threshold that finds 95 % of the sick."""
+THRESHOLD_METRICS = ("accuracy_at_threshold", "sensitivity", "specificity", "ppv", "npv")
+_WANTED_SENSITIVITY = 0.95
+_ROUNDING = 1e-9
+"""Of 100 sick, 95 are enough, however 95 / 100 is rounded."""
 
+CHOSEN_MODEL = "chosen_model"
 CONFIDENCE = 0.95
 BATCH = 500
 """Resamples held in memory at once; part of the random stream, so it is not a parameter."""
@@ -76,6 +87,19 @@ class PatientsUnknown(PredictionsError):
 def metrics_file(study: str) -> Path:
     """Return where the metrics of a study are kept."""
     return results_dir(study) / "metrics.json"
+
+
+def write_metrics(study: str, metrics: dict[str, Any]) -> None:
+    """Write the metrics of a study; what notebook 09 added about the chosen model stays."""
+    file = metrics_file(study)
+    chosen = read_json(file).get(CHOSEN_MODEL) if file.is_file() else None
+    write_json(file, metrics | ({CHOSEN_MODEL: chosen} if chosen else {}))
+
+
+def write_chosen_model(study: str, name: str) -> None:
+    """Record in `metrics.json` which model a study has chosen."""
+    file = metrics_file(study)
+    write_json(file, read_json(file) | {CHOSEN_MODEL: name})
 
 
 # --- Reading ---------------------------------------------------------------------------------
@@ -264,6 +288,13 @@ def compute_metrics(
     def specificity(predicted: np.ndarray) -> float:
         return recall_score(y_true, predicted, pos_label=NORMAL, zero_division=0)
 
+    def predictive_value(predicted: np.ndarray, label: int) -> float:
+        return precision_score(y_true, predicted, pos_label=label, zero_division=0)
+
+    false_positive_rate, true_positive_rate, _ = roc_curve(
+        y_true, probability, drop_intermediate=False
+    )
+    reached = np.argmax(true_positive_rate >= _WANTED_SENSITIVITY - _ROUNDING)
     values = {
         "accuracy_at_0.5": accuracy_score(y_true, at_half),
         "accuracy_at_threshold": accuracy_score(y_true, at_threshold),
@@ -274,6 +305,9 @@ def compute_metrics(
         "specificity": specificity(at_threshold),
         "sensitivity_at_0.5": sensitivity(at_half),
         "specificity_at_0.5": specificity(at_half),
+        "ppv": predictive_value(at_threshold, PNEUMONIA),
+        "npv": predictive_value(at_threshold, NORMAL),
+        "specificity_at_95": 1 - false_positive_rate[reached],
     }
     return {metric: float(values[metric]) for metric in METRICS}
 
@@ -327,6 +361,11 @@ class _Scorer:
         f1_sick = 2 * hits / (hits + alarms + positives)
         f1_healthy = 2 * rejected / (everyone - hits - alarms + negatives)
         accuracy, sensitivity, specificity = rates(self._threshold)
+        found, false_alarms = at(self._threshold)
+        cleared = negatives - false_alarms
+        wanted = (_WANTED_SENSITIVITY - _ROUNDING) * positives
+        reached = np.argmax(true_positives >= wanted[:, None], axis=1)
+        alarms_there = false_positives[np.arange(len(reached)), reached]
         accuracy_at_half, sensitivity_at_half, specificity_at_half = rates(0.5)
         values = {
             "accuracy_at_0.5": accuracy_at_half,
@@ -338,6 +377,10 @@ class _Scorer:
             "specificity": specificity,
             "sensitivity_at_0.5": sensitivity_at_half,
             "specificity_at_0.5": specificity_at_half,
+            # Nobody called sick (or healthy) is a value of 0, as scikit-learn has it.
+            "ppv": found / np.maximum(found + false_alarms, 1),
+            "npv": cleared / np.maximum(cleared + positives - found, 1),
+            "specificity_at_95": 1 - alarms_there / negatives,
         }
         return np.stack([values[metric] for metric in METRICS])
 

@@ -1,7 +1,7 @@
 """Train the finalists on the study's training patients, and let each predict once.
 
 A finalist's predictions of validation and test are written when it is finished and not again, in
-`results/<study>/predictions/<candidate>_seed<k>.csv`; they are scored in notebooks 05 and 09. The
+`results/<study>/predictions/final/<candidate>_seed<k>.csv`; they are scored in notebook 09. The
 networks are exported as one flat graph each, from RGB pixels to probabilities.
 """
 
@@ -18,7 +18,7 @@ from utils.candidate_list import find_candidate
 from utils.candidates import Candidate, train_candidate
 from utils.dataset import build_index, load_images, open_dataset
 from utils.development import development_index, load_development_images, plain_fold
-from utils.evaluation import SPLITS
+from utils.evaluation import SCORED_SPLITS
 from utils.facts import IMAGE_SIZE, PNEUMONIA
 from utils.files import read_json, write_json
 from utils.networks import build_network
@@ -34,8 +34,8 @@ _AT_ONCE = 64
 
 
 def final_name(candidate: str, seed: int) -> str:
-    """Return the name of one finished model in all files of results."""
-    return f"{candidate}_seed{seed}"
+    """Return the name of one finished model in all folders of results."""
+    return f"final/{candidate}_seed{seed}"
 
 
 def train_final(study: Study, candidate: Candidate, seed: int) -> None:
@@ -68,7 +68,7 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> None:
         study.study, name, index,
         {
             split: predict_files(exported, root, index[index.split == split], f"{name}, {split}")
-            for split in SPLITS
+            for split in SCORED_SPLITS
         },
     )  # fmt: skip
     write_json(
