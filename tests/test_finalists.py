@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -9,9 +10,17 @@ from utils import finalists
 from utils.candidates import Candidate
 from utils.dataset import load_images
 from utils.evaluation import load_predictions
-from utils.finalists import average_networks, final_name, train_final
+from utils.files import write_json
+from utils.finalists import (
+    average_networks,
+    final_name,
+    predict_with_crops,
+    train_final,
+    train_finalists,
+)
 from utils.networks import build_network
 from utils.paths import dataset_dir, models_dir, predictions_dir, results_dir
+from utils.registry import choose_model
 
 SMALL = Candidate("small", "small_cnn", 32, ("exposure",), epochs=1, batch_size=8)
 
@@ -22,7 +31,7 @@ def study(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_finalist_predicts_once(study, monkeypatch):
+def test_a_finalist_predicts_once(study):
     train_final(study, SMALL, 43)
     name = final_name("small", 43)
     file = predictions_dir("full") / f"{name}.csv"
@@ -39,15 +48,55 @@ def test_a_finalist_predicts_once(study, monkeypatch):
     assert record["seed"] == 43 and record["weights"]["description"] == "random"
     assert record["dataset"]["split"] == "patient-level split"
 
+    # A rebuilt finalist is compared with what it said before; the file is not touched.
+    before = file.read_bytes()
+    (models_dir("full") / f"{name}.keras").unlink()
+    difference = train_final(study, SMALL, 43)
+    assert difference is not None and 0 <= difference < 1e-3
+    assert file.read_bytes() == before and (models_dir("full") / f"{name}.keras").is_file()
+    assert (results_dir("full") / "screening" / "small" / "plain_seed43.csv").is_file()
+
+
+@pytest.mark.slow
+def test_the_chosen_model_is_built_and_found(study, monkeypatch):
+    larger = replace(SMALL, name="larger", size=48)
+    choices = {
+        "single": "small", "members": ["larger", "small"], "chosen": "ensemble", "rule": "the rule",
+        "thresholds": {"small": 0.5, "larger": 0.5, "ensemble": 0.25},
+    }  # fmt: skip
+    train_finalists("full", choices, [SMALL, larger], [42])
+    write_json(results_dir("full") / "metrics.json", {"chosen_model": "ensemble"})
+    scorer = choose_model("full")
+    assert scorer.name == "ensemble" and scorer.threshold == 0.25
+    rows = load_predictions(predictions_dir("full") / "final/small_seed42.csv").head(4)
+    others = load_predictions(predictions_dir("full") / "final/larger_seed42.csv").head(4)
+    pixels = load_images(dataset_dir("chest_xray"), rows.image_id).astype("float32")
+    together = scorer.load().predict(pixels, verbose=0)[:, 1]
+    expected = (rows.probability + others.probability) / 2
+    np.testing.assert_allclose(together, expected, atol=1e-5)
+
     def refuse(*arguments, **options):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(finalists, "train_candidate", refuse)
-    before = file.read_bytes()
-    train_final(study, SMALL, 43)
-    assert file.read_bytes() == before
-    with pytest.raises(AssertionError, match="trained again"):
-        train_final(study, SMALL, 44)
+    monkeypatch.setattr(finalists, "train_final", refuse)
+    train_finalists("full", choices, [SMALL, larger], [42])
+    (models_dir("full") / "final/small_seed42.keras").unlink()
+    monkeypatch.setattr(finalists, "build_chosen", refuse)
+    train_finalists("full", choices, [SMALL, larger], [42])
+
+
+def test_crops_keep_a_flat_image_and_notice_a_corner():
+    image = keras.Input((224, 224, 3))
+    brightness = keras.layers.GlobalAveragePooling2D()(image)
+    share = keras.layers.Lambda(lambda x: x[:, :2] / 255)(brightness)
+    network = keras.Model(image, share)
+    flat = np.full((2, 224, 224, 3), 51.0)
+    np.testing.assert_allclose(predict_with_crops(network, flat, "flat"), 0.2, atol=1e-5)
+    corner = flat.copy()
+    corner[0, :16, :16] = 255
+    cropped = predict_with_crops(network, corner, "corner")
+    whole = network.predict(corner.astype("float32"), verbose=0)[:, 1]
+    assert cropped[0] < whole[0] - 5e-4 and cropped[1] == pytest.approx(0.2, abs=1e-5)
 
 
 def test_an_ensemble_is_the_mean_of_its_members():

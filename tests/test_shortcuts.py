@@ -1,13 +1,20 @@
+import keras
 import numpy as np
 import pytest
 
+from tests.builders import open_small_study
 from tests.test_shortcut_augmentation import smooth_images
+from utils.files import write_json
+from utils.paths import models_dir, results_dir
 from utils.shortcuts import (
     CUES,
     REGIONS,
     cover_region,
     lung_template,
     measure_cues,
+    measure_places,
+    measure_regions,
+    measure_training_cues,
     score_cues,
     tell_places_apart,
 )
@@ -71,3 +78,43 @@ def test_places_are_told_apart_where_they_differ():
     assert tell_places_apart(noise, elsewhere, patients, 1) < 0.65
     shifted = noise + elsewhere[:, None] * 2
     assert tell_places_apart(shifted, elsewhere, patients, 1) > 0.95
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    study = open_small_study(tmp_path, monkeypatch)
+    record = results_dir("full") / "provenance" / "resnet50.json"
+    write_json(record, {"dataset": {"fingerprint": "a"}})
+    return study
+
+
+def test_what_a_model_makes_of_covered_images_is_kept(study):
+    image = keras.Input((224, 224, 3))
+    centre = keras.layers.Cropping2D(80)(image)
+    mean = keras.layers.GlobalAveragePooling2D()(centre)
+    network = keras.Model(image, keras.layers.Dense(2, "softmax")(mean))
+    file = models_dir("full") / "final" / "small.keras"
+    file.parent.mkdir(parents=True)
+    network.save(file)
+    regions = measure_regions("full", ["final/small"], 50, 1)
+    assert regions.region.tolist() == list(REGIONS) and set(regions.model) == {"small"}
+    auc = regions.set_index("region").roc_auc
+    assert auc["whole image"] == pytest.approx(auc["border covered"], abs=0.05)
+    file.unlink()
+    assert measure_regions("full", ["final/small"], 50, 1).equals(regions)
+    with pytest.raises(ValueError, match=r"small\.keras"):
+        measure_regions("full", ["final/small"], 60, 1)
+
+
+def test_places_are_told_apart_by_cues_alone(study):
+    places = measure_places("full")
+    assert places["class"].tolist() == ["NORMAL", "NORMAL", "PNEUMONIA", "PNEUMONIA"]
+    assert places.split.tolist() == ["validation", "test"] * 2
+    assert places.roc_auc.between(0, 1).all()
+
+
+def test_cues_of_the_training_split_are_kept(study, monkeypatch):
+    cues = measure_training_cues("full")
+    assert cues.roc_auc.is_monotonic_decreasing and set(cues.cue) == set(CUES)
+    monkeypatch.setattr("utils.shortcuts.open_dataset", None)
+    assert measure_training_cues("full").equals(cues)

@@ -3,34 +3,54 @@
 A finalist's predictions of validation and test are written when it is finished and not again, in
 `results/<study>/predictions/final/<candidate>_seed<k>.csv`; they are scored in notebook 09. The
 networks are exported as one flat graph each, from RGB pixels to probabilities.
+
+`python -m utils.finalists --study full` (`make chosen`) rebuilds the chosen model from the data
+alone: it trains what the committed choices name, and says how far the new predictions are from
+the committed ones.
 """
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 from keras import layers
 
-from utils.candidate_list import find_candidate
+from utils.activations import ActivationStore, View
+from utils.backbones import build_reference_head, build_trunk, join
+from utils.candidate_list import pick_candidates
 from utils.candidates import Candidate, train_candidate
 from utils.dataset import build_index, load_images, open_dataset
 from utils.development import development_index, load_development_images, plain_fold
-from utils.evaluation import SCORED_SPLITS
+from utils.evaluation import SCORED_SPLITS, load_predictions, select_split
 from utils.facts import IMAGE_SIZE, PNEUMONIA
 from utils.files import read_json, write_json
+from utils.final_scores import REFERENCE, final_names
 from utils.networks import build_network
-from utils.paths import models_dir, predictions_dir, results_dir
+from utils.paths import activation_cache_dir, models_dir, predictions_dir, results_dir
 from utils.progress import track
 from utils.provenance import Stopwatch, describe_dataset, describe_run
+from utils.registry import register_model
 from utils.screening import keep_held_out
+from utils.selection import ENSEMBLE, choices_file
 from utils.study import Study, load_study
-from utils.training import export_model, write_predictions
+from utils.training import (
+    Recipe,
+    export_model,
+    predict_pneumonia,
+    train_tail,
+    write_predictions,
+)
+from utils.weights import resolve_weights
 
-SEEDS = (42, 43, 44)
+CHOSEN_FILE = "chosen.keras"
 _AT_ONCE = 64
+_CROP = 0.07
+"""Share of the side that a corner crop of test-time augmentation leaves out."""
 
 
 def final_name(candidate: str, seed: int) -> str:
@@ -38,16 +58,59 @@ def final_name(candidate: str, seed: int) -> str:
     return f"final/{candidate}_seed{seed}"
 
 
-def train_final(study: Study, candidate: Candidate, seed: int) -> None:
-    """Train a candidate on the training split, export it, and write its predictions.
+def network_file(study: str, name: str) -> Path:
+    """Return where a finished model's network is exported to, on the machine that trained it."""
+    return models_dir(study) / f"{name}.keras"
 
-    Nothing is done where the predictions of this very recipe are there already.
+
+def is_finished(study: str, candidate: Candidate, seed: int) -> bool:
+    """Return whether this very recipe has been trained with this seed and has predicted."""
+    name = final_name(candidate.name, seed)
+    record = _record_file(study, name)
+    return (
+        (predictions_dir(study) / f"{name}.csv").is_file()
+        and record.is_file()
+        and Candidate.from_record(read_json(record)["recipe"]) == candidate
+    )
+
+
+def _record_file(study: str, name: str) -> Path:
+    return results_dir(study) / "provenance" / f"{name}.json"
+
+
+def train_finalists(
+    study: str, choices: Mapping[str, Any], candidates: Sequence[Candidate], seeds: Sequence[int]
+) -> None:
+    """Train the single model and the members with all seeds, and the reference with the others.
+
+    What has predicted already is left alone. Where all of the chosen model's parts were trained
+    on this machine, the chosen model is built and registered for `make predict`.
+
+    Args:
+        study: Name of the study.
+        choices: From `selection.make_choices`.
+        candidates: The study's candidates, among them those that the choices name.
+        seeds: Of the final models; the first is that of notebook 04, which trained the reference.
+    """
+    recipes = {candidate.name: candidate for candidate in candidates}
+    for seed in seeds[1:]:
+        train_reference(load_study(study), seed)
+    for name in final_names(choices):
+        for seed in seeds:
+            if not is_finished(study, recipes[name], seed):
+                train_final(load_study(study), recipes[name], seed)
+    if all(file.is_file() for file in _parts_of_chosen(study, choices, seeds)):
+        build_chosen(study, choices, seeds)
+
+
+def train_final(study: Study, candidate: Candidate, seed: int) -> float | None:
+    """Train a candidate on the training split and export it; write its predictions, once.
+
+    Returns:
+        None where the predictions are new; where this recipe has predicted before, the largest
+        difference of a validation probability to what it said then, and nothing is overwritten.
     """
     name = final_name(candidate.name, seed)
-    record_file = results_dir(study.study) / "provenance" / f"{name}.json"
-    if (predictions_dir(study.study) / f"{name}.csv").is_file() and record_file.is_file():
-        if Candidate.from_record(read_json(record_file)["recipe"]) == candidate:
-            return
     stopwatch = Stopwatch()
     root = open_dataset(study.dataset_name)
     index = build_index(root, study.seed, study.validation_fraction)
@@ -59,11 +122,13 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> None:
         models_dir(study.study) / f"{name}.h5", name,
     )  # fmt: skip
     trained = stopwatch.minutes
+    exported = export_full_size(candidate, network, network_file(study.study, name))
+    if is_finished(study.study, candidate, seed):
+        return _largest_difference(study.study, name, exported, root)
     # The plain fold's split is the study's own, so this is its training too.
     keep_held_out(
         study.study, candidate, images, pixels, plain_fold(images), seed, network, weights, trained
     )
-    exported = export_full_size(candidate, network, models_dir(study.study) / f"{name}.keras")
     write_predictions(
         study.study, name, index,
         {
@@ -72,7 +137,7 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> None:
         },
     )  # fmt: skip
     write_json(
-        record_file,
+        _record_file(study.study, name),
         {
             "study": study.study,
             "model": name,
@@ -85,6 +150,74 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> None:
             "run": describe_run(stopwatch.minutes),
         },
     )
+    return None
+
+
+def _largest_difference(study: str, name: str, network: keras.Model, root: Path) -> float:
+    before = select_split(load_predictions(predictions_dir(study) / f"{name}.csv"), "validation")
+    again = predict_files(network, root, before, f"{name}, validation")
+    return float(np.abs(again - before.probability.to_numpy()).max())
+
+
+def train_reference(study: Study, seed: int) -> None:
+    """Train notebook 04's head with another seed, from the cached activations; predict once.
+
+    Initial weights, order and dropout are new; the augmented views are those of the study.
+    """
+    name = final_name(REFERENCE, seed)
+    if (predictions_dir(study.study) / f"{name}.csv").is_file():
+        return
+    root = open_dataset(study.dataset_name)
+    index = build_index(root, study.seed, study.validation_fraction)
+    weights = resolve_weights(
+        REFERENCE, study.weights, allow_random=study.allow_random_weights, seed=study.seed
+    )
+    trunk = build_trunk(weights)
+    parts = {split: index[index.split == split] for split in ("train", *SCORED_SPLITS)}
+    views = ActivationStore(activation_cache_dir(), trunk, "float16").load_views(
+        root, parts["train"], [View(number, study.seed) for number in range(study.views)]
+    )
+    single = ActivationStore(activation_cache_dir(), trunk, "float32")
+    held_out = {split: single.load(root, parts[split]) for split in SCORED_SPLITS}
+    head = build_reference_head(trunk.output_shape[1:], seed)
+    recipe = Recipe(
+        epochs=study.epochs, batch_size=study.batch_size, learning_rate=study.learning_rate,
+        seed=seed, stopping_patience=study.stopping_patience,
+        plateau_patience=study.plateau_patience,
+    )  # fmt: skip
+    train_tail(
+        head, views, parts["train"].label.to_numpy(), held_out["validation"],
+        parts["validation"].label.to_numpy(), recipe,
+        models_dir(study.study) / f"{name}.weights.h5",
+    )  # fmt: skip
+    export_model(join(trunk, head), network_file(study.study, name))
+    write_predictions(
+        study.study, name, index,
+        {split: predict_pneumonia(head, table) for split, table in held_out.items()},
+    )  # fmt: skip
+
+
+def _parts_of_chosen(study: str, choices: Mapping[str, Any], seeds: Sequence[int]) -> list[Path]:
+    names = choices["members"] if choices["chosen"] == ENSEMBLE else [choices["single"]]
+    return [network_file(study, final_name(name, seed)) for name in names for seed in seeds]
+
+
+def build_chosen(study: str, choices: Mapping[str, Any], seeds: Sequence[int]) -> Path:
+    """Join the chosen model's networks of all seeds into one, and register it.
+
+    Returns:
+        The file, `results/<study>/models/chosen.keras`.
+    """
+    parts = _parts_of_chosen(study, choices, seeds)
+    networks = [keras.models.load_model(file, compile=False, safe_mode=True) for file in parts]
+    file = models_dir(study) / CHOSEN_FILE
+    export_model(average_networks(networks, "chosen"), file)
+    register_model(
+        models_dir(study), choices["chosen"], file, choices["thresholds"][choices["chosen"]],
+        f"mean of {len(parts)} networks, the model chosen by {choices['rule']}",
+        members=[part.stem for part in parts],
+    )  # fmt: skip
+    return file
 
 
 def export_full_size(candidate: Candidate, network: keras.Model, file: Path) -> keras.Model:
@@ -125,23 +258,65 @@ def average_networks(networks: Sequence[keras.Model], name: str) -> keras.Model:
     """
     image = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="image")
     outputs = [
-        keras.Model(network.input, network.output, name=f"member_{number}")(image)
+        keras.Model(network.inputs[0], network.outputs[0], name=f"member_{number}")(image)
         for number, network in enumerate(networks, start=1)
     ]
     return keras.Model(image, layers.Average(name="mean_of_members")(outputs), name=name)
 
 
+def predict_with_crops(network: keras.Model, pixels: np.ndarray, title: str) -> np.ndarray:
+    """Return the mean probability over an image and its four corner crops, (n,) float64.
+
+    Test-time augmentation without a flip, which would move the heart to the other side.
+
+    Args:
+        network: From (n, 224, 224, 3) RGB in [0, 255] to (n, 2) probabilities.
+        pixels: (n, 224, 224, 3) in [0, 255].
+        title: Of the progress bar.
+    """
+    side = round((1 - _CROP) * IMAGE_SIZE)
+    rest = IMAGE_SIZE - side
+    probabilities = []
+    starts = range(0, len(pixels), _AT_ONCE)
+    for start in track(starts, title, len(starts)):
+        part = pixels[start : start + _AT_ONCE].astype(np.float32)
+        views = [part] + [
+            keras.ops.image.resize(
+                part[:, top : top + side, left : left + side], (IMAGE_SIZE, IMAGE_SIZE)
+            )
+            for top in (0, rest) for left in (0, rest)
+        ]  # fmt: skip
+        probabilities.append(
+            np.mean([network.predict_on_batch(view)[:, PNEUMONIA] for view in views], axis=0)
+        )
+    return np.concatenate(probabilities).astype(np.float64)
+
+
 def main() -> None:
-    """Train finalists from the command line."""
+    """Train finalists from the command line; without names, rebuild the chosen model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="full")
-    parser.add_argument("--candidates", nargs="+", required=True)
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--candidates", nargs="+", help="train these instead, and build nothing")
+    parser.add_argument("--seeds", nargs="+", type=int)
     arguments = parser.parse_args()
     study = load_study(arguments.study)
-    for name in arguments.candidates:
-        for seed in arguments.seeds:
-            train_final(study, find_candidate(name), seed)
+    seeds = arguments.seeds or study.final_seeds
+    choices = None if arguments.candidates else read_json(choices_file(arguments.study))
+    recipes = {each.name: each for each in pick_candidates(None, study.candidate_epochs)}
+    for name in arguments.candidates or final_names(choices):
+        for seed in seeds:
+            candidate = recipes[name]
+            file = network_file(arguments.study, final_name(name, seed))
+            if file.is_file() and is_finished(arguments.study, candidate, seed):
+                continue
+            difference = train_final(study, candidate, seed)
+            if difference is not None:
+                sys.stdout.write(
+                    f"{name}, seed {seed}: validation probabilities differ by at most "
+                    f"{difference:.4f} from the committed ones\n"
+                )
+    if choices is not None:
+        sys.stdout.write(f"{build_chosen(arguments.study, choices, seeds)}\n")
 
 
 if __name__ == "__main__":

@@ -11,10 +11,13 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from utils.dataset import build_index, open_dataset, patient_number
-from utils.development import load_development_images
+from utils.dataset import build_index, load_images, open_dataset, patient_number
+from utils.development import load_development_images, reduce_images
+from utils.evaluation import SCORED_SPLITS, evaluate_predictions
+from utils.facts import CLASS_NAMES, PNEUMONIA
 from utils.kept import keep_table
-from utils.paths import results_dir
+from utils.paths import models_dir, results_dir
+from utils.progress import track
 from utils.provenance import read_provenance
 from utils.study import load_study
 
@@ -37,7 +40,7 @@ REGIONS = ("whole image", "border covered", "lungs only", "lungs removed")
 FRAME = 1 / 8
 CUES_SIZE = 96
 _FOLDS = 5
-_AT_ONCE = 256
+_AT_ONCE = 64
 
 
 def _blur(images: np.ndarray, pixels: int) -> np.ndarray:
@@ -151,6 +154,95 @@ def cover_region(images: np.ndarray, region: str) -> np.ndarray:
     images = images.astype(np.float32)
     mean = images.mean((1, 2), keepdims=True)
     return np.where(masks[region][None, :, :, None], images, mean)
+
+
+def measure_regions(study: str, names: Sequence[str], resamples: int, seed: int) -> pd.DataFrame:
+    """Return what finished models make of test images of which a part is covered.
+
+    Kept in `results/<study>/regions.csv`. The template of the lungs is the same for all images.
+
+    Args:
+        study: Name of the study.
+        names: Of finished models whose networks were exported on this machine.
+        resamples: Bootstrap resamples of patients.
+        seed: Of the resamples.
+
+    Returns:
+        A row a model and region: model, region, roc_auc, low, high.
+
+    Raises:
+        FileNotFoundError: if nothing is kept and a network is not there.
+    """
+    made_from = {
+        "dataset": read_provenance(results_dir(study), "resnet50")["dataset"],
+        "models": list(names), "regions": list(REGIONS), "resamples": resamples, "seed": seed,
+    }  # fmt: skip
+
+    def make() -> pd.DataFrame:
+        settings = load_study(study)
+        root = open_dataset(settings.dataset_name)
+        index = build_index(root, settings.seed, settings.validation_fraction)
+        test = index[index.split == "test"].rename(columns={"label": "y_true"})
+        pixels = load_images(root, test.image_id)
+        rows = []
+        for name in names:
+            network = keras.models.load_model(models_dir(study) / f"{name}.keras", compile=False)
+            for region in REGIONS:
+                probability = _predict_region(network, pixels, region, f"{name}, {region}")
+                scored = test.assign(probability=probability)
+                auc = evaluate_predictions(scored, 0.5, resamples, seed)["roc_auc"]
+                rows.append((name.removeprefix("final/"), region, *auc.values()))
+        columns = ["model", "region", "roc_auc", "low", "high"]
+        return pd.DataFrame(rows, columns=columns).round(4)
+
+    return keep_table(results_dir(study) / "regions.csv", made_from, make)
+
+
+def _predict_region(
+    network: keras.Model, pixels: np.ndarray, region: str, title: str
+) -> np.ndarray:
+    parts = [
+        network.predict_on_batch(cover_region(pixels[start : start + _AT_ONCE], region))
+        for start in track(range(0, len(pixels), _AT_ONCE), title, -(-len(pixels) // _AT_ONCE))
+    ]
+    return np.concatenate(parts)[:, PNEUMONIA].astype(np.float64)
+
+
+def measure_places(study: str) -> pd.DataFrame:
+    """Return how well the cues alone tell the test set from the training split.
+
+    Kept in `results/<study>/places.csv`. Classes are measured apart, because the splits hold
+    different shares of them; validation against training is the control, which should be near
+    0.5.
+
+    Args:
+        study: Name of the study.
+
+    Returns:
+        A row a class and split: class, split, roc_auc.
+    """
+    made_from = {
+        "dataset": read_provenance(results_dir(study), "resnet50")["dataset"],
+        "cues": CUES, "size": CUES_SIZE,
+    }  # fmt: skip
+
+    def make() -> pd.DataFrame:
+        settings = load_study(study)
+        root = open_dataset(settings.dataset_name)
+        index = build_index(root, settings.seed, settings.validation_fraction)
+        cues = measure_cues(reduce_images(load_images(root, index.image_id), CUES_SIZE))
+        rows = []
+        for label, class_name in enumerate(CLASS_NAMES):
+            for split in SCORED_SPLITS:
+                chosen = (index.split.isin(("train", split)) & (index.label == label)).to_numpy()
+                elsewhere = (index.split == split).to_numpy()[chosen]
+                auc = tell_places_apart(
+                    cues[chosen].to_numpy(), elsewhere, index.patient_id[chosen], settings.seed
+                )
+                rows.append((class_name, split, round(auc, 4)))
+        return pd.DataFrame(rows, columns=["class", "split", "roc_auc"])
+
+    return keep_table(results_dir(study) / "places.csv", made_from, make)
 
 
 def tell_places_apart(

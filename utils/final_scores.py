@@ -1,0 +1,241 @@
+"""The final comparison of notebook 09: finished models of several seeds, side by side.
+
+Everything is computed from prediction files. Nothing in here chooses: names, members and
+thresholds come from the file of choices.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm, spearmanr
+
+from utils.delong import delong_difference
+from utils.evaluation import (
+    CONFIDENCE,
+    METRICS,
+    SCORED_SPLITS,
+    choose_validation_threshold,
+    compute_metrics,
+    evaluate_by_etiology,
+    evaluate_predictions,
+    format_interval,
+    load_predictions,
+    paired_difference,
+    select_split,
+)
+from utils.paths import predictions_dir
+from utils.selection import ENSEMBLE
+
+BASELINE, REFERENCE = "vgg19", "resnet50"
+SEED_METRICS = ("roc_auc", "accuracy_at_threshold", "sensitivity", "specificity")
+
+
+@dataclass(frozen=True)
+class FinalModel:
+    """A finished model: one set of predictions for each of its seeds, and a frozen threshold."""
+
+    name: str
+    threshold: float
+    seeds: tuple[pd.DataFrame, ...]
+
+    @property
+    def mean(self) -> pd.DataFrame:
+        """Predictions whose probability is the mean over the seeds."""
+        return average_predictions(self.seeds)
+
+
+def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return predictions whose probability is the mean of several models', image by image.
+
+    Raises:
+        ValueError: if the models did not predict the same images.
+    """
+    first = tables[0].sort_values("image_id", ignore_index=True)
+    ordered = [table.sort_values("image_id", ignore_index=True) for table in tables]
+    for table in ordered:
+        if table.image_id.tolist() != first.image_id.tolist():
+            raise ValueError("predictions of different images cannot be averaged")
+    return first.assign(probability=np.mean([table.probability for table in ordered], axis=0))
+
+
+def final_names(choices: Mapping[str, Any]) -> list[str]:
+    """Return the candidates that are trained with all seeds: the single model, the members."""
+    return list(dict.fromkeys([choices["single"], *choices["members"]]))
+
+
+def read_final_models(
+    study: str, choices: Mapping[str, Any], seeds: Sequence[int]
+) -> dict[str, FinalModel]:
+    """Read the predictions of all finished models: baseline, reference, finalists, ensemble.
+
+    The thresholds of baseline and reference are frozen on validation, as in notebook 05; those
+    of the finalists come from the choices. A seed of the ensemble is the mean of its members'
+    models of that seed.
+
+    Args:
+        study: Name of the study.
+        choices: From `selection.make_choices`.
+        seeds: Of the final models; the first one is that of notebooks 03 and 04.
+    """
+    folder = predictions_dir(study)
+
+    def read(name: str) -> pd.DataFrame:
+        table = load_predictions(folder / f"{name}.csv")
+        return table[table.split.isin(SCORED_SPLITS)]
+
+    models: dict[str, FinalModel] = {}
+    for name, files in (
+        (BASELINE, [BASELINE]),
+        (REFERENCE, [REFERENCE, *(f"final/{REFERENCE}_seed{seed}" for seed in seeds[1:])]),
+    ):
+        tables = tuple(read(file) for file in files)
+        threshold = choose_validation_threshold(average_predictions(tables))
+        models[name] = FinalModel(name, threshold, tables)
+    for name in final_names(choices):
+        tables = tuple(read(f"final/{name}_seed{seed}") for seed in seeds)
+        models[name] = FinalModel(name, choices["thresholds"][name], tables)
+    if len(choices["members"]) > 1:
+        tables = tuple(
+            average_predictions([models[name].seeds[number] for name in choices["members"]])
+            for number in range(len(seeds))
+        )
+        models[ENSEMBLE] = FinalModel(ENSEMBLE, choices["thresholds"][ENSEMBLE], tables)
+    return models
+
+
+def score_final_models(
+    models: Mapping[str, FinalModel], resamples: int, seed: int
+) -> dict[str, Any]:
+    """Score finished models on validation and test, in the form of `final_metrics.json`.
+
+    Returns:
+        For each model its `threshold`, `seeds` (metrics of each seed on test), `validation` and
+        `test` (metrics with patient-level intervals, of the mean over the seeds), `by_etiology`
+        on test, and, but for the reference, `difference`: AUC and accuracy less the reference's
+        with paired intervals, and DeLong's interval of the AUC's difference.
+    """
+    reference = models[REFERENCE]
+    return {
+        name: _score_model(model, None if model is reference else reference, resamples, seed)
+        for name, model in models.items()
+    }
+
+
+def _score_model(
+    model: FinalModel, reference: FinalModel | None, resamples: int, seed: int
+) -> dict[str, Any]:
+    mean = model.mean
+    test = select_split(mean, "test")
+    scored: dict[str, Any] = {
+        "threshold": model.threshold,
+        "seeds": [_values(select_split(table, "test"), model.threshold) for table in model.seeds],
+    }
+    for split in SCORED_SPLITS:
+        scored[split] = evaluate_predictions(
+            select_split(mean, split), model.threshold, resamples, seed
+        )
+    scored["by_etiology"] = evaluate_by_etiology(test, model.threshold, resamples, seed)
+    if reference is not None:
+        other = select_split(reference.mean, "test")
+        scored["difference"] = {
+            metric: paired_difference(
+                test, other, resamples, seed, metric, (model.threshold, reference.threshold)
+            )
+            for metric in ("roc_auc", "accuracy_at_threshold")
+        }
+        delong = delong_difference(test.y_true, test.probability, other.probability)
+        scored["difference"]["roc_auc_delong"] = {
+            key: round(getattr(delong, key), 10) for key in ("value", "low", "high")
+        }
+    return scored
+
+
+def _values(predictions: pd.DataFrame, threshold: float) -> dict[str, float]:
+    values = compute_metrics(
+        predictions.y_true.to_numpy(), predictions.probability.to_numpy(), threshold
+    )
+    return {metric: round(value, 10) for metric, value in values.items()}
+
+
+def seed_table(scores: Mapping[str, Any], metrics: Sequence[str] = SEED_METRICS) -> pd.DataFrame:
+    """Return mean and range over the seeds on test, as text such as `0.981 (0.979-0.984)`."""
+    rows = {}
+    for name, scored in scores.items():
+        values = {metric: [seed[metric] for seed in scored["seeds"]] for metric in metrics}
+        rows[name] = [len(scored["seeds"])] + [
+            f"{np.mean(each):.3f}" + (f" ({min(each):.3f}-{max(each):.3f})" if each[1:] else "")
+            for each in values.values()
+        ]
+    columns = ["seeds", *(METRICS[metric] for metric in metrics)]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def score_table(
+    scores: Mapping[str, Any], metrics: Sequence[str], split: str = "test"
+) -> pd.DataFrame:
+    """Return metrics with intervals, of the mean over the seeds, as text."""
+    rows = {
+        name: [format_interval(scored[split][metric]) for metric in metrics]
+        for name, scored in scores.items()
+    }
+    return pd.DataFrame.from_dict(
+        rows, orient="index", columns=[METRICS[metric] for metric in metrics]
+    )
+
+
+def difference_table(scores: Mapping[str, Any]) -> pd.DataFrame:
+    """Return what each model has more than the reference, with intervals, as text."""
+    titles = {
+        "roc_auc": "ROC-AUC, patients resampled", "roc_auc_delong": "ROC-AUC, DeLong",
+        "accuracy_at_threshold": "accuracy at threshold",
+    }  # fmt: skip
+    rows = {
+        name: [format_interval(scored["difference"][key], signed=True) for key in titles]
+        for name, scored in scores.items()
+        if "difference" in scored
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(titles.values()))
+
+
+def etiology_table(scores: Mapping[str, Any]) -> pd.DataFrame:
+    """Return AUC and sensitivity of bacterial and viral pneumonia apart, as text."""
+    rows = {
+        f"{name}, {kind}": [format_interval(values[key]) for key in ("roc_auc", "sensitivity")]
+        for name, scored in scores.items()
+        for kind, values in scored["by_etiology"].items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["ROC-AUC", "sensitivity"])
+
+
+def judge_criteria(criteria: pd.DataFrame, reached: Mapping[str, float]) -> pd.DataFrame:
+    """Return how well each criterion ranks finished models as the test set does.
+
+    Args:
+        criteria: A row a candidate: `candidate`, and a column for each criterion.
+        reached: Test AUC of finished models by candidate.
+
+    Returns:
+        A row a criterion: criterion, models, spearman, low, high. The interval is that of
+        Bonett and Wright 2000; it needs four models or more and is empty otherwise.
+    """
+    finished = criteria[criteria.candidate.isin(reached)]
+    test = finished.candidate.map(reached)
+    rows = []
+    for name in criteria.columns.drop("candidate"):
+        values = finished[name].astype(float)
+        known = values.notna()
+        correlation = float(spearmanr(values[known], test[known]).statistic)
+        low, high = _spearman_interval(correlation, int(known.sum()))
+        rows.append((name, int(known.sum()), correlation, low, high))
+    return pd.DataFrame(rows, columns=["criterion", "models", "spearman", "low", "high"])
+
+
+def _spearman_interval(correlation: float, count: int) -> tuple[float, float]:
+    if count < 4 or not abs(correlation) < 1 - 1e-9:
+        return float("nan"), float("nan")
+    reach = norm.ppf(0.5 + CONFIDENCE / 2) * np.sqrt((1 + correlation**2 / 2) / (count - 3))
+    centre = np.arctanh(correlation)
+    return float(np.tanh(centre - reach)), float(np.tanh(centre + reach))
