@@ -9,11 +9,16 @@ from utils.files import write_csv
 from utils.final_scores import (
     FinalModel,
     average_predictions,
+    calibrate_models,
     difference_table,
     etiology_table,
     final_names,
     judge_criteria,
+    prevalence_table,
     read_final_models,
+    read_finished_aucs,
+    read_without_labels,
+    reliability_curves,
     score_final_models,
     score_table,
     seed_table,
@@ -117,3 +122,41 @@ def test_one_member_is_no_ensemble(models):
     alone = read_final_models("full", CHOICES | {"members": ["a"]}, [42])
     assert list(alone) == ["vgg19", "resnet50", "a"]
     assert isinstance(alone["a"], FinalModel)
+
+
+def test_temperature_is_fitted_on_validation_and_judged_on_both(models):
+    mean = models["resnet50"].mean
+    pushed = 0.5 + 0.49 * np.sign(mean.probability - 0.5)  # far too sure
+    sure = {"a": FinalModel("a", 0.5, (mean.assign(probability=pushed),))}
+    table = calibrate_models(sure).set_index("split")
+    assert table.index.tolist() == ["validation", "test"]
+    assert (table.temperature > 1).all() and table.temperature.nunique() == 1
+    assert table.brier_after["validation"] < table.brier_before["validation"]
+    curves = reliability_curves(sure["a"])
+    assert sum(count for *_, count in curves["test"]) == (models["a"].mean.split == "test").sum()
+
+
+def test_prevalence_moves_the_predictive_values():
+    scored = {"test": {"sensitivity": {"value": 0.9}, "specificity": {"value": 0.8}}}
+    table = prevalence_table(scored, [0.05, 0.5])
+    assert table.PPV.tolist() == pytest.approx([0.045 / (0.045 + 0.19), 0.45 / 0.55])
+    assert table.NPV[0] > table.NPV[1]
+
+
+def test_finished_candidates_are_found(models):
+    reached = read_finished_aucs("full", ["a", "b", "never finished"], 42)
+    assert set(reached) == {"a", "b"} and 0.5 < reached["a"] <= 1
+
+
+def test_unlabelled_images_need_two_seeds(models):
+    table = read_without_labels(models).set_index("model")
+    assert table.index.tolist() == ["resnet50", "a", "b", "ensemble"]
+    assert table.agreement.between(0.5, 1).all() and table.expected.between(0, 1).all()
+    test = select_split(models["a"].mean, "test")
+    expected = compute_metrics(test.y_true.to_numpy(), test.probability.to_numpy(), 0.4)
+    assert table.real["a"] == pytest.approx(expected["accuracy_at_threshold"])
+
+
+def test_two_models_rank_nothing():
+    criteria = pd.DataFrame({"candidate": ["a", "b"], "block": [0.9, 0.95]})
+    assert np.isnan(judge_criteria(criteria, {"a": 0.9, "b": 0.8}).spearman[0])

@@ -12,6 +12,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, spearmanr
 
+from utils.calibration import (
+    apply_temperature,
+    fit_temperature,
+    measure_calibration,
+    predictive_values,
+    reliability_table,
+)
 from utils.delong import delong_difference
 from utils.evaluation import (
     CONFIDENCE,
@@ -28,6 +35,7 @@ from utils.evaluation import (
 )
 from utils.paths import predictions_dir
 from utils.selection import ENSEMBLE
+from utils.unlabelled import expect_accuracy, measure_agreement
 
 BASELINE, REFERENCE = "vgg19", "resnet50"
 SEED_METRICS = ("roc_auc", "accuracy_at_threshold", "sensitivity", "specificity")
@@ -210,6 +218,83 @@ def etiology_table(scores: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=["ROC-AUC", "sensitivity"])
 
 
+def calibrate_models(models: Mapping[str, FinalModel]) -> pd.DataFrame:
+    """Return calibration before and after temperature scaling, fitted on validation patients.
+
+    Returns:
+        A row a model and split: model, split, temperature, ece_before, ece_after, brier_before,
+        brier_after.
+    """
+    rows = []
+    for name, model in models.items():
+        parts = {split: select_split(model.mean, split) for split in SCORED_SPLITS}
+        temperature = fit_temperature(parts["validation"].y_true, parts["validation"].probability)
+        for split, part in parts.items():
+            before = measure_calibration(part.y_true, part.probability)
+            after = measure_calibration(
+                part.y_true, apply_temperature(part.probability, temperature)
+            )
+            rows.append(
+                (name, split, temperature, before.ece, after.ece, before.brier, after.brier)
+            )
+    columns = ["model", "split", "temperature", "ece_before", "ece_after", "brier_before",
+               "brier_after"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def reliability_curves(model: FinalModel) -> dict[str, list[tuple[float, float, int]]]:
+    """Return the reliability tables of a model, calibrated on validation, for both splits."""
+    parts = {split: select_split(model.mean, split) for split in SCORED_SPLITS}
+    temperature = fit_temperature(parts["validation"].y_true, parts["validation"].probability)
+    return {
+        split: reliability_table(
+            part.y_true.to_numpy(), apply_temperature(part.probability, temperature)
+        )
+        for split, part in parts.items()
+    }
+
+
+def prevalence_table(scored: Mapping[str, Any], prevalences: Sequence[float]) -> pd.DataFrame:
+    """Return PPV and NPV at other prevalences, from a model's sensitivity and specificity."""
+    sensitivity, specificity = (
+        scored["test"][metric]["value"] for metric in ("sensitivity", "specificity")
+    )
+    rows = [(each, *predictive_values(sensitivity, specificity, each)) for each in prevalences]
+    return pd.DataFrame(rows, columns=["prevalence", "PPV", "NPV"])
+
+
+def read_finished_aucs(study: str, candidates: Sequence[str], seed: int) -> dict[str, float]:
+    """Return the test AUC of every candidate that was finished with a seed."""
+    reached = {}
+    for name in candidates:
+        file = predictions_dir(study) / f"final/{name}_seed{seed}.csv"
+        if file.is_file():
+            test = select_split(load_predictions(file), "test")
+            reached[name] = _values(test, 0.5)["roc_auc"]
+    return reached
+
+
+def read_without_labels(models: Mapping[str, FinalModel]) -> pd.DataFrame:
+    """Return what unlabelled test images say of each model, beside what their labels say.
+
+    Returns:
+        A row a model with two seeds or more: model, agreement (of its seeds), expected (accuracy
+        by average thresholded confidence), real (accuracy at the threshold).
+    """
+    rows = []
+    for name, model in models.items():
+        if len(model.seeds) < 2:
+            continue
+        known, unknown = (select_split(model.mean, split) for split in SCORED_SPLITS)
+        seeds = [select_split(table, "test").probability.to_numpy() for table in model.seeds]
+        expected = expect_accuracy(
+            known.y_true.to_numpy(), known.probability, unknown.probability, model.threshold
+        )
+        real = _values(unknown, model.threshold)["accuracy_at_threshold"]
+        rows.append((name, measure_agreement(seeds, model.threshold), expected, real))
+    return pd.DataFrame(rows, columns=["model", "agreement", "expected", "real"])
+
+
 def judge_criteria(criteria: pd.DataFrame, reached: Mapping[str, float]) -> pd.DataFrame:
     """Return how well each criterion ranks finished models as the test set does.
 
@@ -227,7 +312,9 @@ def judge_criteria(criteria: pd.DataFrame, reached: Mapping[str, float]) -> pd.D
     for name in criteria.columns.drop("candidate"):
         values = finished[name].astype(float)
         known = values.notna()
-        correlation = float(spearmanr(values[known], test[known]).statistic)
+        correlation = float("nan")
+        if known.sum() > 2:
+            correlation = float(spearmanr(values[known], test[known]).statistic)
         low, high = _spearman_interval(correlation, int(known.sum()))
         rows.append((name, int(known.sum()), correlation, low, high))
     return pd.DataFrame(rows, columns=["criterion", "models", "spearman", "low", "high"])

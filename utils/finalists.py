@@ -27,9 +27,10 @@ from utils.candidates import Candidate, train_candidate
 from utils.dataset import build_index, load_images, open_dataset
 from utils.development import development_index, load_development_images, plain_fold
 from utils.evaluation import SCORED_SPLITS, load_predictions, select_split
-from utils.facts import IMAGE_SIZE, PNEUMONIA
+from utils.facts import IMAGE_SIZE, PNEUMONIA, PREDICTION_COLUMNS
 from utils.files import read_json, write_json
 from utils.final_scores import REFERENCE, final_names
+from utils.kept import keep_table
 from utils.networks import build_network
 from utils.paths import activation_cache_dir, models_dir, predictions_dir, results_dir
 from utils.progress import track
@@ -262,6 +263,35 @@ def average_networks(networks: Sequence[keras.Model], name: str) -> keras.Model:
         for number, network in enumerate(networks, start=1)
     ]
     return keras.Model(image, layers.Average(name="mean_of_members")(outputs), name=name)
+
+
+def predict_test_with_crops(
+    study: str, choices: Mapping[str, Any], seeds: Sequence[int]
+) -> pd.DataFrame:
+    """Return the chosen model's test predictions with test-time augmentation.
+
+    Kept in `results/<study>/predictions/final/chosen_crops.csv`; a row beside the chosen model,
+    which is used without.
+
+    Raises:
+        FileNotFoundError: if nothing is kept and the chosen model is not on this machine.
+    """
+    made_from = {"chosen": choices, "seeds": list(seeds), "crop": _CROP}
+
+    def make() -> pd.DataFrame:
+        settings = load_study(study)
+        root = open_dataset(settings.dataset_name)
+        index = build_index(root, settings.seed, settings.validation_fraction)
+        test = index[index.split == "test"].rename(columns={"label": "y_true"})
+        network = keras.models.load_model(models_dir(study) / CHOSEN_FILE, compile=False)
+        probability = predict_with_crops(
+            network, load_images(root, test.image_id), "chosen model, crops"
+        )
+        return test.assign(probability=probability)[list(PREDICTION_COLUMNS)]
+
+    file = predictions_dir(study) / "final" / "chosen_crops.csv"
+    keep_table(file, made_from, make)
+    return load_predictions(file)
 
 
 def predict_with_crops(network: keras.Model, pixels: np.ndarray, title: str) -> np.ndarray:
