@@ -33,11 +33,13 @@ from utils.evaluation import (
     paired_difference,
     select_split,
 )
+from utils.files import read_json
 from utils.paths import predictions_dir
+from utils.registry import RECORD, SHIPPED
 from utils.selection import ENSEMBLE
 from utils.unlabelled import expect_accuracy, measure_agreement
 
-BASELINE, REFERENCE = "vgg19", "resnet50"
+BASELINE, REFERENCE, SHIPPED_MODEL = "vgg19", "resnet50", "small"
 SEED_METRICS = ("roc_auc", "accuracy_at_threshold", "sensitivity", "specificity")
 
 
@@ -111,6 +113,11 @@ def read_final_models(
             for number in range(len(seeds))
         )
         models[ENSEMBLE] = FinalModel(ENSEMBLE, choices["thresholds"][ENSEMBLE], tables)
+    if (folder / f"final/{SHIPPED_MODEL}.csv").is_file():
+        threshold = read_json(SHIPPED / RECORD)[SHIPPED_MODEL]["threshold"]
+        models[SHIPPED_MODEL] = FinalModel(
+            SHIPPED_MODEL, threshold, (read(f"final/{SHIPPED_MODEL}"),)
+        )
     return models
 
 

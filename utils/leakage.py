@@ -111,8 +111,8 @@ def measure_leakage(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
         )
         head = build_reference_head(trunk.output_shape[1:], study.seed)
         recipe = Recipe(
-            epochs=study.epochs, batch_size=study.batch_size, learning_rate=study.learning_rate,
-            seed=study.seed,
+            epochs=study.leakage_epochs, batch_size=study.batch_size,
+            learning_rate=study.learning_rate, seed=study.seed,
         )  # fmt: skip
         train_plainly(head, views, train.label.to_numpy(), recipe, [watch])
         labels = {"held out": judged.label.to_numpy(), "test": test.label.to_numpy()}

@@ -53,6 +53,8 @@ class Study(BaseModel):
     """Folds of `utils.development` on which all candidates are trained."""
     second_round_folds: list[str]
     """Those on which the candidates that may be chosen are trained."""
+    leakage_epochs: Count
+    """Epochs of the careless trainings of notebook 09, none of which stops early."""
     final_seeds: list[int]
     """Seeds of the final models of notebook 09."""
 

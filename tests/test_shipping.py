@@ -1,0 +1,55 @@
+import json
+
+import pandas as pd
+import pytest
+
+from tests.builders import open_small_study
+from utils import registry, shipping
+from utils.candidates import Candidate
+from utils.evaluation import load_predictions
+from utils.finalists import train_final
+from utils.paths import predictions_dir
+from utils.predict import main as predict
+from utils.registry import SHIPPED, choose_model
+from utils.screening import screen
+
+SMALL = Candidate("tiny", "small_cnn", 32, epochs=1, batch_size=8)
+RECORDED = SHIPPED / "models.json"
+
+
+@pytest.mark.slow
+def test_a_shipped_model_scores_without_any_training(tmp_path, monkeypatch):
+    study = open_small_study(tmp_path, monkeypatch)
+    folder = tmp_path / "models"
+    monkeypatch.setattr(registry, "SHIPPED", folder)
+    for name in ("SHIPPED", "PHANTOMS", "REFERENCE_PREDICTIONS"):
+        below = getattr(shipping, name).relative_to(SHIPPED)
+        monkeypatch.setattr(shipping, name, folder / below)
+    train_final(study, SMALL, 42)
+    screen("full", [SMALL], ["block1"], [42])
+    file = shipping.ship_model("full", "tiny", 42)
+    assert file.stat().st_size < 10_000_000
+    record = json.loads((folder / "models.json").read_text())["small"]
+    assert record["candidate"]["name"] == "tiny" and record["dataset"]["images"]["test"]
+    whole = load_predictions(predictions_dir("full") / "final/tiny_seed42.csv")
+    small = load_predictions(predictions_dir("full") / "final/small.csv")
+    assert small.image_id.tolist() == whole.image_id.tolist()
+    assert (small.probability - whole.probability).abs().max() < 0.01
+
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "a fresh clone"))
+    assert choose_model("full").file == file
+    out = tmp_path / "scores.csv"
+    assert predict(["--images", str(folder / "phantoms"), "--out", str(out)]) == 0
+    reference = pd.read_csv(folder / "reference_predictions.csv")
+    assert len(reference) == 6
+    pd.testing.assert_frame_equal(pd.read_csv(out), reference, atol=1e-4)
+
+
+@pytest.mark.skipif(not RECORDED.is_file(), reason="no model is shipped yet")
+def test_the_shipped_model_says_here_what_it_said_there(tmp_path, monkeypatch):
+    """The check that `models/README.md` offers to everybody."""
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
+    out = tmp_path / "scores.csv"
+    assert predict(["--images", str(shipping.PHANTOMS), "--out", str(out), "--model", "small"]) == 0
+    reference = pd.read_csv(shipping.REFERENCE_PREDICTIONS)
+    pd.testing.assert_frame_equal(pd.read_csv(out), reference, atol=2e-3)

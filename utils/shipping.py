@@ -1,0 +1,102 @@
+"""Ship a small model: half precision, its provenance, and predictions to check it by.
+
+`python -m utils.shipping --study full --candidate NAME` (`make ship`) takes a finished model,
+rounds its weights, and writes it to `models/` with its record. What the rounded model says of
+validation and test is its own row in the tables of notebook 09. `models/reference_predictions.csv`
+holds what it says of a few phantoms, so that anyone can check an installation.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import keras
+
+from utils.dataset import build_index, open_dataset
+from utils.evaluation import SCORED_SPLITS
+from utils.files import read_json
+from utils.final_scores import SHIPPED_MODEL
+from utils.finalists import final_name, network_file, predict_files
+from utils.paths import results_dir
+from utils.predict import score_folder, write_scores
+from utils.registry import SHIPPED, register_model
+from utils.screening import screening_dir
+from utils.selection import choose_block_threshold, read_screening
+from utils.small_model import shrink_model
+from utils.study import load_study
+from utils.training import write_predictions
+
+PHANTOMS = SHIPPED / "phantoms"
+REFERENCE_PREDICTIONS = SHIPPED / "reference_predictions.csv"
+_PHANTOMS_A_CLASS = 3
+
+
+def ship_model(study: str, candidate: str, seed: int) -> Path:
+    """Round a finished model, write it to `models/`, and let it predict.
+
+    The threshold is that of the candidate's block folds.
+
+    Args:
+        study: Name of the study.
+        candidate: Name of the finished candidate.
+        seed: Of the finished model.
+
+    Returns:
+        The shipped file.
+
+    Raises:
+        FileNotFoundError: if the finished model's network is not on this machine.
+        TooLargeError: if it does not fit into 10 MB.
+    """
+    name = final_name(candidate, seed)
+    record = read_json(results_dir(study) / "provenance" / f"{name}.json")
+    network = keras.models.load_model(network_file(study, name), compile=False)
+    file = SHIPPED / f"{SHIPPED_MODEL}.keras"
+    shrink_model(network, file)
+    threshold = choose_block_threshold(read_screening(screening_dir(study), candidate))
+    register_model(
+        SHIPPED, SHIPPED_MODEL, file, round(threshold, 6),
+        f"{candidate}, seed {seed}, in half precision, shipped with the repository",
+        candidate=record["recipe"], seed=seed, weights=record["weights"]["description"],
+        dataset=record["dataset"],
+    )  # fmt: skip
+    settings = load_study(study)
+    root = open_dataset(settings.dataset_name)
+    index = build_index(root, settings.seed, settings.validation_fraction)
+    write_predictions(
+        study, f"final/{SHIPPED_MODEL}", index,
+        {
+            split: predict_files(network, root, index[index.split == split], split)
+            for split in SCORED_SPLITS
+        },
+    )  # fmt: skip
+    copy_phantoms(PHANTOMS)
+    write_scores(REFERENCE_PREDICTIONS, score_folder(network, PHANTOMS), threshold)
+    return file
+
+
+def copy_phantoms(folder: Path) -> None:
+    """Copy a few phantoms of each class into a folder, in the layout that `EVALUATE=1` reads."""
+    root = open_dataset("phantoms")
+    index = build_index(root, seed=0, validation_fraction=0.5)
+    for row in index[index.split == "test"].groupby("label").head(_PHANTOMS_A_CLASS).itertuples():
+        source = root / row.image_id
+        target = folder / source.parent.name / source.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def main() -> None:
+    """Ship a model from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", default="full")
+    parser.add_argument("--candidate", required=True)
+    parser.add_argument("--seed", type=int, default=42)
+    arguments = parser.parse_args()
+    file = ship_model(arguments.study, arguments.candidate, arguments.seed)
+    sys.stdout.write(f"{file.name}: {file.stat().st_size / 1e6:.1f} MB\n")
+
+
+if __name__ == "__main__":
+    main()
