@@ -9,11 +9,12 @@ from utils.files import write_csv
 from utils.final_scores import (
     FinalModel,
     average_predictions,
-    calibrate_models,
+    calibration_table,
     difference_table,
     etiology_table,
     final_names,
     judge_criteria,
+    measure_calibration_of,
     prevalence_table,
     read_final_models,
     read_finished_aucs,
@@ -128,7 +129,8 @@ def test_temperature_is_fitted_on_validation_and_judged_on_both(models):
     mean = models["resnet50"].mean
     pushed = 0.5 + 0.49 * np.sign(mean.probability - 0.5)  # far too sure
     sure = {"a": FinalModel("a", 0.5, (mean.assign(probability=pushed),))}
-    table = calibrate_models(sure).set_index("split")
+    scores = {name: {"calibration": measure_calibration_of(each)} for name, each in sure.items()}
+    table = calibration_table(scores).set_index("split")
     assert table.index.tolist() == ["validation", "test"]
     assert (table.temperature > 1).all() and table.temperature.nunique() == 1
     assert table.brier_after["validation"] < table.brier_before["validation"]

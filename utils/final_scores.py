@@ -128,8 +128,8 @@ def score_final_models(
 
     Returns:
         For each model its `threshold`, `seeds` (metrics of each seed on test), `validation` and
-        `test` (metrics with patient-level intervals, of the mean over the seeds), `by_etiology`
-        on test, and, but for the reference, `difference`: AUC and accuracy less the reference's
+        `test` (metrics with patient-level intervals, of the mean over the seeds), `calibration`,
+        `by_etiology` on test, and, but for the reference, `difference`: AUC and accuracy less its
         with paired intervals, and DeLong's interval of the AUC's difference.
     """
     reference = models[REFERENCE]
@@ -152,6 +152,7 @@ def _score_model(
         scored[split] = evaluate_predictions(
             select_split(mean, split), model.threshold, resamples, seed
         )
+    scored["calibration"] = measure_calibration_of(model)
     scored["by_etiology"] = evaluate_by_etiology(test, model.threshold, resamples, seed)
     if reference is not None:
         other = select_split(reference.mean, "test")
@@ -225,28 +226,30 @@ def etiology_table(scores: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=["ROC-AUC", "sensitivity"])
 
 
-def calibrate_models(models: Mapping[str, FinalModel]) -> pd.DataFrame:
-    """Return calibration before and after temperature scaling, fitted on validation patients.
+def measure_calibration_of(model: FinalModel) -> dict[str, Any]:
+    """Return the temperature fitted on validation, and ECE and Brier before and after it."""
+    parts = {split: select_split(model.mean, split) for split in SCORED_SPLITS}
+    temperature = fit_temperature(parts["validation"].y_true, parts["validation"].probability)
+    measured: dict[str, Any] = {"temperature": round(temperature, 6)}
+    for split, part in parts.items():
+        before = measure_calibration(part.y_true, part.probability)
+        after = measure_calibration(part.y_true, apply_temperature(part.probability, temperature))
+        measured[split] = {
+            "ece_before": round(before.ece, 6), "ece_after": round(after.ece, 6),
+            "brier_before": round(before.brier, 6), "brier_after": round(after.brier, 6),
+        }  # fmt: skip
+    return measured
 
-    Returns:
-        A row a model and split: model, split, temperature, ece_before, ece_after, brier_before,
-        brier_after.
-    """
-    rows = []
-    for name, model in models.items():
-        parts = {split: select_split(model.mean, split) for split in SCORED_SPLITS}
-        temperature = fit_temperature(parts["validation"].y_true, parts["validation"].probability)
-        for split, part in parts.items():
-            before = measure_calibration(part.y_true, part.probability)
-            after = measure_calibration(
-                part.y_true, apply_temperature(part.probability, temperature)
-            )
-            rows.append(
-                (name, split, temperature, before.ece, after.ece, before.brier, after.brier)
-            )
-    columns = ["model", "split", "temperature", "ece_before", "ece_after", "brier_before",
-               "brier_after"]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+
+def calibration_table(scores: Mapping[str, Any]) -> pd.DataFrame:
+    """Return calibration before and after temperature scaling, a row a model and split."""
+    rows = [
+        {"model": name, "split": split, "temperature": scored["calibration"]["temperature"]}
+        | scored["calibration"][split]
+        for name, scored in scores.items()
+        for split in SCORED_SPLITS
+    ]
+    return pd.DataFrame(rows)
 
 
 def reliability_curves(model: FinalModel) -> dict[str, list[tuple[float, float, int]]]:

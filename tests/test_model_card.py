@@ -1,0 +1,39 @@
+import pytest
+
+from tests.test_final_scores import CHOICES, models  # noqa: F401
+from utils.files import write_json
+from utils.final_scores import score_final_models
+from utils.model_card import card_blocks
+
+
+@pytest.fixture
+def folders(tmp_path, models):  # noqa: F811
+    results, shipped = tmp_path / "results", tmp_path / "models"
+    write_json(results / "choices.json", CHOICES)
+    write_json(results / "final_metrics.json", score_final_models(models, 50, 0))
+    write_json(shipped / "models.json", {"small": {
+        "sha256": "abc", "threshold": 0.4, "seed": 42, "weights": "ImageNet",
+        "candidate": {"name": "a", "architecture": "small_cnn", "size": 64},
+    }})  # fmt: skip
+    for number in (1, 2):
+        write_json(results / f"screening/a/block{number}_seed42.json", {"minutes": 30.0})
+    write_json(results / "provenance/final/a_seed42.json", {"training_minutes": 120.0})
+    return results, shipped
+
+
+def test_the_card_says_what_the_results_say(folders):
+    blocks = card_blocks(*folders)
+    assert "`ensemble`, the mean probability of `b`, `a`" in blocks["card-model"]
+    assert "Threshold 0.450" in blocks["card-model"] and "`abc`" in blocks["card-model"]
+    assert blocks["card-results"].splitlines()[2].startswith("| ensemble | ")
+    assert blocks["card-subgroups"].count("| virus |") == 2
+    assert blocks["card-calibration"].count("| test |") == 2
+    assert "2 trainings on folds took 1.0 hours and 1 final ones 2.0 hours" in blocks["card-cost"]
+    assert "0.06 kWh" in blocks["card-cost"]
+
+
+def test_without_notebook_09_there_is_no_card(folders):
+    results, shipped = folders
+    (results / "final_metrics.json").unlink()
+    with pytest.raises(FileNotFoundError, match="final_metrics"):
+        card_blocks(results, shipped)

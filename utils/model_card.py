@@ -1,0 +1,107 @@
+"""The numbers of MODEL_CARD.md, made from the committed results of the full study."""
+
+from pathlib import Path
+from typing import Any
+
+from utils.evaluation import METRICS, format_interval
+from utils.files import read_json
+
+WATTS_A_CORE = 10
+"""Assumed of one busy core of a server, its share of memory and cooling included: the energy is
+an estimate from minutes, not a measurement."""
+CORES = 2
+RESULT_METRICS = (
+    "roc_auc", "accuracy_at_threshold", "sensitivity", "specificity", "ppv", "npv",
+    "specificity_at_95",
+)  # fmt: skip
+
+
+def card_blocks(results: Path, shipped: Path) -> dict[str, str]:
+    """Return the generated parts of the model card, by the name of their markers.
+
+    Args:
+        results: Folder of the full study's results.
+        shipped: Folder of the shipped model and its `models.json`.
+
+    Raises:
+        FileNotFoundError: if notebook 09 has not been run on the full study.
+    """
+    choices = read_json(results / "choices.json")
+    scores = read_json(results / "final_metrics.json")
+    record = read_json(shipped / "models.json")["small"]
+    names = [name for name in dict.fromkeys((choices["chosen"], choices["single"], "small"))
+             if name in scores]  # fmt: skip
+    return {
+        "card-model": _describe_models(choices, record),
+        "card-results": _results(scores, names),
+        "card-subgroups": _subgroups(scores, names),
+        "card-calibration": _calibration(scores, names),
+        "card-cost": _cost(results),
+    }
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _describe_models(choices: dict[str, Any], record: dict[str, Any]) -> str:
+    members = ", ".join(f"`{name}`" for name in choices["members"])
+    recipe = record["candidate"]
+    return (
+        f"- **Chosen model**: `{choices['chosen']}`, the mean probability of {members}, each with "
+        f"three seeds. Threshold {choices['thresholds'][choices['chosen']]:.3f} on the probability "
+        "of PNEUMONIA.\n"
+        f"- **Shipped model**: `small`, which is `{recipe['name']}` with seed {record['seed']} in "
+        f"half precision ({recipe['architecture']} at {recipe['size']} pixels, weights before "
+        f"training: {record['weights']}). Threshold {record['threshold']:.3f}, SHA-256 "
+        f"`{record['sha256']}`."
+    )
+
+
+def _results(scores: dict[str, Any], names: list[str]) -> str:
+    rows = [
+        [name, *(format_interval(scores[name]["test"][metric]) for metric in RESULT_METRICS)]
+        for name in names
+    ]
+    return _table(["on test", *(METRICS[metric] for metric in RESULT_METRICS)], rows)
+
+
+def _subgroups(scores: dict[str, Any], names: list[str]) -> str:
+    rows = [
+        [name, kind, format_interval(values["roc_auc"]), format_interval(values["sensitivity"])]
+        for name in names
+        for kind, values in scores[name]["by_etiology"].items()
+    ]
+    return _table(["model", "pneumonia", "ROC-AUC", "sensitivity"], rows)
+
+
+def _calibration(scores: dict[str, Any], names: list[str]) -> str:
+    rows = []
+    for name in names:
+        measured = scores[name]["calibration"]
+        for split in ("validation", "test"):
+            part = measured[split]
+            rows.append([
+                name, split, f"{measured['temperature']:.2f}",
+                f"{part['ece_before']:.3f}", f"{part['ece_after']:.3f}",
+                f"{part['brier_before']:.3f}", f"{part['brier_after']:.3f}",
+            ])  # fmt: skip
+    header = ["model", "split", "temperature", "ECE before", "after", "Brier before", "after"]
+    return _table(header, rows)
+
+
+def _cost(results: Path) -> str:
+    """Return the minutes of all trainings, and what they took at an assumed power."""
+    screened = [read_json(file)["minutes"] for file in results.glob("screening/*/block*.json")]
+    final = [
+        record["training_minutes"]
+        for record in map(read_json, sorted(results.glob("provenance/final/*.json")))
+    ]
+    hours = (sum(screened) + sum(final)) / 60
+    energy = hours * CORES * WATTS_A_CORE / 1000
+    return (
+        f"{len(screened)} trainings on folds took {sum(screened) / 60:.1f} hours and {len(final)} "
+        f"final ones {sum(final) / 60:.1f} hours, by the clock, often two at a time on {CORES} "
+        f"cores. At {WATTS_A_CORE} W a core, an assumption, that is at most {energy:.2f} kWh."
+    )
