@@ -4,20 +4,26 @@ import pytest
 
 from tests.test_bench_summary import make_record
 from tests.test_evaluation import make_study
+from utils import report
 from utils.bench_summary import judge_goals
 from utils.evaluation import evaluate_study, format_interval
 from utils.files import read_json, write_json
+from utils.model_card import CARD_BLOCKS
 from utils.report import (
+    MODEL_CARD,
     NOT_MEASURED,
     README,
     RESULTS,
     SCALING,
+    SHIPPED_README,
     ReportError,
     find_drift,
     main,
     minutes_table,
+    render_card,
     render_readme,
     render_scaling,
+    render_shipped,
     replace_block,
 )
 
@@ -90,7 +96,9 @@ def readme(tmp_path, results):
 )
 def test_the_documents_of_this_repository_agree_with_its_results():
     drift = find_drift(README.read_text(encoding="utf-8"))
-    drift += find_drift(SCALING.read_text(encoding="utf-8"), RESULTS, render_scaling, SCALING.name)
+    others = {SCALING: render_scaling, MODEL_CARD: render_card, SHIPPED_README: render_shipped}
+    for file, render in others.items():
+        drift += find_drift(file.read_text(encoding="utf-8"), RESULTS, render, file.name)
     assert not drift, "run `make readme`:\n" + "".join(drift)
 
 
@@ -194,8 +202,30 @@ def run(readme, results, *flags):
     scaling = readme.with_name("scaling.md")
     if not scaling.is_file():
         scaling.write_text(render_scaling(SCALING_TEMPLATE, results))
-    files = ["--readme", str(readme), "--scaling", str(scaling), "--results", str(results)]
-    return main([*files, *flags])
+    card, shipped = readme.with_name("card.md"), readme.with_name("shipped.md")
+    if not card.is_file():
+        markers = [f"<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in CARD_BLOCKS]
+        card.write_text(render_card("".join(markers), results))
+        empty = "<!-- shipped:begin -->\n<!-- shipped:end -->\n"
+        shipped.write_text(render_shipped(empty, results))
+    files = {
+        "--readme": readme, "--scaling": scaling, "--card": card, "--shipped": shipped,
+        "--results": results,
+    }  # fmt: skip
+    return main([*(text for pair in files.items() for text in map(str, pair)), *flags])
+
+
+def test_the_model_card_is_guarded_too(readme, results, monkeypatch):
+    assert run(readme, results, "--check") == 0
+    card = readme.with_name("card.md")
+    assert card.read_text().count("Not measured yet") == len(CARD_BLOCKS)
+    write_json(results / "final_metrics.json", {"small": {"test": {}}})
+    monkeypatch.setattr(report, "card_blocks", lambda *folders: dict.fromkeys(CARD_BLOCKS, "new"))
+    monkeypatch.setattr(report, "shipped_block", lambda *folders: "new as well")
+    assert run(readme, results, "--check") == 1
+    assert run(readme, results) == 0
+    assert card.read_text().count("new") == len(CARD_BLOCKS)
+    assert "new as well" in readme.with_name("shipped.md").read_text()
 
 
 def test_the_scaling_document_is_guarded_too(readme, results):

@@ -1,4 +1,4 @@
-"""The numbers of MODEL_CARD.md, made from the committed results of the full study."""
+"""The numbers of MODEL_CARD.md and models/README.md, from the results of the full study."""
 
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ RESULT_METRICS = (
     "roc_auc", "accuracy_at_threshold", "sensitivity", "specificity", "ppv", "npv",
     "specificity_at_95",
 )  # fmt: skip
+
+CARD_BLOCKS = ("card-model", "card-results", "card-subgroups", "card-calibration", "card-cost")
+"""Names of the markers between which the card is generated."""
 
 
 def card_blocks(results: Path, shipped: Path) -> dict[str, str]:
@@ -31,13 +34,42 @@ def card_blocks(results: Path, shipped: Path) -> dict[str, str]:
     record = read_json(shipped / "models.json")["small"]
     names = [name for name in dict.fromkeys((choices["chosen"], choices["single"], "small"))
              if name in scores]  # fmt: skip
-    return {
-        "card-model": _describe_models(choices, record),
-        "card-results": _results(scores, names),
-        "card-subgroups": _subgroups(scores, names),
-        "card-calibration": _calibration(scores, names),
-        "card-cost": _cost(results),
-    }
+    contents = (
+        _describe_models(choices, record),
+        _results(scores, names),
+        _subgroups(scores, names),
+        _calibration(scores, names),
+        _cost(results),
+    )
+    return dict(zip(CARD_BLOCKS, contents, strict=True))
+
+
+def shipped_block(results: Path, shipped: Path) -> str:
+    """Return the record of the shipped model, with what it reached where that is measured.
+
+    Args:
+        results: Folder of the full study's results.
+        shipped: Folder of the shipped model.
+    """
+    record = read_json(shipped / "models.json")["small"]
+    file = shipped / record["file"]
+    recipe = record["candidate"]
+    facts = [
+        ["file", f"`{record['file']}`, {file.stat().st_size / 1e6:.1f} MB"],
+        ["SHA-256", f"`{record['sha256']}`"],
+        ["network", f"{recipe['architecture']} at {recipe['size']} x {recipe['size']} pixels"],
+        ["recipe", f"`{recipe['name']}` in `utils/candidate_list.py`, seed {record['seed']}"],
+        ["weights before training", record["weights"]],
+        ["trained on", f"{record['dataset']['images']['train']:,} radiographs, data fingerprint "
+                       f"`{record['dataset']['fingerprint'][:16]}`"],
+        ["threshold", f"{record['threshold']:.4f}, from blocks of patients left out"],
+    ]  # fmt: skip
+    if (results / "final_metrics.json").is_file():
+        test = read_json(results / "final_metrics.json")["small"]["test"]
+        facts += [
+            [f"{METRICS[each]}, test", format_interval(test[each])] for each in RESULT_METRICS
+        ]
+    return _table(["", ""], facts)
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

@@ -1,8 +1,9 @@
-"""Write the tables of README.md and docs/scaling.md from the committed results of the full study.
+"""Write the tables of README.md and other documents from the committed results of the full study.
 
 `python -m utils.report` rewrites what lies between the markers `<!-- results:begin -->` and
-`<!-- results:end -->`, and likewise `minutes`, `speed` and the blocks of docs/scaling.md; with
-`--check` it writes nothing, shows what would change, and fails where something would.
+`<!-- results:end -->`, and likewise `minutes`, `speed`, and the blocks of docs/scaling.md,
+MODEL_CARD.md and models/README.md; with `--check` it writes nothing, shows what would change, and
+fails where something would.
 """
 
 import argparse
@@ -17,16 +18,21 @@ from utils import bench_summary
 from utils.evaluation import METRICS, NOT_REPORTED, REPORTED_ROW, format_interval, reported_row
 from utils.facts import BACKBONES, CLASS_NAMES, PNEUMONIA
 from utils.files import read_json, write_atomically
+from utils.model_card import CARD_BLOCKS, card_blocks, shipped_block
 from utils.paths import ROOT
+from utils.registry import SHIPPED
 
 logger = logging.getLogger(__name__)
 
 README = ROOT / "README.md"
 SCALING = ROOT / "docs" / "scaling.md"
+MODEL_CARD = ROOT / "MODEL_CARD.md"
+SHIPPED_README = SHIPPED / "README.md"
 RESULTS = ROOT / "results" / "full"
 """What is committed, wherever `RESULTS_DIR` sends the results of a run."""
 
 NOT_MEASURED = "Not measured yet; `make bench STUDY=full` followed by `make readme` writes this."
+NOT_FINISHED = "Not measured yet; notebook 09 on the full study, then `make readme`, writes this."
 SCALING_BLOCKS = ("constants", "measured", "predictions", "tried")
 PREDICTED_IMAGES = (100_000, 1_000_000)
 PREDICTED_PROCESSORS = (2, 16, 64, 512)
@@ -249,6 +255,21 @@ def render_scaling(text: str, results: Path = RESULTS) -> str:
     return text
 
 
+def render_card(text: str, results: Path = RESULTS) -> str:
+    """Return MODEL_CARD.md with its blocks made anew."""
+    blocks = dict.fromkeys(CARD_BLOCKS, NOT_FINISHED)
+    if (results / "final_metrics.json").is_file():
+        blocks = card_blocks(results, SHIPPED)
+    for name, content in blocks.items():
+        text = replace_block(text, name, content)
+    return text
+
+
+def render_shipped(text: str, results: Path = RESULTS) -> str:
+    """Return models/README.md with the record of the shipped model made anew."""
+    return replace_block(text, "shipped", shipped_block(results, SHIPPED))
+
+
 def replace_block(text: str, name: str, content: str) -> str:
     """Replace what lies between `<!-- name:begin -->` and `<!-- name:end -->`.
 
@@ -301,10 +322,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
     parser.add_argument("--readme", type=Path, default=README)
     parser.add_argument("--scaling", type=Path, default=SCALING)
+    parser.add_argument("--card", type=Path, default=MODEL_CARD)
+    parser.add_argument("--shipped", type=Path, default=SHIPPED_README)
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    documents = {arguments.readme: render_readme, arguments.scaling: render_scaling}
+    documents = {
+        arguments.readme: render_readme,
+        arguments.scaling: render_scaling,
+        arguments.card: render_card,
+        arguments.shipped: render_shipped,
+    }
     try:
         updates = [
             _update(file, arguments.results, render, arguments.check)

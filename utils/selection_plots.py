@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from utils.plots import BLUE, GRAY, GREEN, LOOK, ORANGE, SERIES, legend_above, new_figure
 from utils.stress import CHANGES
@@ -73,6 +73,7 @@ def plot_differences(compared: pd.DataFrame, base: str, title: str) -> Figure:
         ax.errorbar(rows.difference, places, xerr=lengths, fmt="o", color=BLUE, capsize=4)
         ax.set_yticks(places, rows.candidate)
         ax.set_ylim(-0.6, len(rows) - 0.4)
+        ax.xaxis.set_major_locator(MaxNLocator(6))
         ax.set_xlabel(f"criterion less that of {base} (95 % interval over patients)")
         ax.grid(axis="x")
     return figure
@@ -86,13 +87,13 @@ def plot_auc_by_change(table: pd.DataFrame) -> Figure:
     """
     _require(table, CHANGES, "AUCs by change")
     with matplotlib.rc_context(LOOK):
-        size = (11, 1.9 + 0.42 * len(table))
+        size = (12, 1.9 + 0.42 * len(table))
         figure, ((ax,),) = new_figure("AUC on blocks left out, by change", size)
         seaborn.heatmap(
             table, annot=True, fmt=".3f", cmap="cividis", ax=ax, annot_kws={"size": 11},
             cbar_kws={"label": "ROC-AUC"},
         )  # fmt: skip
-        ax.set_xticklabels([name.replace("_", "\n") for name in table], rotation=0)
+        ax.set_xticklabels([name.replace("_", "\n") for name in table], rotation=0, fontsize=11)
         ax.tick_params(length=0)
     return figure
 
