@@ -8,9 +8,11 @@ from PIL import Image
 from tests.builders import open_small_study
 from utils import screening
 from utils.candidates import Candidate
+from utils.dataset import build_index
 from utils.paths import dataset_dir
 from utils.selection import make_choices
 from utils.stress import CHANGES
+from utils.training import write_predictions
 
 TWO = [
     Candidate("few", "small_cnn", 32, epochs=1, batch_size=8),
@@ -30,7 +32,7 @@ def choices(study):
 
 @pytest.mark.slow
 def test_choices_do_not_see_the_test_set(study, tmp_path, monkeypatch):
-    """Noise for every test image and the other label for each leave the choices as they are."""
+    """Noise for test images and predictions, and the other label for each, change no choice."""
     screening.screen(study.study, TWO, ["plain", "block1"], [42])
     before = choices(study)
     root = dataset_dir("chest_xray")
@@ -45,6 +47,10 @@ def test_choices_do_not_see_the_test_set(study, tmp_path, monkeypatch):
         pixels = random.integers(0, 256, (16, 16), np.uint8)
         Image.fromarray(pixels).save(target, format="JPEG")
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "again"))
+    index = build_index(root, study.seed, study.validation_fraction)
+    noise = {"test": random.random((index.split == "test").sum())}
+    for name in ("resnet50", "final/few_seed42", "final/many_seed42"):
+        write_predictions(study.study, name, index, noise)
     screening.screen(study.study, TWO, ["plain", "block1"], [42])
     assert choices(study) == before
 
