@@ -54,8 +54,9 @@ RECIPE = (
     _variant("lite0_96_long", epochs=12),
 )
 
+_AT_64 = _variant("lite0_64_robust", size=64)
 SIZE = (
-    _variant("lite0_64_robust", size=64),
+    _AT_64,
     _variant("lite0_128_robust", size=128),
     _variant("lite0_160_robust", size=160),
     _variant("lite0_224_robust", size=224),
@@ -72,11 +73,18 @@ ARCHITECTURE = (
 """Other networks under the same augmentation; those without pretrained weights get twice the
 epochs."""
 
-NETWORKS = (_BASE, *ARCHITECTURE)
+NETWORKS = (_AT_64, *ARCHITECTURE)
+"""What notebook 08 compares: one input size, one augmentation."""
 FINE_TUNING = (*AUGMENTATION, *DEPTH, *RECIPE, *SIZE)
 """What notebook 07 compares; notebook 08 adds the other architectures."""
 CANDIDATES = (*FINE_TUNING, *ARCHITECTURE)
-BASE = _BASE.name
+CONTROLS = (
+    "lite0_96_none", "lite0_96_reference", "lite0_96_mild", "lite0_96_robust",
+    "lite0_64_robust", "small_cnn_64_robust", "resnet50_64_robust",
+)  # fmt: skip
+"""Finished whether they are chosen or not: the criteria are judged on bad models, too."""
+BASE, MILD, NETWORK_BASE = _BASE.name, "lite0_96_mild", _AT_64.name
+"""Names of what the rows of 07's recipe, of its augmentation, and of 08 are compared with."""
 
 
 def pick_candidates(

@@ -64,6 +64,16 @@ def network_file(study: str, name: str) -> Path:
     return models_dir(study) / f"{name}.keras"
 
 
+def name_two_networks(choices: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
+    """Return the names of one network of the reference and one of the single model.
+
+    The reference is that of the last seed, which `train_finalists` exports, or where there is
+    one seed alone, that of notebook 04.
+    """
+    reference = final_name(REFERENCE, seeds[-1]) if len(seeds) > 1 else f"{REFERENCE}_best_model"
+    return [reference, final_name(choices["single"], seeds[0])]
+
+
 def is_finished(study: str, candidate: Candidate, seed: int) -> bool:
     """Return whether this very recipe has been trained with this seed and has predicted."""
     name = final_name(candidate.name, seed)
@@ -80,7 +90,11 @@ def _record_file(study: str, name: str) -> Path:
 
 
 def train_finalists(
-    study: str, choices: Mapping[str, Any], candidates: Sequence[Candidate], seeds: Sequence[int]
+    study: str,
+    choices: Mapping[str, Any],
+    candidates: Sequence[Candidate],
+    seeds: Sequence[int],
+    controls: Sequence[str] = (),
 ) -> None:
     """Train the single model and the members with all seeds, and the reference with the others.
 
@@ -92,14 +106,15 @@ def train_finalists(
         choices: From `selection.make_choices`.
         candidates: The study's candidates, among them those that the choices name.
         seeds: Of the final models; the first is that of notebook 04, which trained the reference.
+        controls: Names of candidates that are finished with the first seed, chosen or not.
     """
     recipes = {candidate.name: candidate for candidate in candidates}
     for seed in seeds[1:]:
         train_reference(load_study(study), seed)
-    for name in final_names(choices):
-        for seed in seeds:
-            if not is_finished(study, recipes[name], seed):
-                train_final(load_study(study), recipes[name], seed)
+    wanted = [(name, seed) for name in final_names(choices) for seed in seeds]
+    for name, seed in dict.fromkeys([*wanted, *((name, seeds[0]) for name in controls)]):
+        if not is_finished(study, recipes[name], seed):
+            train_final(load_study(study), recipes[name], seed)
     if all(file.is_file() for file in _parts_of_chosen(study, choices, seeds)):
         build_chosen(study, choices, seeds)
 

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from utils.candidate_list import CANDIDATES, find_candidate
+from utils.candidate_list import pick_candidates
 from utils.candidates import Candidate, predict_images, train_candidate
 from utils.dataset import build_index, open_dataset
 from utils.development import (
@@ -191,18 +191,20 @@ def keep_held_out(
 
 
 def main() -> None:
-    """Screen candidates from the command line."""
+    """Screen candidates from the command line; without arguments, what the study screens."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="full")
-    parser.add_argument("--candidates", nargs="+", default=[each.name for each in CANDIDATES])
-    parser.add_argument("--folds", nargs="+", default=["block1"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[42])
+    parser.add_argument("--candidates", nargs="+")
+    parser.add_argument("--folds", nargs="+")
+    parser.add_argument("--seeds", nargs="+", type=int)
     arguments = parser.parse_args()
+    study = load_study(arguments.study)
+    names = arguments.candidates or study.candidates
     screen(
         arguments.study,
-        [find_candidate(name) for name in arguments.candidates],
-        arguments.folds,
-        arguments.seeds,
+        pick_candidates(names, study.candidate_epochs),
+        arguments.folds or study.screening_folds,
+        arguments.seeds or [study.seed],
     )
 
 

@@ -149,9 +149,10 @@ def compare(folder: Path, candidates: Sequence[Candidate], base: str | None = No
         base: Name of the one whose difference to the others is wanted.
 
     Returns:
-        One row a candidate: criterion (block folds, all changes) with its standard error,
-        plain, block and stress AUC, number of trainings, cues covered, input size; with a base,
-        also the difference of the criterion to the base's and its 95 % interval.
+        One row a candidate: criterion (block folds, all changes) with its standard error, AUC of
+        the block folds as they are with its own, plain and stress AUC, number of trainings, cues
+        covered, input size; with a base, also the difference of the criterion to the base's and
+        its 95 % interval.
 
     Raises:
         SelectionError: if no block fold is common to all, or the base is none of them.
@@ -170,6 +171,7 @@ def compare(folder: Path, candidates: Sequence[Candidate], base: str | None = No
             "standard_error": float(resampled[candidate.name].std(ddof=1)),
             "plain": mean_auc(plain, [UNCHANGED]) if plain else None,
             "block": mean_auc(blocks, [UNCHANGED]),
+            "block_error": float(resample_mean_auc(blocks, [UNCHANGED]).std(ddof=1)),
             "stress": mean_auc(plain, CHANGES[1:]) if plain else None,
             "trainings": len(blocks),
             "cues": covered_cues(candidate),

@@ -53,6 +53,9 @@ class Study(BaseModel):
     """Folds of `utils.development` on which all candidates are trained."""
     second_round_folds: list[str]
     """Those on which the candidates that may be chosen are trained."""
+    controls: list[str] | None
+    """Candidates that notebook 09 finishes with the first seed whether they are chosen or not, so
+    that the criteria can be judged on bad models too; null takes `candidate_list.CONTROLS`."""
     leakage_epochs: Count
     """Epochs of the careless trainings of notebook 09, none of which stops early."""
     final_seeds: list[int]
