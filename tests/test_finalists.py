@@ -14,7 +14,9 @@ from utils.files import write_json
 from utils.finalists import (
     average_networks,
     final_name,
+    predict_test_with_crops,
     predict_with_crops,
+    read_finished_aucs,
     train_final,
     train_finalists,
 )
@@ -64,7 +66,7 @@ def test_the_chosen_model_is_built_and_found(study, monkeypatch):
         "single": "small", "members": ["larger", "small"], "chosen": "ensemble", "rule": "the rule",
         "thresholds": {"small": 0.5, "larger": 0.5, "ensemble": 0.25},
     }  # fmt: skip
-    train_finalists("full", choices, [SMALL, larger], [42])
+    train_finalists("full", choices, [SMALL, larger], [42], controls=["never compared"])
     write_json(results_dir("full") / "metrics.json", {"chosen_model": "ensemble"})
     scorer = choose_model("full")
     assert scorer.name == "ensemble" and scorer.threshold == 0.25
@@ -74,6 +76,11 @@ def test_the_chosen_model_is_built_and_found(study, monkeypatch):
     together = scorer.load().predict(pixels, verbose=0)[:, 1]
     expected = (rows.probability + others.probability) / 2
     np.testing.assert_allclose(together, expected, atol=1e-5)
+
+    crops = predict_test_with_crops("full", choices, [42])
+    assert set(crops.split) == {"test"} and crops.probability.between(0, 1).all()
+    reached = read_finished_aucs("full", [SMALL, larger, replace(SMALL, epochs=2)], 42)
+    assert set(reached) == {"small", "larger"} and 0 <= reached["small"] <= 1
 
     def refuse(*arguments, **options):
         raise AssertionError("trained again")

@@ -9,7 +9,8 @@ from tests.builders import open_small_study
 from utils import screening
 from utils.candidates import Candidate
 from utils.dataset import build_index
-from utils.paths import dataset_dir
+from utils.files import write_json
+from utils.paths import dataset_dir, results_dir
 from utils.selection import make_choices
 from utils.stress import CHANGES
 from utils.training import write_predictions
@@ -27,7 +28,7 @@ def study(tmp_path, monkeypatch):
 
 def choices(study):
     folder = screening.screening_dir(study.study)
-    return json.dumps(make_choices(folder, TWO))
+    return json.dumps(make_choices(folder, TWO, ["block1"], [42]))
 
 
 @pytest.mark.slow
@@ -72,6 +73,16 @@ def test_what_is_there_is_not_trained_again(study, monkeypatch):
         screening.screen(study.study, TWO[:1], ["block1"], [42])
         with pytest.raises(AssertionError, match="trained again"):
             screening.screen(study.study, TWO[1:], ["block1"], [42])
+    record["version"] -= 1
+    write_json(file.with_suffix(".json"), record)
+    assert not screening.is_screened(study.study, TWO[0], "block1", 42), "older code"
+    record["version"] += 1
+    write_json(file.with_suffix(".json"), record)
+    assert screening.is_screened(study.study, TWO[0], "block1", 42)
+    provenance = results_dir(study.study) / "provenance" / "resnet50.json"
+    write_json(provenance, {"dataset": {"fingerprint": "of other radiographs"}})
+    assert not screening.is_screened(study.study, TWO[0], "block1", 42)
+    provenance.unlink()
     longer = Candidate("few", "small_cnn", 32, epochs=2, batch_size=8)
     screening.screen(study.study, [longer], ["block1"], [42])
     record = json.loads(file.with_suffix(".json").read_text())

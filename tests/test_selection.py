@@ -4,6 +4,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from utils.candidates import Candidate
+from utils.files import write_json
 from utils.selection import (
     ENSEMBLE,
     HeldOut,
@@ -39,10 +40,16 @@ def held_out(name, fold, separation, seed=42, patients=40):
     return HeldOut(name, fold, seed, table)
 
 
-def write(folder, record):
+def small(name, size):
+    return Candidate(name, "small_cnn", size)
+
+
+def write(folder, record, candidate=None):
     file = folder / record.candidate / f"{record.fold}_seed{record.seed}.csv"
     file.parent.mkdir(parents=True, exist_ok=True)
     record.table.to_csv(file, index=False)
+    made_by = candidate or small(record.candidate, 64 if record.candidate in ("b", "far") else 32)
+    write_json(file.with_suffix(".json"), {"candidate": made_by.describe()})
 
 
 def test_the_mean_auc_is_scikit_learns():
@@ -69,31 +76,40 @@ def test_the_standard_error_is_that_of_patients():
     assert same == pytest.approx(many, rel=0.2), "more images of the same patients say no more"
 
 
-def test_only_what_all_candidates_have_is_compared(tmp_path):
-    first, second = (Candidate(name, "small_cnn", size) for name, size in (("a", 32), ("b", 64)))
+def test_all_are_compared_on_the_folds_that_were_asked_for(tmp_path):
     for name, separation in (("a", 1.0), ("b", 2.0)):
         for fold in ("plain", "block1"):
             write(tmp_path, held_out(name, fold, separation))
-    write(tmp_path, held_out("b", "block2", 0.0))
-    comparison = compare(tmp_path, [first, second]).set_index("candidate")
-    assert comparison.trainings.tolist() == [1, 1]
-    assert comparison.criterion["b"] > comparison.criterion["a"] + 0.05
-    assert comparison.block["a"] == pytest.approx(
-        mean_auc([read_screening(tmp_path, "a")[0]], [UNCHANGED])
-    )
+    both = [small("a", 32), small("b", 64)]
+    comparison = compare(tmp_path, both, ["plain", "block1"], [42])
+    # Another fold and another seed that lie beside them change nothing.
+    for name in ("a", "b"):
+        write(tmp_path, held_out(name, "block2", 0.0))
+        write(tmp_path, held_out(name, "block1", 0.0, seed=43))
+    again = compare(tmp_path, both, ["plain", "block1"], [42])
+    pd.testing.assert_frame_equal(again, comparison)
+    rows = comparison.set_index("candidate")
+    assert rows.trainings.tolist() == [1, 1]
+    assert rows.criterion["b"] > rows.criterion["a"] + 0.05
+    (block,) = read_screening(tmp_path, both[0], ["block1"], [42])
+    assert rows.block["a"] == pytest.approx(mean_auc([block], [UNCHANGED]))
+    assert rows.block_error["a"] == pytest.approx(standard_error([block]))
 
 
-def test_missing_predictions_are_named(tmp_path):
-    candidate = Candidate("a", "small_cnn", 32)
-    with pytest.raises(SelectionError, match="a has not been screened: run python -m"):
-        compare(tmp_path, [candidate])
+def test_what_cannot_be_compared_is_named(tmp_path):
+    candidate = small("a", 32)
+    with pytest.raises(SelectionError, match=r"a has not been screened on block1 .* python -m"):
+        compare(tmp_path, [candidate], ["block1"], [42])
     write(tmp_path, held_out("a", "plain", 1.0))
-    with pytest.raises(SelectionError, match="no block fold"):
-        compare(tmp_path, [candidate])
+    with pytest.raises(SelectionError, match="needs a block fold, not only plain"):
+        compare(tmp_path, [candidate], ["plain"], [42])
     broken = held_out("a", "block1", 1.0)
     write(tmp_path, HeldOut("a", "block1", 42, broken.table.drop(columns="noise")))
-    with pytest.raises(SelectionError, match="block1_seed42.csv lacks the columns noise"):
-        compare(tmp_path, [candidate])
+    with pytest.raises(SelectionError, match=r"block1_seed42\.csv lacks the columns noise"):
+        compare(tmp_path, [candidate], ["block1"], [42])
+    write(tmp_path, broken, small("a", 64))
+    with pytest.raises(SelectionError, match=r"block1_seed42\.csv comes from another recipe"):
+        compare(tmp_path, [candidate], ["block1"], [42])
 
 
 def table(*rows):
@@ -132,10 +148,6 @@ def test_the_second_round_has_whoever_may_be_taken():
     assert set(choose_second_round(ranked)) == {"best", "within", "near 64"}
 
 
-def small(name, size):
-    return Candidate(name, "small_cnn", size)
-
-
 def test_differences_are_paired(tmp_path):
     """Two candidates alike but for a little: each is uncertain, their difference is not."""
     first = held_out("a", "block1", 1.5, patients=100)
@@ -145,21 +157,22 @@ def test_differences_are_paired(tmp_path):
     )
     write(tmp_path, first)
     write(tmp_path, HeldOut("b", "block1", 42, better))
-    compared = compare(tmp_path, [small("a", 32), small("b", 32)], base="a").set_index("candidate")
+    both = [small("a", 32), small("b", 64)]
+    compared = compare(tmp_path, both, ["block1"], [42], base="a").set_index("candidate")
     assert compared.loc["a", ["difference", "low", "high"]].tolist() == [0, 0, 0]
     row = compared.loc["b"]
     assert row.difference == pytest.approx(row.criterion - compared.criterion["a"])
     assert 0 < row.low < row.difference < row.high
     assert row.high - row.low < 2 * row.standard_error
     with pytest.raises(SelectionError, match="c is not among the candidates a, b"):
-        compare(tmp_path, [small("a", 32), small("b", 32)], base="c")
+        compare(tmp_path, both, ["block1"], [42], base="c")
 
 
 def test_auc_is_told_apart_by_change(tmp_path):
     record = held_out("a", "block1", 2.0)
     record.table["noise"] = 0.5
     write(tmp_path, record)
-    row = auc_by_change(tmp_path, [small("a", 32)]).loc["a"]
+    row = auc_by_change(tmp_path, [small("a", 32)], ["block1"], [42]).loc["a"]
     assert row["noise"] == 0.5 and row[UNCHANGED] > 0.8 and tuple(row.index) == CHANGES
 
 
@@ -169,15 +182,17 @@ def test_choices_follow_the_rule(tmp_path):
         write(tmp_path, held_out("a", fold, 3.0))
         write(tmp_path, held_out("b", fold, 3.0))
         write(tmp_path, held_out("far", fold, 0.5))
-    choices = make_choices(tmp_path, candidates)
+    folds = ["block1", "block22"]
+    choices = make_choices(tmp_path, candidates, folds, [42])
     assert choices["single"] == "a" and set(choices["members"]) == {"a", "b"}
     assert choices["chosen"] == ENSEMBLE
     assert set(choices["thresholds"]) == {"a", "b", "far", ENSEMBLE}
     expected = choose_block_threshold([held_out("a", fold, 3.0) for fold in ("block1", "block22")])
     assert choices["thresholds"]["a"] == pytest.approx(expected, abs=1e-6)
     assert choices["trainings"] == ["block1, seed 42", "block22, seed 42"]
-    alone = make_choices(tmp_path, [candidates[0], candidates[2]])
-    assert alone["members"] == ["a"] and alone["chosen"] == "a"
+    alone = make_choices(tmp_path, [candidates[0], candidates[2]], folds, [42])
+    assert alone["members"] == [] and alone["chosen"] == "a", "one size is no ensemble"
+    assert ENSEMBLE not in alone["thresholds"]
 
 
 def test_members_are_averaged_image_by_image():

@@ -26,7 +26,7 @@ def test_a_shipped_model_scores_without_any_training(tmp_path, monkeypatch):
         below = getattr(shipping, name).relative_to(SHIPPED)
         monkeypatch.setattr(shipping, name, folder / below)
     train_final(study, SMALL, 42)
-    screen("full", [SMALL], ["block1"], [42])
+    screen("full", [SMALL], study.second_round_folds, [42])
     file = shipping.ship_model("full", "tiny", 42)
     assert file.stat().st_size < 10_000_000
     record = json.loads((folder / "models.json").read_text())["small"]

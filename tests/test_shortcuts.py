@@ -5,7 +5,7 @@ import pytest
 from tests.builders import open_small_study
 from tests.test_shortcut_augmentation import smooth_images
 from utils.files import write_json
-from utils.paths import models_dir, results_dir
+from utils.paths import models_dir, predictions_dir, results_dir
 from utils.shortcuts import (
     CUES,
     REGIONS,
@@ -96,14 +96,18 @@ def test_what_a_model_makes_of_covered_images_is_kept(study):
     file = models_dir("full") / "final" / "small.keras"
     file.parent.mkdir(parents=True)
     network.save(file)
+    predictions = predictions_dir("full") / "final" / "small.csv"
+    predictions.parent.mkdir(parents=True)
+    predictions.write_text("as they were")
     regions = measure_regions("full", ["final/small"], 50, 1)
     assert regions.region.tolist() == list(REGIONS) and set(regions.model) == {"small"}
     auc = regions.set_index("region").roc_auc
     assert auc["whole image"] == pytest.approx(auc["border covered"], abs=0.05)
     file.unlink()
     assert measure_regions("full", ["final/small"], 50, 1).equals(regions)
+    predictions.write_text("of another training")
     with pytest.raises(ValueError, match=r"small\.keras"):
-        measure_regions("full", ["final/small"], 60, 1)
+        measure_regions("full", ["final/small"], 50, 1)
 
 
 def test_places_are_told_apart_by_cues_alone(study):

@@ -92,9 +92,10 @@ def plain_fold(images: pd.DataFrame) -> Fold:
 def block_folds(images: pd.DataFrame) -> list[Fold]:
     """Return the folds that each leave out a block of consecutive patient numbers.
 
-    The official test set is such a block, the lowest numbers of each series; patients drawn at
-    random are not. Each series (`person`, `IM`, `NORMAL2-IM`) is cut into `BLOCKS` parts with as
-    many patient numbers each, and fold k holds out part k of every series.
+    The normal images of the official test set are such a block, the lowest numbers of their
+    series, and its ill ones come from three ranges of numbers; patients drawn at random do not.
+    Each series (`person`, `IM`, `NORMAL2-IM`) is cut into `BLOCKS` parts with as many patient
+    numbers each, and fold k holds out part k of every series.
 
     Args:
         images: From `development_index`, with known patients.

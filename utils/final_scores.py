@@ -81,7 +81,7 @@ def read_final_models(
 ) -> dict[str, FinalModel]:
     """Read the predictions of all finished models: baseline, reference, finalists, ensemble.
 
-    The thresholds of baseline and reference are frozen on validation, as in notebook 05; those
+    The thresholds of baseline and reference are those of notebook 05, from validation; those
     of the finalists come from the choices. A seed of the ensemble is the mean of its members'
     models of that seed.
 
@@ -102,12 +102,12 @@ def read_final_models(
         (REFERENCE, [REFERENCE, *(f"final/{REFERENCE}_seed{seed}" for seed in seeds[1:])]),
     ):
         tables = tuple(read(file) for file in files)
-        threshold = choose_validation_threshold(average_predictions(tables))
+        threshold = choose_validation_threshold(tables[0])
         models[name] = FinalModel(name, threshold, tables)
     for name in final_names(choices):
         tables = tuple(read(f"final/{name}_seed{seed}") for seed in seeds)
         models[name] = FinalModel(name, choices["thresholds"][name], tables)
-    if len(choices["members"]) > 1:
+    if choices["members"]:
         tables = tuple(
             average_predictions([models[name].seeds[number] for name in choices["members"]])
             for number in range(len(seeds))
@@ -271,17 +271,6 @@ def prevalence_table(scored: Mapping[str, Any], prevalences: Sequence[float]) ->
     )
     rows = [(each, *predictive_values(sensitivity, specificity, each)) for each in prevalences]
     return pd.DataFrame(rows, columns=["prevalence", "PPV", "NPV"])
-
-
-def read_finished_aucs(study: str, candidates: Sequence[str], seed: int) -> dict[str, float]:
-    """Return the test AUC of every candidate that was finished with a seed."""
-    reached = {}
-    for name in candidates:
-        file = predictions_dir(study) / f"final/{name}_seed{seed}.csv"
-        if file.is_file():
-            test = select_split(load_predictions(file), "test")
-            reached[name] = _values(test, 0.5)["roc_auc"]
-    return reached
 
 
 def read_without_labels(models: Mapping[str, FinalModel]) -> pd.DataFrame:

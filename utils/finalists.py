@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import pandas as pd
 from keras import layers
+from sklearn.metrics import roc_auc_score
 
 from utils.activations import ActivationStore, View
 from utils.backbones import build_reference_head, build_trunk, join
@@ -30,13 +31,19 @@ from utils.evaluation import SCORED_SPLITS, load_predictions, select_split
 from utils.facts import IMAGE_SIZE, PNEUMONIA, PREDICTION_COLUMNS
 from utils.files import read_json, write_json
 from utils.final_scores import REFERENCE, final_names
-from utils.kept import keep_table
+from utils.kept import keep_table, prediction_hashes
 from utils.networks import build_network
 from utils.paths import activation_cache_dir, models_dir, predictions_dir, results_dir
 from utils.progress import track
-from utils.provenance import Stopwatch, describe_dataset, describe_run
+from utils.provenance import (
+    Stopwatch,
+    describe_dataset,
+    describe_run,
+    read_provenance,
+    write_provenance,
+)
 from utils.registry import register_model
-from utils.screening import keep_held_out
+from utils.screening import fingerprint_of, keep_held_out
 from utils.selection import ENSEMBLE, choices_file
 from utils.study import Study, load_study
 from utils.training import (
@@ -76,13 +83,19 @@ def name_two_networks(choices: Mapping[str, Any], seeds: Sequence[int]) -> list[
 
 def is_finished(study: str, candidate: Candidate, seed: int) -> bool:
     """Return whether this very recipe has been trained with this seed and has predicted."""
-    name = final_name(candidate.name, seed)
-    record = _record_file(study, name)
+    record = _read_record(study, final_name(candidate.name, seed))
     return (
-        (predictions_dir(study) / f"{name}.csv").is_file()
-        and record.is_file()
-        and Candidate.from_record(read_json(record)["recipe"]) == candidate
+        record is not None
+        and Candidate.from_record(record["recipe"]) == candidate
+        and record["dataset"]["fingerprint"] == fingerprint_of(study)
     )
+
+
+def _read_record(study: str, name: str) -> dict[str, Any] | None:
+    """Return the record of a finished model, None where it or its predictions are missing."""
+    file = _record_file(study, name)
+    predicted = (predictions_dir(study) / f"{name}.csv").is_file()
+    return read_json(file) if file.is_file() and predicted else None
 
 
 def _record_file(study: str, name: str) -> Path:
@@ -106,13 +119,15 @@ def train_finalists(
         choices: From `selection.make_choices`.
         candidates: The study's candidates, among them those that the choices name.
         seeds: Of the final models; the first is that of notebook 04, which trained the reference.
-        controls: Names of candidates that are finished with the first seed, chosen or not.
+        controls: Names of candidates that are finished with the first seed, chosen or not; those
+            that the study has not compared are left out.
     """
     recipes = {candidate.name: candidate for candidate in candidates}
     for seed in seeds[1:]:
         train_reference(load_study(study), seed)
     wanted = [(name, seed) for name in final_names(choices) for seed in seeds]
-    for name, seed in dict.fromkeys([*wanted, *((name, seeds[0]) for name in controls)]):
+    wanted += [(name, seeds[0]) for name in controls if name in recipes]
+    for name, seed in dict.fromkeys(wanted):
         if not is_finished(study, recipes[name], seed):
             train_final(load_study(study), recipes[name], seed)
     if all(file.is_file() for file in _parts_of_chosen(study, choices, seeds)):
@@ -178,11 +193,23 @@ def _largest_difference(study: str, name: str, network: keras.Model, root: Path)
 def train_reference(study: Study, seed: int) -> None:
     """Train notebook 04's head with another seed, from the cached activations; predict once.
 
-    Initial weights, order and dropout are new; the augmented views are those of the study.
+    Initial weights, order and dropout are new; the augmented views and the weights of the trunk
+    are those of notebook 04. Nothing is done where such a training has predicted already.
     """
     name = final_name(REFERENCE, seed)
-    if (predictions_dir(study.study) / f"{name}.csv").is_file():
+    first = read_provenance(results_dir(study.study), REFERENCE)
+    recipe = Recipe(
+        epochs=study.epochs, batch_size=study.batch_size, learning_rate=study.learning_rate,
+        seed=seed, stopping_patience=study.stopping_patience,
+        plateau_patience=study.plateau_patience,
+    )  # fmt: skip
+    described = recipe.describe() | {"views": study.views}
+    record = _read_record(study.study, name)
+    if record is not None and (record["recipe"], record["weights"], record["dataset"]) == (
+        described, first["weights"], first["dataset"]
+    ):  # fmt: skip
         return
+    stopwatch = Stopwatch()
     root = open_dataset(study.dataset_name)
     index = build_index(root, study.seed, study.validation_fraction)
     weights = resolve_weights(
@@ -196,11 +223,6 @@ def train_reference(study: Study, seed: int) -> None:
     single = ActivationStore(activation_cache_dir(), trunk, "float32")
     held_out = {split: single.load(root, parts[split]) for split in SCORED_SPLITS}
     head = build_reference_head(trunk.output_shape[1:], seed)
-    recipe = Recipe(
-        epochs=study.epochs, batch_size=study.batch_size, learning_rate=study.learning_rate,
-        seed=seed, stopping_patience=study.stopping_patience,
-        plateau_patience=study.plateau_patience,
-    )  # fmt: skip
     train_tail(
         head, views, parts["train"].label.to_numpy(), held_out["validation"],
         parts["validation"].label.to_numpy(), recipe,
@@ -211,11 +233,30 @@ def train_reference(study: Study, seed: int) -> None:
         study.study, name, index,
         {split: predict_pneumonia(head, table) for split, table in held_out.items()},
     )  # fmt: skip
+    write_provenance(
+        study.study, name, root=root, index=index, weights=weights, recipe=described,
+        minutes=stopwatch.minutes,
+    )  # fmt: skip
+
+
+def read_finished_aucs(study: str, candidates: Sequence[Candidate], seed: int) -> dict[str, float]:
+    """Return the test AUC of every candidate that was finished with a seed, by name."""
+    reached = {}
+    for candidate in candidates:
+        if is_finished(study, candidate, seed):
+            file = predictions_dir(study) / f"{final_name(candidate.name, seed)}.csv"
+            test = select_split(load_predictions(file), "test")
+            reached[candidate.name] = float(roc_auc_score(test.y_true, test.probability))
+    return reached
 
 
 def _parts_of_chosen(study: str, choices: Mapping[str, Any], seeds: Sequence[int]) -> list[Path]:
     names = choices["members"] if choices["chosen"] == ENSEMBLE else [choices["single"]]
     return [network_file(study, final_name(name, seed)) for name in names for seed in seeds]
+
+
+def _name_of(study: str, file: Path) -> str:
+    return file.relative_to(models_dir(study)).with_suffix("").as_posix()
 
 
 def build_chosen(study: str, choices: Mapping[str, Any], seeds: Sequence[int]) -> Path:
@@ -291,7 +332,8 @@ def predict_test_with_crops(
     Raises:
         FileNotFoundError: if nothing is kept and the chosen model is not on this machine.
     """
-    made_from = {"chosen": choices, "seeds": list(seeds), "crop": _CROP}
+    parts = [_name_of(study, file) for file in _parts_of_chosen(study, choices, seeds)]
+    made_from = {"crop": _CROP, "parts": prediction_hashes(study, parts)}
 
     def make() -> pd.DataFrame:
         settings = load_study(study)

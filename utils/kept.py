@@ -1,12 +1,13 @@
 """Tables that are expensive to make: kept with what they were made from, and made again else."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from utils.files import read_json, write_csv, write_json
+from utils.files import file_sha256, read_json, write_csv, write_json
+from utils.paths import predictions_dir
 
 
 def keep_table(
@@ -31,3 +32,13 @@ def keep_table(
         write_csv(file, make())
         write_json(record, dict(made_from))
     return pd.read_csv(file)
+
+
+def prediction_hashes(study: str, models: Sequence[str]) -> dict[str, str]:
+    """Return the SHA-256 of each model's prediction file: what the model was, to the digit.
+
+    Args:
+        study: Name of the study.
+        models: Names of models that have predicted.
+    """
+    return {name: file_sha256(predictions_dir(study) / f"{name}.csv") for name in models}

@@ -21,7 +21,9 @@ from utils.dataset import build_index, open_dataset
 from utils.development import development_index
 from utils.facts import NORMAL, PNEUMONIA
 from utils.files import write_csv
+from utils.kept import keep_table
 from utils.paths import activation_cache_dir, results_dir
+from utils.provenance import read_provenance
 from utils.study import Study, load_study
 from utils.training import Recipe, predict_pneumonia, train_plainly
 from utils.weights import resolve_weights
@@ -76,16 +78,32 @@ def count_shared_patients(images: pd.DataFrame, held_out: np.ndarray) -> int:
 def measure_leakage(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train under both splits and write what every epoch reaches; see the module's text.
 
-    Files that are there are read, not made again.
+    Both tables are kept, and made again where the recipe, the data or the weights are others.
 
     Returns:
         A row a split, epoch and part (`held out`, `test`) with accuracy and AUC; and a row an
         image held out with its patient, by the epoch of the best held-out accuracy: image_id,
         y_true, probability.
     """
-    files = [results_dir(study.study) / name for name in (EPOCHS, VALIDATION)]
-    if all(file.is_file() for file in files):
-        return pd.read_csv(files[0]), pd.read_csv(files[1])
+    results = results_dir(study.study)
+    reference = read_provenance(results, "resnet50")
+    made_from = {
+        "dataset": reference["dataset"], "weights": reference["weights"],
+        "epochs": study.leakage_epochs, "batch_size": study.batch_size, "views": study.views,
+        "learning_rate": study.learning_rate, "seed": study.seed,
+    }  # fmt: skip
+
+    def make() -> pd.DataFrame:
+        scores, validation = _train_carelessly(study)
+        write_csv(results / VALIDATION, validation)
+        return scores.round(6)
+
+    scores = keep_table(results / EPOCHS, made_from, make)
+    return scores, pd.read_csv(results / VALIDATION)
+
+
+def _train_carelessly(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train the reference head under both splits; return what `measure_leakage` keeps."""
     root = open_dataset(study.dataset_name)
     index = build_index(root, study.seed, study.validation_fraction)
     images, test = development_index(index), index[index.split == "test"]
@@ -123,10 +141,7 @@ def measure_leakage(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
             validation = judged[["image_id"]].assign(
                 y_true=judged.label, probability=watch.epochs[best - 1]["held out"].round(6)
             )
-    table = pd.concat(scores, ignore_index=True)
-    write_csv(files[0], table.round(6))
-    write_csv(files[1], validation)
-    return table, validation
+    return pd.concat(scores, ignore_index=True), validation
 
 
 def score_epochs(

@@ -78,7 +78,7 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _describe_models(choices: dict[str, Any], record: dict[str, Any]) -> str:
-    members = ", ".join(f"`{name}`" for name in choices["members"])
+    members = ", ".join(f"`{name}`" for name in choices["members"] or [choices["single"]])
     recipe = record["candidate"]
     return (
         f"- **Chosen model**: `{choices['chosen']}`, the mean probability of {members}, each with "
@@ -127,7 +127,7 @@ def _cost(results: Path) -> str:
     """Return the minutes of all trainings, and what they took at an assumed power."""
     screened = [read_json(file)["minutes"] for file in results.glob("screening/*/block*.json")]
     final = [
-        record["training_minutes"]
+        record.get("training_minutes") or record["run"]["minutes"]
         for record in map(read_json, sorted(results.glob("provenance/final/*.json")))
     ]
     hours = (sum(screened) + sum(final)) / 60

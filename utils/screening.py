@@ -18,7 +18,7 @@ import pandas as pd
 
 from utils.candidate_list import pick_candidates
 from utils.candidates import Candidate, predict_images, train_candidate
-from utils.dataset import build_index, open_dataset
+from utils.dataset import build_index, dataset_fingerprint, open_dataset
 from utils.development import (
     Fold,
     block_folds,
@@ -31,6 +31,10 @@ from utils.files import read_json, write_csv, write_json
 from utils.paths import models_dir, results_dir
 from utils.stress import CHANGES, change_images
 from utils.study import Study, load_study
+
+VERSION = 1
+"""Of networks, augmentation and stress. Raise it when a change of their code makes other numbers:
+all candidates are then screened anew."""
 
 
 def screening_dir(study: str) -> Path:
@@ -85,27 +89,47 @@ def screen(
 
 
 def is_screened(study: str, candidate: Candidate, fold: str, seed: int) -> bool:
-    """Return whether this very recipe's held-out predictions are there."""
+    """Return whether this very recipe's held-out predictions of the study's data are there."""
     file = predictions_file(study, candidate.name, fold, seed)
     record_file = file.with_suffix(".json")
+    if not (file.is_file() and record_file.is_file()):
+        return False
+    record = read_json(record_file)
     return (
-        file.is_file()
-        and record_file.is_file()
-        and Candidate.from_record(read_json(record_file)["candidate"]) == candidate
+        Candidate.from_record(record["candidate"]) == candidate
+        and record["version"] == VERSION
+        and record["fingerprint"] == fingerprint_of(study)
     )
 
 
-def list_trainings(study: str, candidates: Sequence[Candidate]) -> pd.DataFrame:
+def fingerprint_of(study: str) -> str:
+    """Return the fingerprint of a study's data: as notebook 04 recorded it, else computed.
+
+    Whoever has the committed results needs no radiograph to know what they were made from.
+    """
+    record = results_dir(study) / "provenance" / "resnet50.json"
+    if record.is_file():
+        return read_json(record)["dataset"]["fingerprint"]
+    settings = load_study(study)
+    root = open_dataset(settings.dataset_name)
+    return dataset_fingerprint(build_index(root, settings.seed, settings.validation_fraction))
+
+
+def list_trainings(
+    study: str, candidates: Sequence[Candidate], folds: Sequence[str], seeds: Sequence[int]
+) -> pd.DataFrame:
     """Return a row for each fold and seed: images learned and held out, and how many trainings.
 
     Minutes are not in it: they say as much about the machine as about the recipes.
     """
     columns = ["fold", "seed", "trained_images", "held_out_images"]
-    table = pd.DataFrame(_read_records(study, candidates))[columns]
+    table = pd.DataFrame(_read_records(study, candidates, folds, seeds))[columns]
     return table.groupby(columns).size().rename("trainings").reset_index()
 
 
-def list_origins(study: str, candidates: Sequence[Candidate]) -> pd.DataFrame:
+def list_origins(
+    study: str, candidates: Sequence[Candidate], folds: Sequence[str], seeds: Sequence[int]
+) -> pd.DataFrame:
     """Return what each candidate's network started from: candidate, epochs, initial weights."""
     rows = [
         {
@@ -113,20 +137,19 @@ def list_origins(study: str, candidates: Sequence[Candidate]) -> pd.DataFrame:
             "epochs": record["candidate"]["epochs"],
             "initial weights": record["weights"].split(" (")[0],
         }
-        for record in _read_records(study, candidates)
+        for record in _read_records(study, candidates, folds, seeds)
     ]
     return pd.DataFrame(rows).drop_duplicates(ignore_index=True)
 
 
-def _read_records(study: str, candidates: Sequence[Candidate]) -> list[dict]:
-    records = [
-        read_json(file)
-        for candidate in candidates
-        for file in sorted((screening_dir(study) / candidate.name).glob("*.json"))
-    ]
-    if not records:
-        raise ValueError(f"nothing has been screened in study {study}; run `make screen`")
-    return records
+def _read_records(
+    study: str, candidates: Sequence[Candidate], folds: Sequence[str], seeds: Sequence[int]
+) -> list[dict]:
+    files = [
+        predictions_file(study, candidate.name, fold, seed).with_suffix(".json")
+        for candidate in candidates for fold in folds for seed in seeds
+    ]  # fmt: skip
+    return [read_json(file) for file in files]
 
 
 def open_development_images(study: Study) -> tuple[Path, pd.DataFrame]:
@@ -176,6 +199,8 @@ def keep_held_out(
         table[change] = predict_images(network, changed).round(6)
     record = {
         "candidate": candidate.describe(),
+        "version": VERSION,
+        "fingerprint": fingerprint_of(study),
         "fold": fold.name,
         "seed": seed,
         "trained_images": len(fold.train),

@@ -16,6 +16,7 @@ from utils.candidates import Candidate
 from utils.development import PLAIN
 from utils.evaluation import choose_threshold
 from utils.facts import PNEUMONIA
+from utils.files import read_json
 from utils.paths import results_dir
 from utils.stress import CHANGES, UNCHANGED
 
@@ -53,25 +54,43 @@ class HeldOut:
     """image_id, patient_id, y_true and a column of probabilities for each change."""
 
 
-def read_screening(folder: Path, candidate: str) -> list[HeldOut]:
-    """Read all held-out predictions of a candidate, ordered by fold and seed.
+def read_screening(
+    folder: Path, candidate: Candidate, folds: Sequence[str], seeds: Sequence[int]
+) -> list[HeldOut]:
+    """Read the held-out predictions of a candidate, ordered by fold and seed.
+
+    Other trainings that lie beside them are left out of account: what is compared does not
+    depend on what else has been tried.
+
+    Args:
+        folder: Of the study's screening.
+        candidate: Whose predictions; they must come from this very recipe.
+        folds: Names of folds.
+        seeds: Of the trainings.
 
     Raises:
-        SelectionError: if there are none, or a column is missing.
+        SelectionError: if one is missing, comes from another recipe, or lacks a column.
     """
     records = []
-    for file in sorted((folder / candidate).glob("*.csv")):
-        fold, seed = file.stem.rsplit("_seed", 1)
-        table = pd.read_csv(file)
-        missing = {"image_id", "patient_id", "y_true", *CHANGES} - set(table.columns)
-        if missing:
-            raise SelectionError(f"{file} lacks the columns {', '.join(sorted(missing))}")
-        records.append(HeldOut(candidate, fold, int(seed), table))
-    if not records:
-        raise SelectionError(
-            f"{candidate} has not been screened: run python -m utils.screening "
-            f"--candidates {candidate}"
-        )
+    for fold in folds:
+        for seed in seeds:
+            file = folder / candidate.name / f"{fold}_seed{seed}.csv"
+            remedy = (
+                f"run python -m utils.screening --candidates {candidate.name} --folds {fold} "
+                f"--seeds {seed}"
+            )
+            if not (file.is_file() and file.with_suffix(".json").is_file()):
+                raise SelectionError(
+                    f"{candidate.name} has not been screened on {fold} with seed {seed}: {remedy}"
+                )
+            made_by = read_json(file.with_suffix(".json"))["candidate"]
+            if Candidate.from_record(made_by) != candidate:
+                raise SelectionError(f"{file} comes from another recipe of that name: {remedy}")
+            table = pd.read_csv(file)
+            missing = {"image_id", "patient_id", "y_true", *CHANGES} - set(table.columns)
+            if missing:
+                raise SelectionError(f"{file} lacks the columns {', '.join(sorted(missing))}")
+            records.append(HeldOut(candidate.name, fold, seed, table))
     return records
 
 
@@ -137,15 +156,20 @@ def covered_cues(candidate: Candidate) -> int:
     return sum(any(name in candidate.transforms for name in cue) for cue in CUES.values())
 
 
-def compare(folder: Path, candidates: Sequence[Candidate], base: str | None = None) -> pd.DataFrame:
-    """Compare screened candidates by every criterion.
-
-    Only folds and seeds that all of them have are used, so that nobody is judged on easier
-    images; plain and stress validation likewise.
+def compare(
+    folder: Path,
+    candidates: Sequence[Candidate],
+    folds: Sequence[str],
+    seeds: Sequence[int],
+    base: str | None = None,
+) -> pd.DataFrame:
+    """Compare screened candidates by every criterion, all on the same folds and seeds.
 
     Args:
         folder: Of the study's screening.
         candidates: Which to compare.
+        folds: Block folds, and `plain` where plain and stress validation are wanted.
+        seeds: Of the trainings.
         base: Name of the one whose difference to the others is wanted.
 
     Returns:
@@ -155,12 +179,14 @@ def compare(folder: Path, candidates: Sequence[Candidate], base: str | None = No
         its 95 % interval.
 
     Raises:
-        SelectionError: if no block fold is common to all, or the base is none of them.
+        SelectionError: if there is no block fold, a training is missing, or the base is none of
+            the candidates.
     """
-    records = read_common(folder, candidates)
+    if all(fold == PLAIN for fold in folds):
+        raise SelectionError(f"the criterion needs a block fold, not only {', '.join(folds)}")
     rows, resampled = [], {}
     for candidate in candidates:
-        own = records[candidate.name]
+        own = read_screening(folder, candidate, folds, seeds)
         plain, blocks = (
             [r for r in own if (r.fold == PLAIN) == wanted] for wanted in (True, False)
         )
@@ -195,26 +221,14 @@ def _with_differences(
     return table.assign(difference=table.criterion - of_base, low=low, high=high)
 
 
-def read_common(folder: Path, candidates: Sequence[Candidate]) -> dict[str, list[HeldOut]]:
-    """Read the held-out predictions of candidates on the folds and seeds that all have.
-
-    Raises:
-        SelectionError: if no block fold is common to all.
-    """
-    records = {each.name: read_screening(folder, each.name) for each in candidates}
-    common = set.intersection(*({(r.fold, r.seed) for r in rows} for rows in records.values()))
-    if not any(fold != PLAIN for fold, _ in common):
-        raise SelectionError("no block fold has been screened with all candidates")
-    return {name: [r for r in rows if (r.fold, r.seed) in common] for name, rows in records.items()}
-
-
-def auc_by_change(folder: Path, candidates: Sequence[Candidate]) -> pd.DataFrame:
-    """Return the AUC on the block folds, a row a candidate and a column a change."""
-    records = read_common(folder, candidates)
-    blocks = {name: [r for r in rows if r.fold != PLAIN] for name, rows in records.items()}
+def auc_by_change(
+    folder: Path, candidates: Sequence[Candidate], folds: Sequence[str], seeds: Sequence[int]
+) -> pd.DataFrame:
+    """Return the AUC on block folds, a row a candidate and a column a change; see `compare`."""
+    records = {each.name: read_screening(folder, each, folds, seeds) for each in candidates}
     return pd.DataFrame(
-        {change: [mean_auc(rows, [change]) for rows in blocks.values()] for change in CHANGES},
-        index=list(blocks),
+        {change: [mean_auc(rows, [change]) for rows in records.values()] for change in CHANGES},
+        index=list(records),
     )
 
 
@@ -295,34 +309,39 @@ def average_members(members: Sequence[Sequence[HeldOut]]) -> list[HeldOut]:
     return averaged
 
 
-def make_choices(folder: Path, candidates: Sequence[Candidate]) -> dict[str, Any]:
+def make_choices(
+    folder: Path, candidates: Sequence[Candidate], folds: Sequence[str], seeds: Sequence[int]
+) -> dict[str, Any]:
     """Apply the rule to the candidates of the second round; return the file of choices.
 
     Args:
         folder: Of the study's screening.
-        candidates: Of the second round, all trained on the same block folds.
+        candidates: Of the second round.
+        folds: Block folds of the second round.
+        seeds: Of its trainings.
 
     Returns:
-        `single`, `members`, `chosen` (`ensemble`, or the single model's name), `thresholds` of
-        all candidates and of the ensemble, and the ranked comparison that they were read off.
+        `single`, `members` (none where there are fewer than two), `chosen` (`ensemble`, or the
+        single model's name), `thresholds` of all candidates and of the ensemble, and the ranked
+        comparison that they were read off.
     """
-    ranked = rank(compare(folder, candidates))
-    records = read_common(folder, candidates)
-    blocks = {name: [r for r in rows if r.fold != PLAIN] for name, rows in records.items()}
+    ranked = rank(compare(folder, candidates, folds, seeds))
+    blocks = {each.name: read_screening(folder, each, folds, seeds) for each in candidates}
     members = choose_ensemble(ranked)
-    ensemble = average_members([blocks[name] for name in members])
     thresholds = {name: choose_block_threshold(rows) for name, rows in blocks.items()}
-    columns = [name for name in ranked if name not in ("plain", "stress")]
-    return {
+    choices: dict[str, Any] = {
         "rule": "docs/selection_rule.md",
         "single": ranked.candidate.iloc[0],
-        "members": members,
+        "members": members if len(members) > 1 else [],
         "chosen": ENSEMBLE if len(members) > 1 else ranked.candidate.iloc[0],
-        "thresholds": {
-            name: round(value, 6)
-            for name, value in (thresholds | {ENSEMBLE: choose_block_threshold(ensemble)}).items()
-        },
-        "trainings": sorted({f"{r.fold}, seed {r.seed}" for r in ensemble}),
-        "ensemble_criterion": round(mean_auc(ensemble, CHANGES), 6),
+        "trainings": [f"{fold}, seed {seed}" for fold in folds for seed in seeds],
+    }
+    if choices["members"]:
+        ensemble = average_members([blocks[name] for name in members])
+        thresholds[ENSEMBLE] = choose_block_threshold(ensemble)
+        choices["ensemble_criterion"] = round(mean_auc(ensemble, CHANGES), 6)
+    columns = [name for name in ranked if name not in ("plain", "stress")]
+    return choices | {
+        "thresholds": {name: round(value, 6) for name, value in thresholds.items()},
         "compared": ranked[columns].round(6).to_dict("records"),
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import keras
 
+from utils.candidates import Candidate
 from utils.dataset import build_index, open_dataset
 from utils.evaluation import SCORED_SPLITS
 from utils.files import read_json
@@ -54,14 +55,17 @@ def ship_model(study: str, candidate: str, seed: int) -> Path:
     network = keras.models.load_model(network_file(study, name), compile=False)
     file = SHIPPED / f"{SHIPPED_MODEL}.keras"
     shrink_model(network, file)
-    threshold = choose_block_threshold(read_screening(screening_dir(study), candidate))
+    recipe = Candidate.from_record(record["recipe"])
+    settings = load_study(study)
+    threshold = choose_block_threshold(
+        read_screening(screening_dir(study), recipe, settings.second_round_folds, [settings.seed])
+    )
     register_model(
         SHIPPED, SHIPPED_MODEL, file, round(threshold, 6),
         f"{candidate}, seed {seed}, in half precision, shipped with the repository",
         candidate=record["recipe"], seed=seed, weights=record["weights"]["description"],
         dataset=record["dataset"],
     )  # fmt: skip
-    settings = load_study(study)
     root = open_dataset(settings.dataset_name)
     index = build_index(root, settings.seed, settings.validation_fraction)
     write_predictions(

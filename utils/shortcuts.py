@@ -15,7 +15,7 @@ from utils.dataset import build_index, load_images, open_dataset, patient_number
 from utils.development import load_development_images, reduce_images
 from utils.evaluation import SCORED_SPLITS, evaluate_predictions
 from utils.facts import CLASS_NAMES, PNEUMONIA
-from utils.kept import keep_table
+from utils.kept import keep_table, prediction_hashes
 from utils.paths import models_dir, results_dir
 from utils.progress import track
 from utils.provenance import read_provenance
@@ -39,6 +39,8 @@ segmentation. It is the same for all images, so it misses rotated and very small
 REGIONS = ("whole image", "border covered", "lungs only", "lungs removed")
 FRAME = 1 / 8
 CUES_SIZE = 96
+_PREDICTED_AS = {"resnet50_best_model": "resnet50"}
+"""Name of the prediction file of a network whose file is called otherwise."""
 _FOLDS = 5
 _AT_ONCE = 64
 
@@ -175,7 +177,8 @@ def measure_regions(study: str, names: Sequence[str], resamples: int, seed: int)
     """
     made_from = {
         "dataset": read_provenance(results_dir(study), "resnet50")["dataset"],
-        "models": list(names), "regions": list(REGIONS), "resamples": resamples, "seed": seed,
+        "models": prediction_hashes(study, [_PREDICTED_AS.get(name, name) for name in names]),
+        "networks": list(names), "regions": list(REGIONS), "resamples": resamples, "seed": seed,
     }  # fmt: skip
 
     def make() -> pd.DataFrame:

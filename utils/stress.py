@@ -19,7 +19,8 @@ from utils.shortcut_augmentation import (
 
 UNCHANGED = "unchanged"
 SEED = 2024
-"""Of every change: all candidates are judged on the same pixels."""
+"""Of every change: candidates of one input size are judged on the same pixels. Changes act on the
+reduced image, so a small input loses more to `resolution` and `noise` than a large one."""
 _AT_ONCE = 64
 
 _DRAWN = {
