@@ -5,10 +5,10 @@ import keras
 import numpy as np
 import pytest
 
-from tests.builders import open_small_study
+from tests.builders import build_small_trunk, open_small_study
 from utils import finalists
 from utils.candidates import Candidate
-from utils.dataset import load_images
+from utils.dataset import build_index, load_images
 from utils.evaluation import load_predictions
 from utils.files import write_json
 from utils.finalists import (
@@ -19,10 +19,13 @@ from utils.finalists import (
     read_finished_aucs,
     train_final,
     train_finalists,
+    train_reference,
 )
 from utils.networks import build_network
 from utils.paths import dataset_dir, models_dir, predictions_dir, results_dir
+from utils.provenance import write_provenance
 from utils.registry import choose_model
+from utils.weights import Weights
 
 SMALL = Candidate("small", "small_cnn", 32, ("exposure",), epochs=1, batch_size=8)
 
@@ -104,6 +107,28 @@ def test_crops_keep_a_flat_image_and_notice_a_corner():
     cropped = predict_with_crops(network, corner, "corner")
     whole = network.predict(corner.astype("float32"), verbose=0)[:, 1]
     assert cropped[0] < whole[0] - 5e-4 and cropped[1] == pytest.approx(0.2, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_the_reference_is_trained_with_another_seed_once(study, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACTIVATION_CACHE_DIR", str(tmp_path / "cache"))
+    weights = Weights("resnet50", "random", "random", "0" * 64, None, seed=1)
+    monkeypatch.setattr(finalists, "resolve_weights", lambda *given, **options: weights)
+    monkeypatch.setattr(finalists, "build_trunk", lambda weights: build_small_trunk())
+    study = study.model_copy(update={"views": 1, "epochs": 2, "batch_size": 8})
+    root = dataset_dir("chest_xray")
+    index = build_index(root, study.seed, study.validation_fraction)
+    write_provenance(
+        "full", "resnet50", root=root, index=index, weights=weights, recipe={}, minutes=1.0
+    )
+    train_reference(study, 43)
+    file = predictions_dir("full") / "final/resnet50_seed43.csv"
+    assert set(load_predictions(file).split) == {"validation", "test"}
+    before = file.stat().st_mtime_ns
+    train_reference(study, 43)
+    assert file.stat().st_mtime_ns == before
+    train_reference(study.model_copy(update={"epochs": 1}), 43)
+    assert file.stat().st_mtime_ns != before, "another recipe is trained anew"
 
 
 def test_an_ensemble_is_the_mean_of_its_members():
