@@ -19,6 +19,7 @@ NOTEBOOKS = {
     "04_resnet50_training": "training",
     "05_evaluation": "evaluation",
     "06_grad_cam": "explanation",
+    "07_fine_tuning": "screening",
 }
 """Each notebook with the one module of the small copy that it imports."""
 
@@ -249,7 +250,7 @@ def test_committed_notebooks_are_saved_in_order_up_to_the_first_failure(tree):
     assert tree.make("notebooks", FAIL="notebooks/03").returncode != 0
     assert tree.executed() == ["01", "02", "03"]
     assert tree.make("notebooks").returncode == 0
-    assert tree.calls()[-1] == "-m utils.execute notebooks/06_grad_cam.ipynb --save-committed"
+    assert tree.calls()[-1] == "-m utils.execute notebooks/07_fine_tuning.ipynb --save-committed"
 
 
 def test_test_is_lint_pytest_the_sample_and_nbval(tree):

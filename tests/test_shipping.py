@@ -1,11 +1,13 @@
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from tests.builders import open_small_study
 from utils import registry, shipping
 from utils.candidates import Candidate
+from utils.dataset import read_image
 from utils.evaluation import load_predictions
 from utils.finalists import train_final
 from utils.paths import predictions_dir
@@ -14,7 +16,6 @@ from utils.registry import SHIPPED, choose_model
 from utils.screening import screen
 
 SMALL = Candidate("tiny", "small_cnn", 32, epochs=1, batch_size=8)
-RECORDED = SHIPPED / "models.json"
 
 
 @pytest.mark.slow
@@ -45,7 +46,18 @@ def test_a_shipped_model_scores_without_any_training(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(pd.read_csv(out), reference, atol=1e-4)
 
 
-@pytest.mark.skipif(not RECORDED.is_file(), reason="no model is shipped yet")
+def test_the_committed_phantoms_are_rendered_and_nothing_else(tmp_path):
+    shipping.copy_phantoms(tmp_path)
+    rendered = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.jpeg"))
+    committed = sorted(path.relative_to(shipping.PHANTOMS)
+                       for path in shipping.PHANTOMS.rglob("*") if path.is_file())  # fmt: skip
+    assert committed == rendered and len(committed) == 6
+    for name in committed:
+        here, there = (read_image(folder / name).astype(float)
+                       for folder in (tmp_path, shipping.PHANTOMS))  # fmt: skip
+        assert np.abs(here - there).mean() < 2, f"{name} is not the phantom of that name"
+
+
 def test_the_shipped_model_says_here_what_it_said_there(tmp_path, monkeypatch):
     """The check that `models/README.md` offers to everybody."""
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
