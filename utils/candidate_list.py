@@ -59,6 +59,7 @@ SIZE = (
     _AT_64,
     _variant("lite0_128_robust", size=128),
     _variant("lite0_160_robust", size=160),
+    _variant("lite0_128_long", size=128, epochs=12),
     _variant("lite0_224_robust", size=224),
 )
 
