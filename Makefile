@@ -132,6 +132,11 @@ screen: $(INSTALLED) ## Train candidates on held-out folds: CANDIDATES="..." FOL
 chosen: $(INSTALLED) ## Rebuild the chosen model of STUDY=full from the data alone
 	$(VENV_PYTHON) -m utils.finalists --study $(STUDY)
 
+.PHONY: ship
+ship: $(INSTALLED) ## Round a finished model and ship it in models/: CANDIDATE=name
+	$(VENV_PYTHON) -m utils.shipping --study $(STUDY) \
+		--candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))'
+
 .PHONY: test
 test: lint ## Run every check: ruff, pytest, the sample study, nbval
 	$(VENV_PYTHON) -m pytest

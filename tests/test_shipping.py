@@ -27,8 +27,8 @@ def test_a_shipped_model_scores_without_any_training(tmp_path, monkeypatch):
         below = getattr(shipping, name).relative_to(SHIPPED)
         monkeypatch.setattr(shipping, name, folder / below)
     train_final(study, SMALL, 42)
-    screen("full", [SMALL], study.second_round_folds, [42])
-    file = shipping.ship_model("full", "tiny", 42)
+    screen("full", [SMALL], ["block1", "block2"], [42])
+    file = shipping.ship_model("full", "tiny", 42, ["block1", "block2"])
     assert file.stat().st_size < 10_000_000
     record = json.loads((folder / "models.json").read_text())["small"]
     assert record["candidate"]["name"] == "tiny" and record["dataset"]["images"]["test"]

@@ -62,7 +62,8 @@ def shipped_block(results: Path, shipped: Path) -> str:
         ["weights before training", record["weights"]],
         ["trained on", f"{record['dataset']['images']['train']:,} radiographs, data fingerprint "
                        f"`{record['dataset']['fingerprint'][:16]}`"],
-        ["threshold", f"{record['threshold']:.4f}, from blocks of patients left out"],
+        ["threshold", f"{record['threshold']:.4f}, from patients left out: "
+                      f"{', '.join(record['threshold_from'])}"],
     ]  # fmt: skip
     if (results / "final_metrics.json").is_file():
         test = read_json(results / "final_metrics.json")["small"]["test"]

@@ -9,6 +9,7 @@ holds what it says of a few phantoms, so that anyone can check an installation.
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -33,7 +34,7 @@ REFERENCE_PREDICTIONS = SHIPPED / "reference_predictions.csv"
 _PHANTOMS_A_CLASS = 3
 
 
-def ship_model(study: str, candidate: str, seed: int) -> Path:
+def ship_model(study: str, candidate: str, seed: int, folds: Sequence[str]) -> Path:
     """Round a finished model, write it to `models/`, and let it predict.
 
     The threshold is that of the candidate's block folds.
@@ -42,6 +43,7 @@ def ship_model(study: str, candidate: str, seed: int) -> Path:
         study: Name of the study.
         candidate: Name of the finished candidate.
         seed: Of the finished model.
+        folds: Block folds from whose held-out images the threshold is chosen.
 
     Returns:
         The shipped file.
@@ -58,13 +60,13 @@ def ship_model(study: str, candidate: str, seed: int) -> Path:
     recipe = Candidate.from_record(record["recipe"])
     settings = load_study(study)
     threshold = choose_block_threshold(
-        read_screening(screening_dir(study), recipe, settings.second_round_folds, [settings.seed])
+        read_screening(screening_dir(study), recipe, folds, [settings.seed])
     )
     register_model(
         SHIPPED, SHIPPED_MODEL, file, round(threshold, 6),
         f"{candidate}, seed {seed}, in half precision, shipped with the repository",
-        candidate=record["recipe"], seed=seed, weights=record["weights"]["description"],
-        dataset=record["dataset"],
+        candidate=record["recipe"], seed=seed, threshold_from=list(folds),
+        weights=record["weights"]["description"], dataset=record["dataset"],
     )  # fmt: skip
     root = open_dataset(settings.dataset_name)
     index = build_index(root, settings.seed, settings.validation_fraction)
@@ -97,8 +99,10 @@ def main() -> None:
     parser.add_argument("--study", default="full")
     parser.add_argument("--candidate", required=True)
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--folds", nargs="+", help="by default those of the second round")
     arguments = parser.parse_args()
-    file = ship_model(arguments.study, arguments.candidate, arguments.seed)
+    folds = arguments.folds or load_study(arguments.study).second_round_folds
+    file = ship_model(arguments.study, arguments.candidate, arguments.seed, folds)
     sys.stdout.write(f"{file.name}: {file.stat().st_size / 1e6:.1f} MB\n")
 
 
