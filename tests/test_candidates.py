@@ -4,7 +4,15 @@ import keras
 import numpy as np
 import pytest
 
-from utils.candidate_list import CANDIDATES, ROBUST, find_candidate
+from utils.candidate_list import (
+    BASE,
+    CANDIDATES,
+    CUT,
+    ROBUST,
+    SIZE,
+    find_candidate,
+    pick_candidates,
+)
 from utils.candidates import (
     Candidate,
     build_candidate,
@@ -42,10 +50,21 @@ def test_candidates_are_distinct_and_buildable():
     for candidate in CANDIDATES:
         assert candidate.architecture in ARCHITECTURES
         assert set(candidate.transforms) <= set(TRANSFORMS)
-    assert set(ROBUST) <= set(TRANSFORMS)
+    assert set(ROBUST) <= set(TRANSFORMS) and set(CUT) <= set(names)
     assert find_candidate(names[0]) is CANDIDATES[0]
     with pytest.raises(KeyError, match="there is no candidate 'best'; choose of"):
         find_candidate("best")
+
+
+def test_a_study_picks_its_candidates(monkeypatch):
+    monkeypatch.setattr("utils.candidate_list.CUT", (BASE,))
+    everything = pick_candidates(None, None)
+    assert BASE not in [each.name for each in everything] and len(everything) == len(CANDIDATES) - 1
+    assert pick_candidates([BASE], None) == [find_candidate(BASE)], "asked for by name it is there"
+    (short,) = pick_candidates([BASE, "lite0_64_robust"], 2, SIZE)
+    assert (short.name, short.epochs) == ("lite0_64_robust", 2)
+    with pytest.raises(KeyError, match="no candidate 'best'"):
+        pick_candidates(["best"], None)
 
 
 @pytest.mark.slow

@@ -79,6 +79,9 @@ NETWORKS = (_AT_64, *ARCHITECTURE)
 FINE_TUNING = (*AUGMENTATION, *DEPTH, *RECIPE, *SIZE)
 """What notebook 07 compares; notebook 08 adds the other architectures."""
 CANDIDATES = (*FINE_TUNING, *ARCHITECTURE)
+CUT = ()
+"""Names of candidates for which the hours of the budget (`docs/selection_rule.md`) did not suffice:
+a study that takes all leaves them out, and `make screen CANDIDATES=` trains them on demand."""
 CONTROLS = (
     "lite0_96_none", "lite0_96_reference", "lite0_96_mild", "lite0_96_robust",
     "lite0_64_robust", "small_cnn_64_robust", "resnet50_64_robust",
@@ -94,14 +97,17 @@ def pick_candidates(
     """Return the candidates of a study, in the order of the list.
 
     Args:
-        names: Those that the study trains; None takes all.
+        names: Those that the study trains; None takes all but `CUT`.
         epochs: In place of each candidate's own; None leaves them.
         among: Part of the list that is wanted.
 
     Raises:
         KeyError: if a name is unknown.
     """
-    wanted = [find_candidate(name) for name in names] if names is not None else among
+    if names is None:
+        wanted = [candidate for candidate in among if candidate.name not in CUT]
+    else:
+        wanted = [find_candidate(name) for name in names]
     return [
         candidate if epochs is None else replace(candidate, epochs=epochs)
         for candidate in among
