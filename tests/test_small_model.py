@@ -1,7 +1,10 @@
+import time
+
 import numpy as np
 import pytest
 
 import utils.small_model
+from utils.files import file_sha256
 from utils.networks import build_network
 from utils.small_model import TooLargeError, shrink_model
 from utils.training import export_model
@@ -20,6 +23,13 @@ def test_a_shrunk_model_is_half_as_large_and_says_the_same(tmp_path):
     loaded = keras.models.load_model(tmp_path / "small.keras", compile=False, safe_mode=True)
     np.testing.assert_allclose(loaded.predict(images, verbose=0), before, atol=2e-3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.keras", "whole.keras"]
+    hashes = []
+    for _ in range(2):
+        whole = keras.models.load_model(tmp_path / "whole.keras", compile=False)
+        shrink_model(whole, tmp_path / "small.keras")
+        hashes.append(file_sha256(tmp_path / "small.keras"))
+        time.sleep(1.1)  # Keras notes the second in which it saves
+    assert hashes[0] == hashes[1], "the same model gives the same file"
 
 
 def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
