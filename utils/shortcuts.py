@@ -1,6 +1,8 @@
 """Shortcuts, measured: what tells the classes apart without a lung, and how far places differ."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -83,6 +85,19 @@ def score_cues(cues: pd.DataFrame, labels: np.ndarray) -> pd.Series:
     return pd.Series({name: max(score, 1 - score) for name, score in scores.items()})
 
 
+def _open_index(study: str) -> tuple[Path, pd.DataFrame]:
+    """Return the root of a study's data set and its image index."""
+    settings = load_study(study)
+    root = open_dataset(settings.dataset_name)
+    return root, build_index(root, settings.seed, settings.validation_fraction)
+
+
+def _cues_made_from(study: str) -> dict[str, Any]:
+    """Return what a kept table of cues depends on."""
+    dataset = read_provenance(results_dir(study), "resnet50")["dataset"]
+    return {"dataset": dataset, "cues": CUES, "size": CUES_SIZE}
+
+
 def measure_training_cues(study: str) -> pd.DataFrame:
     """Return how well each cue of `CUES` ranks the classes on the training split.
 
@@ -95,15 +110,9 @@ def measure_training_cues(study: str) -> pd.DataFrame:
     Returns:
         A row a cue: cue, title, roc_auc, best first.
     """
-    made_from = {
-        "dataset": read_provenance(results_dir(study), "resnet50")["dataset"],
-        "cues": CUES, "size": CUES_SIZE,
-    }  # fmt: skip
 
     def make() -> pd.DataFrame:
-        settings = load_study(study)
-        root = open_dataset(settings.dataset_name)
-        index = build_index(root, settings.seed, settings.validation_fraction)
+        root, index = _open_index(study)
         train = index[index.split == "train"]
         cues = measure_cues(load_development_images(root, train, CUES_SIZE))
         scores = score_cues(cues, train.label.to_numpy()).sort_values(ascending=False)
@@ -111,7 +120,7 @@ def measure_training_cues(study: str) -> pd.DataFrame:
             "cue": scores.index, "title": scores.index.map(CUES), "roc_auc": scores.round(4),
         })  # fmt: skip
 
-    return keep_table(results_dir(study) / "cues.csv", made_from, make)
+    return keep_table(results_dir(study) / "cues.csv", _cues_made_from(study), make)
 
 
 def _inside(size: int, margin: float) -> np.ndarray:
@@ -182,9 +191,7 @@ def measure_regions(study: str, names: Sequence[str], resamples: int, seed: int)
     }  # fmt: skip
 
     def make() -> pd.DataFrame:
-        settings = load_study(study)
-        root = open_dataset(settings.dataset_name)
-        index = build_index(root, settings.seed, settings.validation_fraction)
+        root, index = _open_index(study)
         test = index[index.split == "test"].rename(columns={"label": "y_true"})
         pixels = load_images(root, test.image_id)
         rows = []
@@ -224,15 +231,9 @@ def measure_places(study: str) -> pd.DataFrame:
     Returns:
         A row a class and split: class, split, roc_auc.
     """
-    made_from = {
-        "dataset": read_provenance(results_dir(study), "resnet50")["dataset"],
-        "cues": CUES, "size": CUES_SIZE,
-    }  # fmt: skip
 
     def make() -> pd.DataFrame:
-        settings = load_study(study)
-        root = open_dataset(settings.dataset_name)
-        index = build_index(root, settings.seed, settings.validation_fraction)
+        root, index = _open_index(study)
         cues = measure_cues(reduce_images(load_images(root, index.image_id), CUES_SIZE))
         rows = []
         for label, class_name in enumerate(CLASS_NAMES):
@@ -240,12 +241,15 @@ def measure_places(study: str) -> pd.DataFrame:
                 chosen = (index.split.isin(("train", split)) & (index.label == label)).to_numpy()
                 elsewhere = (index.split == split).to_numpy()[chosen]
                 auc = tell_places_apart(
-                    cues[chosen].to_numpy(), elsewhere, index.patient_id[chosen], settings.seed
+                    cues[chosen].to_numpy(),
+                    elsewhere,
+                    index.patient_id[chosen],
+                    load_study(study).seed,
                 )
                 rows.append((class_name, split, round(auc, 4)))
         return pd.DataFrame(rows, columns=["class", "split", "roc_auc"])
 
-    return keep_table(results_dir(study) / "places.csv", made_from, make)
+    return keep_table(results_dir(study) / "places.csv", _cues_made_from(study), make)
 
 
 def tell_places_apart(
