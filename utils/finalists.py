@@ -130,7 +130,7 @@ def train_finalists(
     for name, seed in dict.fromkeys(wanted):
         if not is_finished(study, recipes[name], seed):
             train_final(load_study(study), recipes[name], seed)
-    if all(file.is_file() for file in _parts_of_chosen(study, choices, seeds)):
+    if all(network_file(study, part).is_file() for part in _parts_of_chosen(choices, seeds)):
         build_chosen(study, choices, seeds)
 
 
@@ -250,13 +250,10 @@ def read_finished_aucs(study: str, candidates: Sequence[Candidate], seed: int) -
     return reached
 
 
-def _parts_of_chosen(study: str, choices: Mapping[str, Any], seeds: Sequence[int]) -> list[Path]:
+def _parts_of_chosen(choices: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
+    """Return the names of the finished models that the chosen one averages."""
     names = choices["members"] if choices["chosen"] == ENSEMBLE else [choices["single"]]
-    return [network_file(study, final_name(name, seed)) for name in names for seed in seeds]
-
-
-def _name_of(study: str, file: Path) -> str:
-    return file.relative_to(models_dir(study)).with_suffix("").as_posix()
+    return [final_name(name, seed) for name in names for seed in seeds]
 
 
 def build_chosen(study: str, choices: Mapping[str, Any], seeds: Sequence[int]) -> Path:
@@ -265,7 +262,7 @@ def build_chosen(study: str, choices: Mapping[str, Any], seeds: Sequence[int]) -
     Returns:
         The file, `results/<study>/models/chosen.keras`.
     """
-    parts = _parts_of_chosen(study, choices, seeds)
+    parts = [network_file(study, part) for part in _parts_of_chosen(choices, seeds)]
     networks = [keras.models.load_model(file, compile=False, safe_mode=True) for file in parts]
     file = models_dir(study) / CHOSEN_FILE
     export_model(average_networks(networks, "chosen"), file)
@@ -332,8 +329,8 @@ def predict_test_with_crops(
     Raises:
         FileNotFoundError: if nothing is kept and the chosen model is not on this machine.
     """
-    parts = [_name_of(study, file) for file in _parts_of_chosen(study, choices, seeds)]
-    made_from = {"crop": _CROP, "parts": prediction_hashes(study, parts)}
+    parts = prediction_hashes(study, _parts_of_chosen(choices, seeds))
+    made_from = {"crop": _CROP, "parts": parts}
 
     def make() -> pd.DataFrame:
         settings = load_study(study)
