@@ -8,17 +8,20 @@ from keras import layers
 from utils.backbones import join
 from utils.explanation import (
     CASES,
+    METHODS,
+    NOISE,
+    NOISE_SEED,
+    NOISY_COPIES,
+    build_score_model,
     default_layer,
-    energy_inside_mask,
     explain_images,
-    mask_share,
-    mean_interval,
-    overlap_table,
-    pointing_hit,
     select_cases,
     zero_maps,
 )
 from utils.facts import NORMAL, PNEUMONIA
+from utils.finalists import average_networks
+from utils.heat_map_measures import pointing_hit
+from utils.networks import ARCHITECTURES, build_network
 
 SIZE = 32
 CELL = 8
@@ -174,13 +177,174 @@ def test_pixels_of_whole_numbers_are_taken():
     )
 
 
+# --- Methods and outputs ---------------------------------------------------------------------
+
+
+def scores_and_gradients(model: keras.Model, images: np.ndarray, layer: str, index: int):
+    """Return cells of `layer`, and the gradient of the class score with respect to them."""
+    scores = build_score_model(model)
+    both = keras.Model(scores.input, [scores.get_layer(layer).output, scores.output])
+    with tf.GradientTape() as tape:
+        cells, values = both(images, training=False)
+        score = values[:, index]
+    return cells.numpy(), tape.gradient(score, cells).numpy(), score.numpy()
+
+
+def test_class_scores_give_the_probabilities_back():
+    model, images = build_model(), random_images(3)
+    scores = build_score_model(model).predict(images, verbose=0)
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_allclose(keras.ops.softmax(scores), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("class_index", [NORMAL, PNEUMONIA])
+def test_layercam_by_hand(class_index):
+    model, images = build_model(), random_images(3)
+    cells, gradients, _ = scores_and_gradients(model, images, "block_out", class_index)
+    by_hand = np.maximum((cells * np.maximum(gradients, 0)).sum(-1, keepdims=True), 0)
+    expected = tf.image.resize(by_hand, (SIZE, SIZE)).numpy()[..., 0]
+    maps = explain_images(model, images, "block_out", class_index, method="layercam")
+    np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_gradcam_plus_plus_by_hand():
+    model, images = build_model(), random_images(3)
+    cells, gradients, score = scores_and_gradients(model, images, "block_out", PNEUMONIA)
+    places = cells.sum(axis=(1, 2), keepdims=True)
+    denominator = 2 * gradients**2 + places * gradients**3
+    alpha = np.divide(gradients**2, denominator, out=np.zeros_like(gradients), where=gradients != 0)
+    total = alpha.sum(axis=(1, 2), keepdims=True)
+    alpha = np.divide(alpha, total, out=np.zeros_like(alpha), where=total != 0)
+    rising = np.maximum(np.exp(score)[:, None, None, None] * gradients, 0)
+    weights = (alpha * rising).sum(axis=(1, 2), keepdims=True)
+    by_hand = np.maximum((weights * cells).sum(-1, keepdims=True), 0)
+    expected = tf.image.resize(by_hand, (SIZE, SIZE)).numpy()[..., 0]
+    maps = explain_images(model, images, "block_out", method="gradcam_plus_plus")
+    np.testing.assert_allclose(maps, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_scorecam_weighs_channels_by_what_they_let_through(capfd):
+    images = images_with_bright_cell(1, 2)
+    # One channel, the brightness: the masked image is the image, its probability the weight.
+    model = build_spotlight()
+    cells = keras.Model(model.input, model.get_layer("brightness").output)(images)
+    probability = model.predict(images, verbose=0)[0, PNEUMONIA]
+    expected = tf.image.resize(probability * cells, (SIZE, SIZE)).numpy()[..., 0]
+    maps = explain_images(model, images, "brightness", method="scorecam")
+    np.testing.assert_allclose(maps, expected, rtol=1e-4)
+    assert "step" not in capfd.readouterr().out
+
+
+def test_smoothgrad_is_the_mean_gradient_of_noisy_copies():
+    model, images = build_model(), random_images(1)
+    keras.utils.set_random_seed(NOISE_SEED)
+    spread = NOISE * (images.max() - images.min())
+    noisy = images + np.random.normal(0, spread, (NOISY_COPIES, *images.shape[1:]))
+    scores = build_score_model(model)
+    inputs = tf.constant(noisy, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        score = scores(inputs, training=False)[:, PNEUMONIA]
+    expected = np.abs(tape.gradient(score, inputs)).mean(axis=0).max(axis=-1)
+    maps = explain_images(model, images, method="smoothgrad")
+    np.testing.assert_allclose(maps[0], expected, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_map_does_not_depend_on_its_batch(method):
+    model, images = build_model(), random_images(4)
+    maps = explain_images(model, images, "block_out", method=method)
+    assert maps.shape == (4, SIZE, SIZE) and maps.min() >= 0 and maps.max() > 0
+    alone = explain_images(model, images[2:3], "block_out", method=method, batch_size=1)
+    np.testing.assert_allclose(alone[0], maps[2], rtol=1e-4, atol=1e-7)
+
+
+def build_sigmoid_twin(model: keras.Model) -> keras.Model:
+    """Build the same model with one sigmoid unit: its score is the difference of both."""
+    last = model.get_layer("probabilities")
+    kernel, bias = last.get_weights()
+    unit = layers.Dense(1, activation="sigmoid", name="probability")
+    features = keras.models.clone_model(model)
+    features.set_weights(model.get_weights())
+    twin = keras.Model(features.inputs, unit(features.get_layer("probabilities").input))
+    unit.set_weights([kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1]])
+    return twin
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("class_index", [NORMAL, PNEUMONIA])
+def test_one_sigmoid_unit_is_explained_for_both_classes(method, class_index):
+    model, images = build_model(), random_images(2)
+    # The softmax whose two scores are symmetric is the same function as one sigmoid unit.
+    kernel, bias = model.get_layer("probabilities").get_weights()
+    difference, offset = (kernel[:, 1] - kernel[:, 0]) / 2, (bias[1] - bias[0]) / 2
+    model.get_layer("probabilities").set_weights(
+        [np.stack([-difference, difference], axis=1), np.array([-offset, offset])]
+    )
+    twin = build_sigmoid_twin(model)
+    np.testing.assert_allclose(
+        twin.predict(images, verbose=0)[:, 0], model.predict(images, verbose=0)[:, 1], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        explain_images(twin, images, "block_out", class_index, method=method),
+        explain_images(model, images, "block_out", class_index, method=method),
+        rtol=1e-3, atol=1e-6,
+    )  # fmt: skip
+
+
+def test_the_two_classes_of_a_sigmoid_unit_are_told_apart():
+    twin, images = build_sigmoid_twin(build_spotlight()), images_with_bright_cell(1, 1)
+    assert explain_images(twin, images, "brightness", PNEUMONIA).max() > 0
+    assert explain_images(twin, images, "brightness", NORMAL).max() == 0
+    with pytest.raises(ValueError, match="class_index must lie in 0 to 1, not 2"):
+        explain_images(twin, images, "brightness", 2)
+
+
+def test_an_ensemble_is_explained_by_the_mean_of_its_members(tmp_path):
+    members = [build_network("small_cnn", 32, seed, full_size=True) for seed in (0, 1)]
+    images = np.random.default_rng(0).uniform(0, 255, (1, 224, 224, 3)).astype(np.float32)
+    average_networks(members, "both").save(tmp_path / "both.keras")
+    both = keras.models.load_model(tmp_path / "both.keras", compile=False)
+    each = [explain_images(member, images) for member in members]
+    assert not np.allclose(each[0], each[1])
+    np.testing.assert_allclose(
+        explain_images(both, images), np.mean(each, axis=0), rtol=1e-4, atol=1e-7
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_network_of_the_study_is_explained(architecture):
+    model = build_network(architecture, 32, seed=0)
+    images = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 1)).astype(np.float32)
+    for method in METHODS:
+        maps = explain_images(model, images, method=method)
+        assert maps.shape == (1, 32, 32) and maps.min() >= 0
+    layer = model.get_layer(default_layer(model))
+    assert layer.output.shape[1] == layer.output.shape[2] > 1
+
+
+def test_an_unknown_method_lists_those_there_are():
+    with pytest.raises(ValueError, match="no method 'lime'; choose one of gradcam, "):
+        explain_images(build_model(), random_images(1), method="lime")
+
+
 def test_the_default_layer_is_that_of_the_backbone():
     image = keras.Input((SIZE, SIZE, 3))
     x = layers.Conv2D(2, 3, name="block5_conv4")(image)
     model = keras.Model(image, layers.GlobalAveragePooling2D()(x))
     assert default_layer(model) == "block5_conv4"
-    with pytest.raises(ValueError, match="small.*pass layer_name, one of .*block_out"):
-        explain_images(build_model(), random_images(1))
+
+
+def test_without_a_known_backbone_the_last_layer_with_places_is_taken():
+    assert default_layer(build_model()) == "block_out"
+    image = keras.Input((SIZE, SIZE, 3))
+    x = layers.Conv2D(2, 3, name="conv")(image)
+    x = layers.GlobalAveragePooling2D(keepdims=True, name="mean")(x)
+    assert default_layer(keras.Model(image, x)) == "conv"
+    flat = keras.Model(image, layers.Dense(2, activation="softmax")(layers.Flatten()(image)))
+    with pytest.raises(ValueError, match="no layer with spatial output"):
+        default_layer(flat)
 
 
 @pytest.mark.parametrize("layer", ["conv5_block3_out", "flatten", "probabilities", "image"])
@@ -210,7 +374,7 @@ def test_an_output_without_activation_is_refused():
     image = keras.Input((SIZE, SIZE, 3))
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3, name="conv")(image))
     model = keras.Model(image, layers.Softmax(name="softmax")(x))
-    with pytest.raises(ValueError, match="'softmax', which has no activation"):
+    with pytest.raises(ValueError, match="'softmax', and what comes before .* is unknown"):
         explain_images(model, random_images(1), "conv")
 
 
@@ -224,99 +388,6 @@ def test_images_class_and_batch_size_are_checked():
         explain_images(model, random_images(1), "block_out", batch_size=0)
     with pytest.raises(ValueError, match="not finite"):
         explain_images(model, np.full((1, SIZE, SIZE, 3), np.nan), "block_out")
-
-
-# --- Overlap ---------------------------------------------------------------------------------
-
-
-def quarter_mask() -> np.ndarray:
-    mask = np.zeros((8, 8), bool)
-    mask[:4, :4] = True
-    return mask
-
-
-def test_energy_in_closed_form():
-    mask = quarter_mask()
-    cam = np.ones((8, 8))
-    assert energy_inside_mask(cam, mask) == 0.25 == mask_share(mask)
-    cam[:4, :4] = 3  # 16 * 3 inside, 48 outside
-    assert energy_inside_mask(cam, mask) == 0.5
-    assert energy_inside_mask(7 * cam, mask) == 0.5
-    assert energy_inside_mask(mask.astype(float), mask) == 1
-    assert energy_inside_mask((~mask).astype(float), mask) == 0
-
-
-def test_pointing_in_closed_form():
-    mask = quarter_mask()
-    cam = np.zeros((8, 8))
-    cam[7, 7] = 1
-    assert pointing_hit(cam, mask) == 0
-    cam[1, 1] = 2
-    assert pointing_hit(cam, mask) == 1
-    cam[7, 7] = 2
-    assert pointing_hit(cam, mask) == 0.5  # two highest points, one inside
-    assert pointing_hit(np.ones((8, 8)), mask) == mask_share(mask)  # a flat map points nowhere
-
-
-def test_a_zero_map_and_an_empty_mask_have_no_overlap():
-    mask, cam = quarter_mask(), np.ones((8, 8))
-    for measure in (energy_inside_mask, pointing_hit):
-        with np.errstate(all="raise"):
-            assert np.isnan(measure(np.zeros((8, 8)), mask))
-            assert np.isnan(measure(cam, np.zeros((8, 8), bool)))
-
-
-def test_masks_and_maps_are_checked():
-    mask, cam = quarter_mask(), np.ones((8, 8))
-    with pytest.raises(ValueError, match="only 0 and 1, not values from 0 to 255"):
-        energy_inside_mask(cam, mask.astype(np.uint8) * 255)
-    with pytest.raises(ValueError, match=r"\(8, 8\) and mask \(4, 4\)"):
-        pointing_hit(cam, mask[:4, :4])
-    with pytest.raises(ValueError, match="negative or NaN; its minimum is -1"):
-        energy_inside_mask(-cam, mask)
-    with pytest.raises(ValueError, match="NaN"):
-        pointing_hit(np.full((8, 8), np.nan), mask)
-
-
-def test_overlap_table():
-    mask = quarter_mask()
-    other = np.roll(mask, 4, axis=1)
-    maps = np.stack([4.0 * mask, np.ones((8, 8)), np.zeros((8, 8)), np.ones((8, 8))])
-    masks = np.stack([mask, other, mask, np.zeros((8, 8), bool)])
-    table = overlap_table(maps, masks, ["a", "b", "c", "d"])
-    assert table.index.tolist() == ["a", "b", "c", "d"] and table.index.name == "image_id"
-    np.testing.assert_array_equal(table.energy_inside, [1, 0.25, np.nan, np.nan])
-    # The first map is in one corner; of the two other masks one covers it, the other does not.
-    np.testing.assert_array_equal(table.energy_in_other_masks, [0.5, 0.25, np.nan, 0.25])
-    np.testing.assert_array_equal(table.pointing_hit, [1, 0.25, np.nan, np.nan])
-    np.testing.assert_array_equal(table.mask_share, [0.25, 0.25, 0.25, 0])
-    np.testing.assert_array_equal(table.maximum, [4, 1, 0, 1])
-    assert table.zero_map.tolist() == [False, False, True, False]
-    assert np.isnan(overlap_table(maps[:1], masks[:1]).energy_in_other_masks[0])
-    with pytest.raises(ValueError, match="must both be"):
-        overlap_table(maps, masks[:2])
-    with pytest.raises(ValueError, match="4 maps but 1 image_ids"):
-        overlap_table(maps, masks, ["a"])
-
-
-def test_an_interval_of_the_mean_draws_patients():
-    random = np.random.default_rng(0)
-    values = np.repeat(random.normal(0.3, 0.1, 20), 5)  # five equal images of each patient
-    patients = np.repeat([f"person-{number}-virus" for number in range(20)], 5)
-    interval = mean_interval(values, patients, 500, seed=1)
-    assert interval["value"] == pytest.approx(values.mean())
-    assert interval["low"] < interval["value"] < interval["high"]
-    by_patient = interval["high"] - interval["low"]
-    by_image = mean_interval(values, np.arange(100).astype(str), 500, seed=1)
-    # Equal images of a patient tell nothing new: the interval is about sqrt(5) times as wide.
-    assert 1.6 < by_patient / (by_image["high"] - by_image["low"]) < 3
-    assert mean_interval(values, patients, 500, seed=1) == interval
-    with_zero_maps = mean_interval(
-        np.append(values, [np.nan] * 3), np.append(patients, ["person-0-virus"] * 3), 500, seed=1
-    )
-    assert with_zero_maps == pytest.approx(interval)
-    with pytest.raises(ValueError, match="at least two patients; 1"):
-        mean_interval(values[:5], patients[:5], 10, seed=1)
 
 
 # --- Cases -----------------------------------------------------------------------------------

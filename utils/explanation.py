@@ -1,17 +1,23 @@
-"""Grad-CAM: which regions of an image speak for a class, and how well they meet a known mask.
+"""Heat maps: which regions of an image speak for a class, by five methods of tf-keras-vis.
 
 Maps are kept as they are computed. Stretched to full heat each, as is the custom, the map of an
-image that hardly speaks for the class would look like that of one that shouts it.
+image that hardly speaks for the class would look like that of one that shouts it. What maps are
+worth is measured in `utils.heat_map_measures`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
+from keras import layers
 from tf_keras_vis.gradcam import Gradcam
-from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
+from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
+from tf_keras_vis.layercam import Layercam
+from tf_keras_vis.saliency import Saliency
+from tf_keras_vis.scorecam import Scorecam
 from tf_keras_vis.utils.scores import CategoricalScore
 
 from utils.facts import BACKBONES, CLASS_NAMES, NORMAL, PNEUMONIA
@@ -27,6 +33,33 @@ CASES = {
 
 BATCH_SIZE = 8
 """Images explained at once; the gradient needs the activations of all layers in memory."""
+STRONGEST_CHANNELS = 32
+"""Channels that Score-CAM takes, those whose activation varies most over the image: each costs a
+pass through the network."""
+NOISY_COPIES, NOISE, NOISE_SEED = 16, 0.1, 0
+"""SmoothGrad averages over so many copies of an image; the noise's standard deviation is this share
+of the image's range of gray, and the same for every image."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make heat maps."""
+
+    title: str
+    source: str
+    one_by_one: bool = False
+    """Whether other images of a batch would change a map."""
+
+
+METHODS = {
+    "gradcam": Method("Grad-CAM", "Selvaraju et al. 2017"),
+    "gradcam_plus_plus": Method("Grad-CAM++", "Chattopadhay et al. 2018"),
+    "layercam": Method("LayerCAM", "Jiang et al. 2021"),
+    "scorecam": Method("Score-CAM", "Wang et al. 2020", one_by_one=True),
+    "smoothgrad": Method("SmoothGrad", "Smilkov et al. 2017", one_by_one=True),
+}
+"""The methods by the name that `explain_images` takes. SmoothGrad is a map of pixels, the others
+of the cells of a layer."""
 
 
 def explain_images(
@@ -35,99 +68,199 @@ def explain_images(
     layer_name: str | None = None,
     class_index: int = PNEUMONIA,
     batch_size: int = BATCH_SIZE,
+    method: str = "gradcam",
 ) -> np.ndarray:
-    """Compute the Grad-CAM of one class for each image (Selvaraju et al. 2017).
+    """Compute a heat map of one class for each image.
 
-    The gradient is that of the class score before softmax: after it, the gradient vanishes
-    exactly where the model is sure. Each map is enlarged from the layer's cells by bilinear
-    interpolation between their centres.
+    What is explained is the class score before softmax or sigmoid: after it, the gradient
+    vanishes exactly where the model is sure. One sigmoid unit with the score z counts as two
+    classes with the scores -z/2 and z/2, the softmax of which it is. Maps of cells are enlarged by
+    bilinear interpolation between their centres. The map of an ensemble that averages its members'
+    probabilities is the mean of the members' maps.
 
     Args:
-        model: Flat model from (n, h, w, 3) to class probabilities; it is not changed.
-        images: (n, h, w, 3) RGB in [0, 255], as the model takes them.
-        layer_name: Layer with spatial output; by default the one that `facts.BACKBONES` names.
+        model: Flat model from (n, h, w, c) to class probabilities, by a Dense layer with softmax
+            or with one sigmoid unit, or a mean of such models; it is not changed.
+        images: (n, h, w, c) in [0, 255], as the model takes them.
+        layer_name: Layer with spatial output; by default `default_layer`. SmoothGrad looks at none.
         class_index: Class to explain, PNEUMONIA unless told.
         batch_size: Images explained at once.
+        method: A key of `METHODS`.
 
     Returns:
-        (n, h, w) float32, not negative and not normalised, in units of the class score. A map
-        may be zero everywhere (see `zero_maps`): nothing in that layer speaks for the class.
+        (n, h, w) float32, not negative and not normalised. Grad-CAM and LayerCAM are in units of
+        the class score, Grad-CAM++ multiplies it by the score's exponential, Score-CAM weighs
+        activations by probabilities, SmoothGrad is score a gray level. A map may be zero
+        everywhere (see `zero_maps`): nothing in that layer speaks for the class.
 
     Raises:
-        ValueError: if layer, class or images do not fit the model.
+        ValueError: if method, layer, class or images do not fit the model.
     """
-    layer_name = layer_name or default_layer(model)
-    _require_spatial_layer(model, layer_name)
+    if method not in METHODS:
+        raise ValueError(f"there is no method {method!r}; choose one of {', '.join(METHODS)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
     if len(model.inputs) != 1 or tuple(images.shape[1:]) != tuple(model.input_shape[1:]):
         raise ValueError(
             f"images of shape {images.shape} do not fit {model.name}; "
             f"it takes (n, {', '.join(map(str, model.input_shape[1:]))})"
         )
-    classes = model.output_shape[-1]
+    members = find_members(model)
+    if members:
+        each = [
+            explain_images(member, images, layer_name, class_index, batch_size, method)
+            for member in members
+        ]
+        return np.mean(each, axis=0, dtype=np.float32)
+    if method != "smoothgrad":
+        layer_name = layer_name or default_layer(model)
+        _require_spatial_layer(model, layer_name)
+    scores = build_score_model(model)
+    classes = scores.output_shape[-1]
     if not 0 <= class_index < classes:
         raise ValueError(f"class_index must lie in 0 to {classes - 1}, not {class_index}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
-    _require_activation_to_replace(model)
-    # Works on a clone; for the 75 million parameters of ResNet50 with its head that takes 600 MB
-    # and a few seconds.
-    gradcam = Gradcam(model, model_modifier=ReplaceToLinear())
+    explain = _make_explainer(method, scores, layer_name)
+    at_once = 1 if METHODS[method].one_by_one else batch_size
     maps = np.zeros(images.shape[:3], np.float32)
-    for start in track(range(0, len(images), batch_size), "Grad-CAM"):
-        batch = images[start : start + batch_size].astype(np.float32)
-        cells = gradcam(
-            CategoricalScore([class_index] * len(batch)),
-            batch,
-            penultimate_layer=layer_name,
-            # True would walk back from ResNet50's last activation to a convolution inside the
-            # block, before normalisation and shortcut.
-            seek_penultimate_conv_layer=False,
-            # Its own enlargement pins the outer cells to the border of the image, up to half a
-            # cell away from what they see; and its normalisation hides the height of a map.
-            expand_cam=False,
-            normalize_cam=False,
-        )
-        enlarged = keras.ops.image.resize(
-            np.asarray(cells, np.float32)[..., None],
-            images.shape[1:3],
-            interpolation="bilinear",
-            data_format="channels_last",
-        )
-        maps[start : start + len(batch)] = keras.ops.convert_to_numpy(enlarged)[..., 0]
+    for start in track(range(0, len(images), at_once), METHODS[method].title):
+        batch = images[start : start + at_once].astype(np.float32)
+        cells = explain(CategoricalScore([class_index] * len(batch)), batch)
+        maps[start : start + len(batch)] = _enlarge(np.asarray(cells, np.float32), maps.shape[1:])
     if not np.isfinite(maps).all():
-        raise ValueError(f"the maps of {model.name} at {layer_name} are not finite; check images")
+        raise ValueError(
+            f"the {METHODS[method].title} maps of {model.name} are not finite; check images"
+        )
     return maps
 
 
-def default_layer(model: keras.Model) -> str:
-    """Return the Grad-CAM layer of the backbone that the model is built on.
+def _make_explainer(
+    method: str, scores: keras.Model, layer_name: str
+) -> Callable[[CategoricalScore, np.ndarray], np.ndarray]:
+    """Return what turns a batch of images into cells, or for SmoothGrad into pixels."""
+    if method == "smoothgrad":
+
+        def explain_pixels(score: CategoricalScore, batch: np.ndarray) -> np.ndarray:
+            keras.utils.set_random_seed(NOISE_SEED)
+            return Saliency(scores)(
+                score, batch, smooth_samples=NOISY_COPIES, smooth_noise=NOISE, normalize_map=False
+            )
+
+        return explain_pixels
+    arguments = {
+        "penultimate_layer": layer_name,
+        # True would walk back from ResNet50's last activation to a convolution inside the block,
+        # before normalisation and shortcut.
+        "seek_penultimate_conv_layer": False,
+        # Its own enlargement pins the outer cells to the border of the image, up to half a cell
+        # away from what they see; and its normalisation hides the height of a map.
+        "expand_cam": False,
+        "normalize_cam": False,
+    }
+    if method == "scorecam":
+        channels = scores.get_layer(layer_name).output.shape[-1]
+        scorecam = Scorecam(scores)
+
+        def explain_by_masking(score: CategoricalScore, batch: np.ndarray) -> np.ndarray:
+            with _without_progress_of_keras():
+                return scorecam(score, batch, max_N=min(STRONGEST_CHANNELS, channels), **arguments)
+
+        return explain_by_masking
+    maker = {"gradcam": Gradcam, "gradcam_plus_plus": GradcamPlusPlus, "layercam": Layercam}
+    gradcam = maker[method](scores)
+    return lambda score, batch: gradcam(score, batch, **arguments)
+
+
+@contextmanager
+def _without_progress_of_keras() -> Iterator[None]:
+    """Keep `predict`, which tf-keras-vis calls, from drawing a bar for every image."""
+    interactive = keras.utils.is_interactive_logging_enabled()
+    keras.utils.disable_interactive_logging()
+    try:
+        yield
+    finally:
+        if interactive:
+            keras.utils.enable_interactive_logging()
+
+
+def _enlarge(cells: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Enlarge (n, rows, columns) maps to (n, h, w)."""
+    enlarged = keras.ops.image.resize(
+        cells[..., None], shape, interpolation="bilinear", data_format="channels_last"
+    )
+    return keras.ops.convert_to_numpy(enlarged)[..., 0]
+
+
+def find_members(model: keras.Model) -> list[keras.Model]:
+    """List the networks whose probabilities a model averages; none if it is no ensemble."""
+    last = model.get_layer(model.output_names[0])
+    if not isinstance(last, layers.Average):
+        return []
+    return [layer for layer in model.layers if isinstance(layer, keras.Model)]
+
+
+def build_score_model(model: keras.Model) -> keras.Model:
+    """Return a copy of a model that ends in the class scores before softmax or sigmoid.
+
+    Args:
+        model: Ends in a Dense layer with softmax, or with one sigmoid unit.
+
+    Returns:
+        From the model's input to (n, classes) scores; two where it has one sigmoid unit.
 
     Raises:
-        ValueError: if it is built on none of `facts.BACKBONES`.
+        ValueError: if it ends otherwise.
     """
-    names = {layer.name for layer in model.layers}
+    last = model.get_layer(model.output_names[0])
+    activation = getattr(getattr(last, "activation", None), "__name__", None)
+    units = model.output_shape[-1]
+    fits = (activation == "softmax" and units > 1) or (activation == "sigmoid" and units == 1)
+    if not isinstance(last, layers.Dense) or not fits:
+        raise ValueError(
+            f"the output of {model.name} comes from {last.name!r}, and what comes before its "
+            "probabilities is unknown; end the model in one Dense layer with softmax, or with "
+            "sigmoid and one unit"
+        )
+    kernel = keras.ops.convert_to_numpy(last.kernel)
+    bias = keras.ops.convert_to_numpy(last.bias) if last.use_bias else np.zeros(units)
+    if units == 1:
+        kernel = np.concatenate([-kernel / 2, kernel / 2], axis=1)
+        bias = np.concatenate([-bias / 2, bias / 2])
+    # A layer that is used in two models has two inputs; in a copy it has one. For the 75 million
+    # parameters of ResNet50 with its head that takes 600 MB and a few seconds.
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    linear = layers.Dense(len(bias), dtype=last.dtype_policy, name="class_scores")
+    scores = keras.Model(copy.inputs, linear(copy.get_layer(last.name).input))
+    linear.set_weights([kernel, bias])
+    return scores
+
+
+def default_layer(model: keras.Model) -> str:
+    """Return the layer that is explained if none is named.
+
+    It is the one that `facts.BACKBONES` names for the backbone, else the last with more than one
+    place: the coarsest, whose channels know most. A transformer has none inside, so that it is
+    the map of tokens that it reads.
+
+    Raises:
+        ValueError: if no layer has spatial output.
+    """
+    names = [name for name in _spatial_layers(model) if _places(model.get_layer(name)) > 1]
     for backbone in BACKBONES.values():
         if backbone.gradcam_layer in names:
             return backbone.gradcam_layer
-    raise ValueError(
-        f"{model.name} holds no layer of {', '.join(BACKBONES)}; pass layer_name, "
-        f"{_describe_candidates(model)}"
-    )
+    if not names:
+        raise ValueError(f"{model.name} cannot be explained: {_describe_candidates(model)}")
+    return names[-1]
+
+
+def _places(layer: keras.Layer) -> int:
+    return layer.output.shape[1] * layer.output.shape[2]
 
 
 def zero_maps(maps: np.ndarray) -> np.ndarray:
     """Say which of (n, h, w) maps are zero everywhere, as (n,) bool."""
     return (maps == 0).all(axis=(1, 2))
-
-
-def _require_activation_to_replace(model: keras.Model) -> None:
-    # tf-keras-vis sets the attribute on whatever layer comes last, also where it does nothing.
-    last = model.get_layer(model.output_names[0])
-    if not hasattr(last, "activation") or not last.get_weights():
-        raise ValueError(
-            f"the output of {model.name} comes from {last.name!r}, which has no activation to "
-            "replace by a linear one; end the model in a Dense layer with its softmax inside"
-        )
 
 
 def _spatial_layers(model: keras.Model) -> list[str]:
@@ -143,123 +276,18 @@ def _spatial_layers(model: keras.Model) -> list[str]:
 def _describe_candidates(model: keras.Model, shown: int = 12) -> str:
     candidates = _spatial_layers(model)
     if not candidates:
-        return "but it has no layer with spatial output: join trunk and head into one flat graph"
+        return "it has no layer with spatial output: join trunk and head into one flat graph"
     rest = len(candidates) - shown
     ending = f" (and {rest} before them)" if rest > 0 else ""
-    return f"one of {', '.join(candidates[-shown:])}{ending}"
+    return f"choose one of {', '.join(candidates[-shown:])}{ending}"
 
 
 def _require_spatial_layer(model: keras.Model, layer_name: str) -> None:
     if layer_name not in _spatial_layers(model):
         raise ValueError(
-            f"{model.name} has no layer {layer_name!r} with spatial output; choose "
+            f"{model.name} has no layer {layer_name!r} with spatial output; "
             f"{_describe_candidates(model)}"
         )
-
-
-# --- Overlap with a known mask ---------------------------------------------------------------
-
-
-def energy_inside_mask(cam: np.ndarray, mask: np.ndarray) -> float:
-    """Return the share of a map's energy that lies inside the mask, 0 to 1.
-
-    A map that pays no attention to the mask scores the mask's share of the image
-    (`mask_share`). NaN where the map is zero or the mask is empty: there is nothing to share.
-
-    Args:
-        cam: (h, w), not negative.
-        mask: (h, w) bool, or 0 and 1.
-    """
-    cam, mask = _check_pair(cam, mask)
-    total = cam.sum()
-    return float(cam[mask].sum() / total) if total > 0 and mask.any() else float("nan")
-
-
-def pointing_hit(cam: np.ndarray, mask: np.ndarray) -> float:
-    """Say whether the highest point of a map lies inside the mask: 1 or 0.
-
-    Several equally high points count by their share inside, as if one were drawn, so that a flat
-    map is not a hit. NaN where the map is zero or the mask is empty.
-
-    Args:
-        cam: (h, w), not negative.
-        mask: (h, w) bool, or 0 and 1.
-    """
-    cam, mask = _check_pair(cam, mask)
-    if cam.max() <= 0 or not mask.any():
-        return float("nan")
-    return float(mask[cam == cam.max()].mean())
-
-
-def mask_share(mask: np.ndarray) -> float:
-    """Return the share of the image that the mask covers: what a map reaches by chance."""
-    return float(_as_mask(mask).mean())
-
-
-def overlap_table(
-    maps: np.ndarray, masks: np.ndarray, image_ids: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """Measure each map against its mask, and against the masks of the other images.
-
-    Args:
-        maps: (n, h, w), not negative.
-        masks: (n, h, w) bool, or 0 and 1; an empty one has nothing to be found.
-        image_ids: Names of the rows; numbers from 0 by default.
-
-    Returns:
-        One row an image:
-        `energy_inside` and `pointing_hit`, see there;
-        `mask_share`, what chance alone gives for both;
-        `energy_in_other_masks`, the mean share of the map's energy inside the masks of the other
-        images: what a map gets for looking where opacities usually are;
-        `maximum` of the map, in units of the class score; `zero_map`, whether it is 0.
-    """
-    maps, masks = np.asarray(maps), np.asarray(masks)
-    if maps.ndim != 3 or maps.shape != masks.shape:
-        raise ValueError(f"maps {maps.shape} and masks {masks.shape} must both be (n, h, w)")
-    if image_ids is not None and len(image_ids) != len(maps):
-        raise ValueError(f"{len(maps)} maps but {len(image_ids)} image_ids")
-    rows = [
-        {
-            "energy_inside": energy_inside_mask(cam, mask),
-            "energy_in_other_masks": _energy_in_others(cam, np.delete(masks, row, axis=0)),
-            "pointing_hit": pointing_hit(cam, mask),
-            "mask_share": mask_share(mask),
-            "maximum": float(cam.max()),
-            "zero_map": bool(cam.max() == 0),
-        }
-        for row, (cam, mask) in enumerate(zip(maps, masks, strict=True))
-    ]
-    columns = [
-        "energy_inside", "energy_in_other_masks", "pointing_hit", "mask_share", "maximum",
-        "zero_map",
-    ]  # fmt: skip
-    index = None if image_ids is None else pd.Index(list(image_ids), name="image_id")
-    return pd.DataFrame(rows, index=index, columns=columns)
-
-
-def _energy_in_others(cam: np.ndarray, masks: np.ndarray) -> float:
-    shares = np.array([energy_inside_mask(cam, mask) for mask in masks if mask.any()])
-    return float(shares.mean()) if len(shares) else float("nan")
-
-
-def _as_mask(mask: np.ndarray) -> np.ndarray:
-    mask = np.asarray(mask)
-    if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
-        raise ValueError(
-            f"a mask holds only 0 and 1, not values from {mask.min()} to {mask.max()}; compare "
-            "it with a limit first"
-        )
-    return mask.astype(bool)
-
-
-def _check_pair(cam: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    cam, mask = np.asarray(cam, np.float64), _as_mask(mask)
-    if cam.ndim != 2 or cam.shape != mask.shape:
-        raise ValueError(f"map {cam.shape} and mask {mask.shape} must have one shape (h, w)")
-    if not cam.min() >= 0:  # also true of NaN
-        raise ValueError(f"a map must not be negative or NaN; its minimum is {cam.min()}")
-    return cam, mask
 
 
 # --- Cases -----------------------------------------------------------------------------------
@@ -306,37 +334,3 @@ def select_cases(predictions: pd.DataFrame, threshold: float, n: int, seed: int)
             rows = rows.iloc[np.argsort(repeats, kind="stable")]
         drawn.append(rows.head(n).assign(case=case, title=CASES[case]))
     return pd.concat(drawn, ignore_index=True)
-
-
-def mean_interval(
-    values: np.ndarray, patients: np.ndarray, resamples: int, seed: int
-) -> dict[str, float]:
-    """Return the mean of a measure with its 95 % bootstrap interval over patients.
-
-    Args:
-        values: (n,) one value an image; NaN (a zero map) is left out.
-        patients: (n,) patient of each image; all images of a drawn patient are taken.
-        resamples: Bootstrap resamples.
-        seed: Seed of the resamples.
-
-    Returns:
-        `value`, `low` and `high`.
-
-    Raises:
-        ValueError: if fewer than two patients have a value.
-    """
-    table = pd.DataFrame({"patient": patients, "value": values}).dropna()
-    sums = table.groupby("patient").value.agg(["sum", "size"]).to_numpy()
-    if len(sums) < 2:
-        raise ValueError(f"an interval needs at least two patients; {len(sums)} have a value")
-    result = bootstrap(
-        (sums[:, 0], sums[:, 1]),
-        lambda total, count, axis: total.sum(axis=axis) / count.sum(axis=axis),
-        n_resamples=resamples, paired=True, method="percentile", rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    interval = result.confidence_interval
-    return {
-        "value": float(table.value.mean()),
-        "low": float(interval.low),
-        "high": float(interval.high),
-    }
