@@ -1,7 +1,9 @@
 """Names give patients, patients give splits, and every file is read or refused."""
 
+import io
 import os
 import shutil
+import zlib
 
 import numpy as np
 import pytest
@@ -193,9 +195,23 @@ def test_truncated_images_are_refused(tmp_path):
     write_image(tmp_path / "whole.jpeg", 1, 64)
     (tmp_path / "half.jpeg").write_bytes((tmp_path / "whole.jpeg").read_bytes()[:600])
     (tmp_path / "text.jpeg").write_text("no image")
-    for name in ("half.jpeg", "text.jpeg"):
+    header = b"\x89PNG\r\n\x1a\n" + (5).to_bytes(4) + b"IHDR" + bytes(5)
+    (tmp_path / "header.png").write_bytes(header + zlib.crc32(header[12:]).to_bytes(4))
+    for name in ("half.jpeg", "text.jpeg", "header.png"):
         with pytest.raises(DatasetError, match=f"{name} cannot be read.*fetch it again"):
             read_image(tmp_path / name)
+
+
+def test_other_formats_are_refused_whatever_their_name(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "inside.png", format="TIFF")
+    with pytest.raises(DatasetError, match="inside.png cannot be read"):
+        read_image(tmp_path / "inside.png")
+
+
+def test_a_stream_is_read_as_its_file_is(tmp_path):
+    write_image(tmp_path / "whole.jpeg", 1, 64)
+    stream = io.BytesIO((tmp_path / "whole.jpeg").read_bytes())
+    np.testing.assert_array_equal(load_image(stream), load_image(tmp_path / "whole.jpeg"))
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1])

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,8 @@ from utils.phantoms import write_phantom_dataset
 from utils.progress import track
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+IMAGE_FORMATS = ("JPEG", "PNG")
+"""What a file may hold, whatever its name says; no other decoder of Pillow is let near it."""
 INDEX_COLUMNS = (
     "image_id", "split", "label", "etiology", "patient_id", "width", "height",
     "duplicate_group", "pixel_sha256",
@@ -90,28 +93,34 @@ def assign_split(name: ImageName, seed: int, validation_fraction: float) -> str:
     return "validation" if position < validation_fraction else "train"
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image file as (height, width) or (height, width, 3) uint8 in [0, 255].
+def read_image(path: Path | BinaryIO) -> np.ndarray:
+    """Read a PNG or JPEG image as (height, width) or (height, width, 3) uint8 in [0, 255].
 
     16-bit images are scaled to 8 bits, and transparency is dropped.
+
+    Args:
+        path: A file, or its content as a stream.
 
     Raises:
         DatasetError: if the file is truncated or no image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             image.load()
             if image.mode in ("I;16", "I;16B", "I;16L", "I"):
                 eight_bits = np.round(np.asarray(image).astype(np.float32) / 257)
                 return eight_bits.clip(0, 255).astype(np.uint8)
             return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         message = f"{path} cannot be read as an image ({error}); fetch it again"
         raise DatasetError(message) from error
 
 
-def load_image(path: Path, size: int = IMAGE_SIZE) -> np.ndarray:
-    """Read an image as (size, size, 3) uint8 RGB in [0, 255], resized without keeping aspect."""
+def load_image(path: Path | BinaryIO, size: int = IMAGE_SIZE) -> np.ndarray:
+    """Read an image as (size, size, 3) uint8 RGB in [0, 255], resized without keeping aspect.
+
+    Every image of the study goes through here: of training, `make predict` and `make demo`.
+    """
     image = Image.fromarray(read_image(path)).convert("RGB")
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)

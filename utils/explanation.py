@@ -96,22 +96,36 @@ def explain_images(
     Raises:
         ValueError: if method, layer, class or images do not fit the model.
     """
+    explain = build_explainer(model, layer_name, class_index, method, batch_size)
+    return explain(images)
+
+
+def build_explainer(
+    model: keras.Model,
+    layer_name: str | None = None,
+    class_index: int = PNEUMONIA,
+    method: str = "gradcam",
+    batch_size: int = BATCH_SIZE,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from images to their maps; see `explain_images`.
+
+    The model is copied once, which takes seconds, and not for every call.
+
+    Raises:
+        ValueError: if method, layer or class do not fit the model; the function raises it for
+            images that do not.
+    """
     if method not in METHODS:
         raise ValueError(f"there is no method {method!r}; choose one of {', '.join(METHODS)}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
-    if len(model.inputs) != 1 or tuple(images.shape[1:]) != tuple(model.input_shape[1:]):
-        raise ValueError(
-            f"images of shape {images.shape} do not fit {model.name}; "
-            f"it takes (n, {', '.join(map(str, model.input_shape[1:]))})"
-        )
     members = find_members(model)
     if members:
         each = [
-            explain_images(member, images, layer_name, class_index, batch_size, method)
+            build_explainer(member, layer_name, class_index, method, batch_size)
             for member in members
         ]
-        return np.mean(each, axis=0, dtype=np.float32)
+        return lambda images: np.mean([explain(images) for explain in each], 0, np.float32)
     if method != "smoothgrad":
         layer_name = layer_name or default_layer(model)
         _require_spatial_layer(model, layer_name)
@@ -119,21 +133,29 @@ def explain_images(
     classes = scores.output_shape[-1]
     if not 0 <= class_index < classes:
         raise ValueError(f"class_index must lie in 0 to {classes - 1}, not {class_index}")
-    explain = _make_explainer(method, scores, layer_name)
+    make_cells = _choose_method(method, scores, layer_name)
     at_once = 1 if METHODS[method].one_by_one else batch_size
-    maps = np.zeros(images.shape[:3], np.float32)
-    for start in track(range(0, len(images), at_once), METHODS[method].title):
-        batch = images[start : start + at_once].astype(np.float32)
-        cells = explain(CategoricalScore([class_index] * len(batch)), batch)
-        maps[start : start + len(batch)] = _enlarge(np.asarray(cells, np.float32), maps.shape[1:])
-    if not np.isfinite(maps).all():
-        raise ValueError(
-            f"the {METHODS[method].title} maps of {model.name} are not finite; check images"
-        )
-    return maps
+
+    def explain(images: np.ndarray) -> np.ndarray:
+        if len(model.inputs) != 1 or tuple(images.shape[1:]) != tuple(model.input_shape[1:]):
+            raise ValueError(
+                f"images of shape {images.shape} do not fit {model.name}; "
+                f"it takes (n, {', '.join(map(str, model.input_shape[1:]))})"
+            )
+        maps = np.zeros(images.shape[:3], np.float32)
+        for start in track(range(0, len(images), at_once), METHODS[method].title):
+            batch = images[start : start + at_once].astype(np.float32)
+            cells = make_cells(CategoricalScore([class_index] * len(batch)), batch)
+            enlarged = _enlarge(np.asarray(cells, np.float32), maps.shape[1:])
+            maps[start : start + len(batch)] = enlarged
+        if not np.isfinite(maps).all():
+            raise ValueError(f"maps of {model.name} by {method} are not finite; check the images")
+        return maps
+
+    return explain
 
 
-def _make_explainer(
+def _choose_method(
     method: str, scores: keras.Model, layer_name: str
 ) -> Callable[[CategoricalScore, np.ndarray], np.ndarray]:
     """Return what turns a batch of images into cells, or for SmoothGrad into pixels."""
