@@ -7,6 +7,7 @@
 #   PRECISION  of the frozen network on augmented views: float32 (default), bfloat16,
 #              mixed_float16 or auto, which takes what the hardware has
 #   STRATEGY   of training: one (default), mirrored or multiworker (see docs/scaling.md)
+#   SOLUTIONS  1 fills the exercises of the notebooks in from solutions/ before they run
 #   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR
 #            other places for data, results and so on (see utils/paths.py)
 
@@ -38,6 +39,8 @@ EXECUTED := $(addprefix $(EXECUTED_DIR)/, \
 	01_data_exploration.ipynb 02_augmentation.ipynb 03_vgg19_baseline.ipynb \
 	04_resnet50_training.ipynb 05_evaluation.ipynb 06_grad_cam.ipynb \
 	07_fine_tuning.ipynb)
+EXERCISES := $(EXECUTED_DIR)/.exercises
+WITH_SOLUTIONS := $(if $(SOLUTIONS),--solutions)
 MODULES := .make/modules.mk
 
 .DEFAULT_GOAL := help
@@ -64,7 +67,7 @@ require_supported = { $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_i
 	{ echo "$(1) is not Python 3.11 to 3.13; name one, as in: make setup PYTHON=python3.12" >&2; false; }; }
 
 .PHONY: all
-all: $(EXECUTED) ## Run the study: notebooks 01-07, in order, those whose inputs have changed
+all: $(EXECUTED) ## Run the study: notebooks 01-07, those whose inputs changed; SOLUTIONS=1 solves them
 	@echo "Study '$(STUDY)' is up to date: executed notebooks in $(EXECUTED_DIR)"
 
 .PHONY: announce
@@ -76,8 +79,23 @@ endif
 
 $(EXECUTED): $(EXECUTED_DIR)/%.ipynb: notebooks/%.ipynb $(STUDY_FILE) requirements.txt \
 		$(if $(filter chest_xray,$(DATASET)),$(wildcard $(DATA)/chest_xray/source.json)) \
-		| announce $(INSTALLED)
-	@$(VENV_PYTHON) -m utils.execute $< --study $(STUDY) --output $@
+		$(EXERCISES) | announce $(INSTALLED)
+	@$(VENV_PYTHON) -m utils.execute $< --study $(STUDY) --output $@ $(WITH_SOLUTIONS)
+
+# How the exercises of these copies were left; written only where that changes, so that switching
+# SOLUTIONS on or off runs the notebooks again, and nothing else does.
+$(EXERCISES): always | announce
+	@mkdir -p $(@D)
+	@echo '$(or $(WITH_SOLUTIONS),unanswered)' | cmp -s - $@ || \
+		echo '$(or $(WITH_SOLUTIONS),unanswered)' > $@
+
+.PHONY: always
+always:
+
+ifneq ($(WITH_SOLUTIONS),)
+$(patsubst solutions/%.md,$(EXECUTED_DIR)/%.ipynb,$(wildcard solutions/*.md)): \
+	$(EXECUTED_DIR)/%.ipynb: solutions/%.md
+endif
 
 # What a notebook reads of those before it: predictions of both models, ResNet50 itself.
 $(EXECUTED_DIR)/05_evaluation.ipynb: $(EXECUTED_DIR)/03_vgg19_baseline.ipynb
@@ -95,7 +113,7 @@ $(EXECUTED_DIR)/04_resnet50_training.ipynb: $(wildcard results/full/histories/re
 endif
 
 # And the modules that each notebook imports, written down by reading them.
-$(MODULES): notebooks/. utils/. $(wildcard notebooks/*.ipynb utils/*.py)
+$(MODULES): notebooks/. utils/. exercises/. $(wildcard notebooks/*.ipynb utils/*.py exercises/*.py)
 	@mkdir -p $(@D)
 	@$(PYTHON) -m utils.dependencies > $@
 include $(MODULES)
@@ -138,9 +156,9 @@ ship: $(INSTALLED) ## Round a finished model and ship it in models/: CANDIDATE=n
 		--candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))'
 
 .PHONY: test
-test: lint ## Run every check: ruff, pytest, the sample study, nbval
+test: lint ## Run every check: ruff, pytest, the sample study with its exercises solved, nbval
 	$(VENV_PYTHON) -m pytest
-	$(MAKE) all STUDY=sample
+	$(MAKE) all STUDY=sample SOLUTIONS=1
 	$(MAKE) nbval
 
 .PHONY: check
@@ -189,4 +207,4 @@ lab: $(INSTALLED) ## Open the notebooks in JupyterLab
 clean: ## Remove what runs leave, but not data, cached activations, .venv and committed results
 	rm -rf '$(RESULTS)/sample' '$(FIGURES)/sample' '$(RESULTS)'/*/notebooks '$(RESULTS)'/*/models
 	rm -rf .make .pytest_cache .ruff_cache build *.egg-info notebooks/.ipynb_checkpoints
-	find utils tests -name __pycache__ -prune -exec rm -rf {} +
+	find utils exercises tests -name __pycache__ -prune -exec rm -rf {} +

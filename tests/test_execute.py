@@ -167,6 +167,63 @@ def test_save_committed_replaces_the_notebook_without_injecting(tmp_path):
     assert os.listdir(tmp_path) == ["01_small.ipynb"]
 
 
+# ---- solutions
+
+EXERCISE = "# Exercise 1: a number\nnumber = ...\nassert number is not ..., 'not answered yet'"
+SOLUTION = "# Solutions\n\n## Exercise 1: a number\n\nBecause.\n\n```python\n# {}\n{}\n```\n"
+
+
+def write_exercise(folder: Path, code: str, name: str = "Exercise 1: a number") -> Path:
+    """Write a notebook with one exercise, and its solution."""
+    (folder / "solutions").mkdir()
+    (folder / "solutions" / "01_small.md").write_text(SOLUTION.format(name, code))
+    return write_notebook(
+        folder / "notebooks" / "01_small.ipynb",
+        code_cell(PARAMETERS, "parameters"),
+        markdown_cell("Which number?"),
+        code_cell(EXERCISE, "exercise"),
+    )
+
+
+def test_solutions_are_filled_in_and_the_notebook_stays_empty(tmp_path, caplog):
+    source = write_exercise(tmp_path, "print(6 * 7)")
+    before = source.read_bytes()
+    target = tmp_path / "out.ipynb"
+    with caplog.at_level("INFO"):
+        assert main([str(source), "--solutions", "--output", str(target)]) == 0
+    assert "01_small.ipynb: running with study sample, 1 exercises solved" in caplog.text
+    assert read_outputs(target)[-1] == "42\n"
+    assert "print(6 * 7)" in nbformat.read(target, as_version=4).cells[-1].source
+    assert source.read_bytes() == before
+    assert main([str(source), "--output", str(target)]) == 1
+    assert "AssertionError: not answered yet" in caplog.text
+
+
+def test_failed_solution_is_named_with_its_hint(tmp_path, caplog):
+    check = "from exercises.checking import WrongAnswer\nraise WrongAnswer('think of six')"
+    source = write_exercise(tmp_path, check)
+    with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT)):
+        assert main([str(source), "--solutions", "--output", "out.ipynb"]) == 1
+    assert "01_small.ipynb failed in cell 3 of 3, `# Exercise 1: a number`" in caplog.text
+    assert "\n    WrongAnswer: think of six" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_solutions_that_do_not_fit_run_nothing(tmp_path, caplog):
+    source = write_exercise(tmp_path, "1", name="Exercise 2: a number")
+    assert main([str(source), "--solutions"]) == 1
+    assert "01_small.ipynb: 01_small.md: the block under 'Exercise 1: a number'" in caplog.text
+    (tmp_path / "solutions" / "01_small.md").unlink()
+    assert main([str(source), "--solutions"]) == 1
+    assert "01_small.ipynb: there are exercises but no solutions/01_small.md" in caplog.text
+    assert not (tmp_path / "results").exists()
+
+
+def test_notebook_without_exercises_needs_no_solutions(tmp_path):
+    source = write_notebook(tmp_path / "01_small.ipynb", code_cell(PARAMETERS, "parameters"))
+    assert main([str(source), "--solutions", "--output", "out.ipynb"]) == 0
+
+
 # ---- failures
 
 
@@ -224,9 +281,10 @@ def test_missing_notebook_and_study_are_named(tmp_path, caplog):
     assert "there is no study 'huge'; choose one of full, sample" in caplog.text
 
 
-def test_save_committed_takes_no_parameters():
+@pytest.mark.parametrize("more", [("-p", "views", "2"), ("--solutions",)])
+def test_save_committed_takes_the_notebook_as_it_is(more):
     with pytest.raises(SystemExit):
-        main(["x.ipynb", "--save-committed", "-p", "views", "2"])
+        main(["x.ipynb", "--save-committed", *more])
 
 
 # ---- progress

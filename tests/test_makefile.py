@@ -23,6 +23,9 @@ NOTEBOOKS = {
 }
 """Each notebook with the one module of the small copy that it imports."""
 ALL = [name[:2] for name in NOTEBOOKS]
+SOLVED = "01_data_exploration"
+"""The one notebook of the small copy with exercises and solutions."""
+SOLVED_SUBJECT = SOLVED[3:]
 
 RECORDING_PYTHON = """#!/bin/sh
 # Stands in for .venv/bin/python: notes what it is asked, and fails where $FAIL says so.
@@ -46,8 +49,8 @@ class Tree:
         for name in ("Makefile", "requirements.txt", "pyproject.toml"):
             shutil.copy(ROOT / name, root / name)
         shutil.copytree(ROOT / "studies", root / "studies")
-        (root / "utils").mkdir()
-        (root / "tests").mkdir()
+        for folder in ("utils", "exercises", "solutions", "tests"):
+            (root / folder).mkdir()
         for name in ("__init__.py", "dependencies.py"):
             shutil.copy(ROOT / "utils" / name, root / "utils" / name)
         for module in set(NOTEBOOKS.values()):
@@ -55,6 +58,10 @@ class Tree:
         (root / "utils" / "files.py").write_text("")
         for name, module in NOTEBOOKS.items():
             source = f"from utils.{module} import something"
+            if name == SOLVED:
+                source += f"\nfrom exercises import {SOLVED_SUBJECT} as exercises"
+                (root / "exercises" / f"{SOLVED_SUBJECT}.py").write_text("")
+                (root / "solutions" / f"{name}.md").write_text("")
             write_notebook(root / "notebooks" / f"{name}.ipynb", code_cell(source))
         published = root / "results" / "full" / "histories" / "vgg19.csv"
         published.parent.mkdir(parents=True)
@@ -123,6 +130,8 @@ def test_all_runs_in_order_whatever_the_jobs_and_then_nothing(tree):
         ("notebooks/04_resnet50_training.ipynb", ["04", "05", "06", "07"]),
         ("utils/explanation.py", ["06"]),
         ("utils/training.py", ["03", "04", "05", "06", "07"]),
+        ("exercises/data_exploration.py", ["01"]),
+        ("solutions/01_data_exploration.md", []),
         ("utils/files.py", ALL),
         ("studies/sample.yaml", ALL),
         ("results/full/histories/vgg19.csv", ["03", "05"]),
@@ -136,6 +145,33 @@ def test_an_edit_runs_what_needs_it_and_no_more(tree, edited, again):
     tree.edit(edited)
     tree.make("all")
     assert tree.executed() == again
+
+
+def test_switching_solutions_on_or_off_runs_the_notebooks_again(tree):
+    tree.make("all")
+    assert not any("--solutions" in call for call in tree.calls())
+    tree.make("all", "SOLUTIONS=1")
+    calls = tree.calls()
+    assert len(calls) == len(NOTEBOOKS)
+    assert all(call.endswith(" --solutions") for call in calls)
+    tree.make("all", "SOLUTIONS=yes")  # on is on, whatever the word
+    assert tree.executed() == []
+    tree.edit(f"solutions/{SOLVED}.md")
+    tree.make("all", "SOLUTIONS=1")
+    assert tree.executed() == [SOLVED[:2]]
+    tree.make("all")
+    assert tree.executed() == ALL
+    tree.make("all")
+    assert tree.executed() == []
+
+
+def test_solutions_of_one_study_leave_the_other_alone(tree):
+    (tree.root / "data" / "chest_xray" / "train").mkdir(parents=True)
+    tree.make("all")
+    tree.make("all", "STUDY=sample", "SOLUTIONS=1")
+    tree.calls()
+    tree.make("all")
+    assert tree.executed() == []
 
 
 def test_a_new_import_becomes_a_dependency(tree):
@@ -259,7 +295,8 @@ def test_test_is_lint_pytest_the_sample_and_nbval(tree):
     assert tree.make("test").returncode == 0
     calls = tree.calls()
     assert calls[:3] == ["-m ruff check", "-m ruff format --check", "-m pytest"]
-    assert all("--study sample" in call for call in calls[3 : 3 + len(ALL)])
+    study = calls[3 : 3 + len(ALL)]
+    assert all("--study sample" in call and "--solutions" in call for call in study)
     assert "--nbval" in calls[3 + len(ALL)]
 
 

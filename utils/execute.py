@@ -1,8 +1,9 @@
 """Execute one notebook with papermill, whole or not at all.
 
 `python -m utils.execute NOTEBOOK --study sample` passes the study's parameters to the notebook
-and writes the executed copy; `--save-committed` runs the notebook with its own defaults and
-replaces it. Progress goes to the terminal, and nothing but results is saved.
+and writes the executed copy; `--solutions` fills its exercises in before. `--save-committed` runs
+the notebook with its own defaults and replaces it. Progress goes to the terminal, and nothing but
+results is saved.
 """
 
 import argparse
@@ -27,6 +28,13 @@ from papermill.exceptions import PapermillExecutionError
 
 from utils.files import read_json, write_atomically, write_json
 from utils.paths import ROOT, results_dir
+from utils.solutions import (
+    SolutionsError,
+    fill_in,
+    find_exercises,
+    read_solutions,
+    solutions_file,
+)
 from utils.study import Study, StudyError, load_study
 
 logger = logging.getLogger(__name__)
@@ -163,11 +171,33 @@ def clean_notebook(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> float:
+def solve_exercises(notebook: NotebookNode, source: Path) -> int:
+    """Replace the exercises of a notebook by their solutions, in place, and count them.
+
+    Args:
+        notebook: Content of `source`.
+        source: Its file; the solutions are in `solutions/`, beside the folder of notebooks.
+
+    Raises:
+        NotebookError: if exercises and solutions do not fit together.
+    """
+    try:
+        exercises = find_exercises(notebook)
+        if exercises or solutions_file(source).is_file():
+            fill_in(notebook, read_solutions(solutions_file(source)))
+    except SolutionsError as error:
+        raise NotebookError(str(error)) from error
+    return len(exercises)
+
+
+def execute_notebook(
+    notebook: NotebookNode, source: Path, target: Path, parameters: dict[str, Any]
+) -> float:
     """Execute a notebook in its own folder and write the clean result to `target`.
 
     Args:
-        source: Notebook to execute.
+        notebook: Content to execute: that of `source`, or with its exercises filled in.
+        source: File that the notebook comes from.
         target: Where the executed copy goes, atomically; may be `source` itself.
         parameters: Values to inject; none leaves the notebook's cells as they are.
 
@@ -184,8 +214,9 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     start = time.time()
     with write_atomically(target.absolute()) as temporary:
         try:
+            nbformat.write(notebook, temporary)
             papermill.execute_notebook(
-                source.absolute(),
+                temporary,
                 temporary,
                 parameters,
                 kernel_name=KERNEL_NAME,
@@ -264,7 +295,8 @@ def run(arguments: argparse.Namespace) -> None:
     if not source.is_file():
         raise NotebookError(f"there is no notebook {source}")
     try:
-        declared = declared_parameters(nbformat.read(source, as_version=4))
+        notebook = nbformat.read(source, as_version=4)
+        declared = declared_parameters(notebook)
         if arguments.save_committed:
             target, parameters, kind = source, {}, "its defaults"
         else:
@@ -273,10 +305,12 @@ def run(arguments: argparse.Namespace) -> None:
             overrides = parse_overrides(arguments.parameter)
             parameters = choose_parameters(study, declared, overrides)
             kind = f"study {study.study}"
+        if arguments.solutions and (count := solve_exercises(notebook, source)):
+            kind += f", {count} exercises solved"
     except (NotebookError, StudyError) as error:
         raise NotebookError(f"{source.name}: {error}") from error
     logger.info("%s: running with %s", source.name, kind)
-    minutes = execute_notebook(source, target, parameters)
+    minutes = execute_notebook(notebook, source, target, parameters)
     if not arguments.save_committed:
         record_minutes(study.study, source.stem, minutes)
     logger.info("%s: done in %.1f minutes, saved as %s", source.name, minutes, _shown(target))
@@ -296,9 +330,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--save-committed", action="store_true",
         help="run with the notebook's own defaults and replace the notebook",
     )  # fmt: skip
+    parser.add_argument(
+        "--solutions", action="store_true",
+        help="fill the exercises in from solutions/<notebook>.md",
+    )  # fmt: skip
     arguments = parser.parse_args(argv)
-    if arguments.save_committed and (arguments.output or arguments.parameter):
-        parser.error("--save-committed takes neither --output nor --parameter")
+    if arguments.save_committed and (
+        arguments.output or arguments.parameter or arguments.solutions
+    ):
+        parser.error("--save-committed takes no --output, --parameter or --solutions")
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("papermill").setLevel(logging.WARNING)
     try:

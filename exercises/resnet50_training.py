@@ -1,0 +1,120 @@
+"""Exercises of notebook 04: a wider input, one sigmoid unit, confident mistakes."""
+
+from collections.abc import Callable
+
+import numpy as np
+from sklearn.metrics import log_loss
+
+from exercises.checking import WrongAnswer, call, exercise, read_count, read_number
+from utils.facts import IMAGE_SIZE, PNEUMONIA
+
+WIDER = 320
+"""Side of the larger input, in pixels."""
+UNITS = 512
+"""Of the first dense layer."""
+
+OUTPUT = np.array([[0.02], [0.98], [0.6], [0.4], [0.51]], np.float32)
+"""What one sigmoid unit says of five images."""
+CALLED = np.array([0, 1, 1, 0, 1])
+
+RIGHT_OF_100 = 90
+HUMBLE, SURE = 0.9, 0.999
+"""Probability that each of two models gives to the class it believes in."""
+RATIO_TOLERANCE = 0.25
+"""Relative: 2.0 may be answered by 1.5 to 2.5."""
+
+
+@exercise
+def check_wider_input(parameters: int, activation_shape: tuple[int, int, int]) -> str:
+    """Check the parameters of the first dense layer behind Flatten, at 320 pixels.
+
+    Args:
+        parameters: Weights and biases, exactly.
+        activation_shape: (height, width, channels) of the trunk's output at 224 pixels.
+    """
+    parameters = read_count(parameters, "the number of parameters")
+    height, width, channels = activation_shape
+    step = IMAGE_SIZE // height
+    weights = (WIDER // step) ** 2 * channels * UNITS
+    before = height * width * channels * UNITS
+    if parameters == weights + UNITS:
+        return (
+            f"{parameters:,}, {weights / before:.1f} times as many: the head grows with the area, "
+            "the frozen trunk does not grow at all"
+        )
+    if parameters == weights:
+        raise WrongAnswer("nearly: every unit also has a bias")
+    if abs(parameters / (before * WIDER / IMAGE_SIZE) - 1) < 0.01:
+        raise WrongAnswer("that grows with the side. The image becomes wider, and what else?")
+    raise WrongAnswer(
+        f"at {IMAGE_SIZE} pixels the trunk leaves {height} x {width} positions, so it divides each "
+        f"side by {step}. How many positions are left of {WIDER}, with how many channels each, and "
+        f"what does each of {UNITS} units need of them?"
+    )
+
+
+@exercise
+def check_one_sigmoid_unit(call_pneumonia: Callable[[np.ndarray], np.ndarray]) -> str:
+    """Check how the output of a single sigmoid unit is turned into labels.
+
+    Args:
+        call_pneumonia: From (n, 1) probabilities of PNEUMONIA to (n,) labels, 1 from 0.5 on.
+    """
+    labels = np.asarray(call(call_pneumonia, OUTPUT.copy()))
+    if labels.shape == OUTPUT.shape:
+        raise WrongAnswer(
+            f"the labels come out as {labels.shape}. Compared with {len(OUTPUT)} true labels, "
+            "NumPy would make a square table of that, and its mean is no accuracy: one label an "
+            "image, please"
+        )
+    if labels.shape != CALLED.shape:
+        raise WrongAnswer(
+            f"{len(OUTPUT)} images have answers of shape {labels.shape}; each image needs a label"
+        )
+    if not np.isin(labels, (0, 1)).all():
+        raise WrongAnswer(f"{labels.tolist()} are no labels yet: 0 is NORMAL, 1 is PNEUMONIA")
+    if (labels == labels[0]).all():
+        raise WrongAnswer(
+            f"everyone is called {labels[0]:.0f}. `argmax` says in which column the largest number "
+            "stands; how many columns are there, and what is the largest of one number?"
+        )
+    if (labels == 1 - CALLED).all():
+        raise WrongAnswer("the classes are exchanged: a high output means class 1, PNEUMONIA")
+    if not (labels == CALLED).all():
+        wrong = OUTPUT[labels != CALLED, 0].tolist()[0]
+        raise WrongAnswer(
+            f"an output of {wrong:.2f} is called wrongly; on which side of 0.5 is it?"
+        )
+    return (
+        f"label {PNEUMONIA} from 0.5 on; with argmax the accuracy is the share of NORMAL, whatever "
+        "the network has learned"
+    )
+
+
+@exercise
+def check_confident_mistakes(times: float) -> str:
+    """Check a prediction: how much larger the loss of an overconfident model is.
+
+    Args:
+        times: Loss of the sure model over that of the humble one; right within
+            `RATIO_TOLERANCE` of it.
+    """
+    times = read_number(times, "the ratio", 0, 1e6)
+    humble, sure = (_loss(probability) for probability in (HUMBLE, SURE))
+    ratio = sure / humble
+    if abs(times / ratio - 1) > RATIO_TOLERANCE:
+        raise WrongAnswer(
+            f"{times:g} is too {'small' if times < ratio else 'large'}, and predictions may be "
+            "wrong. The loss of an image is -ln of the probability of its true class: take it once "
+            "for an image that is right and once for one that is wrong, and weigh them 90 to 10"
+        )
+    return (
+        f"{sure:.2f} over {humble:.2f} is {ratio:.1f}: equally accurate, and the sure model has "
+        "the loss of a coin (0.69), because of ten images"
+    )
+
+
+def _loss(probability: float) -> float:
+    """Return the cross-entropy of a model that is right on 90 of 100 images, always as sure."""
+    right = np.arange(100) < RIGHT_OF_100
+    return log_loss(np.ones(100), np.where(right, probability, 1 - probability), labels=[0, 1])

@@ -1,0 +1,90 @@
+"""Exercises of notebook 03: a pooled head's parameters, and how lucky a guessing head can be."""
+
+import numpy as np
+from scipy.stats import rankdata
+
+from exercises.checking import WrongAnswer, exercise, read_count, read_number
+from utils.facts import CLASS_NAMES, NORMAL, PNEUMONIA
+
+UNITS = (512, 128, len(CLASS_NAMES))
+"""Of the dense layers of the reference head."""
+
+GUESSING_HEADS = 2000
+LUCK_TOLERANCE = 0.2
+"""Relative: 0.10 may be answered by 0.08 to 0.12."""
+
+
+@exercise
+def check_pooled_parameters(parameters: int, activation_shape: tuple[int, int, int]) -> str:
+    """Check the number of parameters of the dense layers behind global average pooling.
+
+    Args:
+        parameters: Weights and biases of all three layers, exactly.
+        activation_shape: (height, width, channels) of the trunk's output.
+    """
+    parameters = read_count(parameters, "the number of parameters")
+    height, width, channels = activation_shape
+    weights, biases = _count_dense(channels)
+    flat_weights, _ = _count_dense(height * width * channels)
+    if parameters == weights + biases:
+        return (
+            f"{parameters:,} instead of {flat_weights + biases:,}: pooling makes one number of "
+            f"each {height} x {width} map, and forgets where it was"
+        )
+    if parameters == weights:
+        raise WrongAnswer("nearly: every unit of a dense layer also has a bias")
+    if parameters in (flat_weights, flat_weights + biases):
+        raise WrongAnswer(
+            f"that is the head with Flatten. How many of the {height} x {width} x {channels} "
+            "numbers are left if each map is averaged?"
+        )
+    if parameters in (channels * UNITS[0], (channels + 1) * UNITS[0]):
+        raise WrongAnswer(
+            f"that is the first dense layer. Two more follow it, with {UNITS[1]} and {UNITS[2]} "
+            "units"
+        )
+    raise WrongAnswer(
+        f"pooling leaves one number for each channel; then come layers of {UNITS[0]}, {UNITS[1]} "
+        f"and {UNITS[2]} units. A dense layer from a to b numbers has how many weights, and how "
+        "many biases?"
+    )
+
+
+def _count_dense(inputs: int) -> tuple[int, int]:
+    """Count the weights and biases of the reference's dense layers on so many inputs."""
+    sizes = (inputs, *UNITS)
+    return sum(a * b for a, b in zip(sizes, UNITS, strict=False)), sum(UNITS)
+
+
+@exercise
+def check_luck(spread: float, labels: np.ndarray) -> str:
+    """Check a prediction: how far from 0.5 the AUC of a guessing head lies.
+
+    Args:
+        spread: Distance from 0.5 within which 95 of 100 guessing heads lie; right within
+            `LUCK_TOLERANCE` of it.
+        labels: (n,) labels of the validation images.
+    """
+    spread = read_number(spread, "the distance from 0.5", 0, 0.5)
+    distance = float(np.quantile(np.abs(_guessed_aucs(labels) - 0.5), 0.95))
+    if abs(spread / distance - 1) > LUCK_TOLERANCE:
+        counts = f"{(labels == NORMAL).sum()} and {(labels == PNEUMONIA).sum()}"
+        raise WrongAnswer(
+            f"{spread:.3f} is too {'small' if spread < distance else 'large'}, and predictions may "
+            f"be wrong. Let `np.random.default_rng().random({len(labels)})` guess for the {counts} "
+            "images of the classes, take the AUC, and do that a few hundred times"
+        )
+    return (
+        f"95 of 100 guessing heads have an AUC within {distance:.3f} of 0.5 on these {len(labels)} "
+        "images; one inside that range has shown nothing"
+    )
+
+
+def _guessed_aucs(labels: np.ndarray) -> np.ndarray:
+    """Return the AUC of many heads that guess, from the ranks of random numbers."""
+    random = np.random.default_rng(0)
+    ranks = rankdata(random.random((GUESSING_HEADS, len(labels))), axis=1)
+    positives = int((labels == PNEUMONIA).sum())
+    negatives = len(labels) - positives
+    above = ranks[:, labels == PNEUMONIA].sum(axis=1) - positives * (positives + 1) / 2
+    return above / (positives * negatives)
