@@ -80,7 +80,7 @@ endif
 $(EXECUTED): $(EXECUTED_DIR)/%.ipynb: notebooks/%.ipynb $(STUDY_FILE) requirements.txt \
 		$(if $(filter chest_xray,$(DATASET)),$(wildcard $(DATA)/chest_xray/source.json)) \
 		$(EXERCISES) | announce $(INSTALLED)
-	@$(VENV_PYTHON) -m utils.execute $< --study $(STUDY) --output $@ $(WITH_SOLUTIONS)
+	@$(VENV_PYTHON) -m utils.execute $< --study $(STUDY) $(WITH_SOLUTIONS) --output $@
 
 # How the exercises of these copies were left; written only where that changes, so that switching
 # SOLUTIONS on or off runs the notebooks again, and nothing else does.

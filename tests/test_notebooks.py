@@ -24,10 +24,13 @@ import pytest
 from nbformat import NotebookNode, v4
 from PIL import Image
 
+from exercises.checking import UNANSWERED
 from tests.small_notebooks import build_notebook, code_cell, markdown_cell
 from utils.execute import declared_parameters
 from utils.paths import ROOT
 from utils.plots import PHANTOM_MARK
+from utils.solutions import TAG as EXERCISE
+from utils.solutions import SolutionsError, find_exercises
 from utils.study import Study, load_study
 
 NAMES = (
@@ -155,8 +158,13 @@ def check_parameters(notebook: NotebookNode) -> list[str]:
 def check_closing(notebook: NotebookNode) -> list[str]:
     """What we found, what could be wrong, exercises, and a link onwards, after the last code."""
     found = []
-    last_code = max(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code")
-    text = "\n".join(cell.source for cell in notebook.cells[last_code + 1 :]) + "\n"
+    last_code = max(
+        i
+        for i, cell in enumerate(notebook.cells)
+        if cell.cell_type == "code" and EXERCISE not in tags_of(cell)
+    )
+    closing = [cell for cell in notebook.cells[last_code + 1 :] if cell.cell_type == "markdown"]
+    text = "\n".join(cell.source for cell in closing) + "\n"
     parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
     headings, bodies = [heading.strip() for heading in parts[1::2]], parts[2::2]
     if headings[-3:] != ["What we found", "What could be wrong", "Exercises"]:
@@ -166,11 +174,45 @@ def check_closing(notebook: NotebookNode) -> list[str]:
         found.append("`What we found` answers fewer than 3 bullets")
     if not doubts.strip():
         found.append("`What could be wrong` is empty")
-    if (number := len(re.findall(r"^\d\. ", exercises, re.MULTILINE))) not in (2, 3):
+    number = len(re.findall(r"^### Exercise \d+: ", exercises, re.MULTILINE))
+    # Where no exercise has a check yet, they are numbered prose.
+    number = number or len(re.findall(r"^\d\. ", exercises, re.MULTILINE))
+    if number not in (2, 3):
         found.append(f"{number} exercises; there must be 2 or 3")
     if not re.search(r"\]\([^)]+\.(ipynb|md)\)", exercises.strip().splitlines()[-1]):
         found.append("the last line must link to what comes next")
     return found
+
+
+def check_exercises(notebook: NotebookNode) -> list[str]:
+    """Each in a cell of its own under its heading: one thing to fill in, and a check after it."""
+    try:
+        exercises = find_exercises(notebook)
+    except SolutionsError as error:
+        return [str(error)]
+    found = []
+    for number, (name, cell) in enumerate(exercises.items(), start=1):
+        before = notebook.cells[notebook.cells.index(cell) - 1].source
+        if not name.startswith(f"Exercise {number}: ") or f"### {name}\n\n" not in before:
+            found.append(f"{name} must be number {number} and have its name as heading")
+        if cell.source.count("...") != 1:
+            found.append(f"{name} must have one `...` to fill in")
+        last = ast.unparse(ast.parse(cell.source).body[-1])
+        if not re.match(r"exercises\.check_\w+\(", last):
+            found.append(f"{name} must end with its check, not with `{last}`")
+        if texts_of(cell) != [f"{UNANSWERED}\n"] or len(cell.outputs) != 1:
+            found.append(f"{name} was saved with an answer; put `...` back")
+    headings = re.findall(r"^### Exercise \d+: .+$", _text(notebook, "markdown"), re.MULTILINE)
+    if len(headings) != len(exercises):
+        found.append(f"{len(headings)} headings for {len(exercises)} exercise cells")
+    closing = _text(notebook, "markdown").partition("\n## Exercises\n")[2]
+    if exercises and "](../solutions/" not in closing:
+        found.append("the exercises must link to their solutions")
+    return found
+
+
+def _text(notebook: NotebookNode, kind: str) -> str:
+    return "\n".join(cell.source for cell in cells_of(notebook, kind))
 
 
 def check_rhythm(notebook: NotebookNode) -> list[str]:
@@ -231,9 +273,9 @@ def check_saved_clean(notebook: NotebookNode) -> list[str]:
 
 
 def check_nbval_has_something_to_compare(notebook: NotebookNode) -> list[str]:
-    """Enough compared text, few exemptions, nothing skipped."""
+    """Enough compared text, few exemptions, nothing skipped; empty exercises are no evidence."""
     found = []
-    code = cells_of(notebook, "code")
+    code = [cell for cell in cells_of(notebook, "code") if EXERCISE not in tags_of(cell)]
     compared = sum(map(is_compared, code))
     if compared < MIN_COMPARED_CELLS:
         found.append(f"{compared} cells with compared text; at least {MIN_COMPARED_CELLS}")
@@ -241,7 +283,7 @@ def check_nbval_has_something_to_compare(notebook: NotebookNode) -> list[str]:
     exempt = [cell for cell in with_output if EXEMPT in tags_of(cell)]
     if len(exempt) > MAX_EXEMPT_SHARE * len(with_output):
         found.append(f"{len(exempt)} of {len(with_output)} cells with output are exempt")
-    for cell in code:
+    for cell in cells_of(notebook, "code"):
         if FORBIDDEN_TAGS & set(tags_of(cell)) or re.search(r"#\s*(NBVAL|PYTEST)_", cell.source):
             found.append(f"In [{cell.execution_count}]: the tag {EXEMPT} is the only way out")
     return found
@@ -260,6 +302,7 @@ CHECKS: tuple[Callable[[NotebookNode], list[str]], ...] = (
     check_opening,
     check_parameters,
     check_closing,
+    check_exercises,
     check_rhythm,
     check_code_is_short,
     check_saved_clean,
@@ -381,11 +424,12 @@ CLOSING = """## What we found
 
 ## Exercises
 
-1. Why?
-2. Why not?
-
-Next: [02](02_augmentation.ipynb)
+Try first: [solutions/01.md](../solutions/01.md).
 """
+ONWARDS = "Next: [02](02_augmentation.ipynb)\n"
+PROSE = "## Exercises\n\n1. Why?\n2. Why not?\n\n"
+AT_CLOSING, AT_EXERCISE = -6, -4
+"""Positions of the closing text and of the first exercise in the good notebook."""
 
 
 def good_notebook() -> NotebookNode:
@@ -401,6 +445,11 @@ def good_notebook() -> NotebookNode:
         cells += [markdown_cell("We expect a number."), code_cell("1", stdout=f"{number}\n")]
     cells[-1].metadata["tags"] = [EXEMPT]
     cells.append(markdown_cell(CLOSING))
+    for number in (1, 2):
+        code = f"# Exercise {number}: why\nwhy = ...\nexercises.check_why(why)"
+        cells.append(markdown_cell(f"### Exercise {number}: why\n\nWhy?"))
+        cells.append(code_cell(code, EXERCISE, stdout=f"{UNANSWERED}\n"))
+    cells.append(markdown_cell(ONWARDS))
     notebook = build_notebook(*cells)
     noise = np.random.default_rng(0).integers(0, 255, (8, 8), np.uint8)
     notebook.cells[6].outputs.append(picture(noise))
@@ -410,6 +459,13 @@ def good_notebook() -> NotebookNode:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_check_is_content_with_a_good_notebook(check):
     assert check(good_notebook()) == []
+
+
+def test_closing_may_have_exercises_in_prose():
+    notebook = good_notebook()
+    closing = CLOSING.split("## Exercises")[0] + PROSE + ONWARDS
+    notebook.cells = [*notebook.cells[:AT_CLOSING], markdown_cell(closing)]
+    assert check_closing(notebook) == check_exercises(notebook) == []
 
 
 def replace(cell: int, old: str, new: str) -> Callable[[NotebookNode], None]:
@@ -450,9 +506,9 @@ def set_output(cell: int, *outputs: NotebookNode) -> Callable[[NotebookNode], No
     return change
 
 
-def delete(cell: int) -> Callable[[NotebookNode], None]:
-    """Return a change that deletes a cell."""
-    return lambda notebook: notebook.cells.pop(cell)
+def delete(*cells: int) -> Callable[[NotebookNode], None]:
+    """Return a change that deletes cells, one after the other."""
+    return lambda notebook: [notebook.cells.pop(cell) for cell in cells]
 
 
 STDERR = v4.new_output("stream", name="stderr", text="a log")
@@ -468,13 +524,24 @@ DEFECTS = [
     (check_parameters, "0 cells", tag(3, name="other")),
     (check_parameters, "without a comment", replace(3, "  # name of the study", "")),
     (check_parameters, "literal", replace(3, '"sample"', "str(1)")),
-    (check_closing, "last sections", replace(-1, "## What could be wrong\n", "")),
-    (check_closing, "fewer than 3", replace(-1, "- Three.\n", "")),
-    (check_closing, "is empty", replace(-1, "- All of it.\n", "")),
-    (check_closing, "1 exercises", replace(-1, "2. Why not?\n", "")),
+    (check_closing, "last sections", replace(AT_CLOSING, "## What could be wrong\n", "")),
+    (check_closing, "fewer than 3", replace(AT_CLOSING, "- Three.\n", "")),
+    (check_closing, "is empty", replace(AT_CLOSING, "- All of it.\n", "")),
+    (check_closing, "1 exercises", replace(AT_EXERCISE - 1, "### Exercise 1: why", "")),
     (check_closing, "link", replace(-1, "](02_augmentation.ipynb)", "]")),
+    (check_closing, "last sections", tag(AT_EXERCISE, name="other")),
+    (check_exercises, "must begin with", replace(AT_EXERCISE, "# Exercise 1", "# Exercise")),
+    (check_exercises, "two cells", replace(-2, "# Exercise 2", "# Exercise 1")),
+    (check_exercises, "be number 1", replace(AT_EXERCISE, "# Exercise 1", "# Exercise 3")),
+    (check_exercises, "name as heading", replace(AT_EXERCISE - 1, ": why", ": who")),
+    (check_exercises, "2 headings for 1", tag(AT_EXERCISE, name="other")),
+    (check_exercises, "one `...`", replace(AT_EXERCISE, "...", "42")),
+    (check_exercises, "end with its check", replace(AT_EXERCISE, "exercises.check_", "print")),
+    (check_exercises, "with an answer", set_output(AT_EXERCISE)),
+    (check_exercises, "with an answer", set_output(AT_EXERCISE, STDERR)),
+    (check_exercises, "link to their solutions", replace(AT_CLOSING, "../solutions/", "")),
     (check_rhythm, "right after code", delete(5)),
-    (check_rhythm, "more code", delete(2)),
+    (check_rhythm, "more code", delete(-1, 2)),
     (check_code_is_short, "16 lines", replace(6, "1", "1\n" * 16)),
     (check_code_is_short, "too long", replace(6, "1", "def f():\n" + "    x = 1\n" * 4)),
     (check_code_is_short, "matplotlib", replace(6, "1", "import matplotlib.pyplot as plt")),
