@@ -38,7 +38,13 @@ def check_milder_ranges(ranges: AugmentationRanges, image_keys: Sequence[str], s
         )
     closed = [name for name, least in LEAST.items() if abs(getattr(ranges, name)) < least]
     for name in ("zoom", "brightness"):
-        lowest, highest = getattr(ranges, name)
+        factors = getattr(ranges, name)
+        try:
+            lowest, highest = factors
+        except TypeError:
+            raise WrongAnswer(
+                f"{name} is a pair of factors, such as (0.9, 1.1), not {factors!r}"
+            ) from None
         if highest - lowest < LEAST_SPREAD:
             closed.append(name)
     if closed:

@@ -25,7 +25,7 @@ def check_choice_of_the_block(name: str, compared: pd.DataFrame, by_change: pd.D
         compared: From `selection.compare`.
         by_change: From `selection.auc_by_change`.
     """
-    if name not in set(compared.candidate):
+    if not isinstance(name, str) or name not in set(compared.candidate):
         raise WrongAnswer(f"{name!r} is none of the recipes; copy a name from the table")
     scores = compared.set_index("candidate")
     if scores.block[name] < scores.block.max():

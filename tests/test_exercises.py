@@ -143,6 +143,7 @@ CASES = {
                 ("replace(ranges, rotation=2.0)", "come from outside"),  # rotation costs least
                 ("replace(ranges, zoom=(1.0, 1.0), width_shift=0.0)", "width_shift, zoom no"),
                 ("{'rotation': 5}", "not a dict"),
+                ("replace(ranges, zoom=0.1)", "pair of factors"),
             ],
             training_images,
         ),
@@ -204,6 +205,7 @@ CASES = {
                 ("np.argmax(output, axis=1)", "everyone is called 0"),
                 ("(output >= 0.5).astype(int)", "one label an image"),
                 ("output[:, 0]", "no labels yet"),
+                ("output[:, 0] >= 0", "0.02 is called wrongly"),
                 ("np.argmax(output)", "each image needs a label"),
                 ("output[:, 0] < 0.5", "exchanged"),
                 ("(output[:, 0] > 0.55).astype(int)", "0.51 is called wrongly"),
@@ -260,6 +262,7 @@ CASES = {
                 ("candidate_list.BASE", "others have more"),
                 ("'the best'", "none of the recipes"),
                 ("3", "none of the recipes"),
+                ("['long']", "none of the recipes"),
             ],
             comparison,
         ),
