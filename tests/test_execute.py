@@ -191,7 +191,7 @@ def test_solutions_are_filled_in_and_the_notebook_stays_empty(tmp_path, caplog):
     target = tmp_path / "out.ipynb"
     with caplog.at_level("INFO"):
         assert main([str(source), "--solutions", "--output", str(target)]) == 0
-    assert "01_small.ipynb: running with study sample, 1 exercises solved" in caplog.text
+    assert "01_small.ipynb: running with study sample, exercises solved: 1" in caplog.text
     assert read_outputs(target)[-1] == "42\n"
     assert "print(6 * 7)" in nbformat.read(target, as_version=4).cells[-1].source
     assert source.read_bytes() == before

@@ -306,7 +306,7 @@ def run(arguments: argparse.Namespace) -> None:
             parameters = choose_parameters(study, declared, overrides)
             kind = f"study {study.study}"
         if arguments.solutions and (count := solve_exercises(notebook, source)):
-            kind += f", {count} exercises solved"
+            kind += f", exercises solved: {count}"
     except (NotebookError, StudyError) as error:
         raise NotebookError(f"{source.name}: {error}") from error
     logger.info("%s: running with %s", source.name, kind)
