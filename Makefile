@@ -141,6 +141,15 @@ predict: $(INSTALLED) ## Score a folder: IMAGES=folder OUT=file.csv [MODEL=name]
 		--out '$(or $(OUT),$(error OUT=file.csv is missing))' $(if $(MODEL),--model '$(MODEL)') \
 		--study $(PREDICT_STUDY) $(if $(EVALUATE),--evaluate)
 
+.PHONY: demo
+demo: $(INSTALLED) ## Serve a page on 127.0.0.1 to try a model with one image: [MODEL=name] [PORT=8000]
+	@$(VENV_PYTHON) -m demo --study $(PREDICT_STUDY) $(if $(MODEL),--model '$(MODEL)') \
+		$(if $(PORT),--port '$(PORT)')
+
+.PHONY: demo-picture
+demo-picture: $(INSTALLED) ## Draw the picture of the demo in the README; needs a Chromium browser
+	$(VENV_PYTHON) -m demo.picture
+
 .PHONY: screen
 screen: $(INSTALLED) ## Train candidates on held-out folds: CANDIDATES="..." FOLDS="..." SEEDS="..."
 	$(VENV_PYTHON) -m utils.screening --study $(STUDY) $(if $(CANDIDATES),--candidates $(CANDIDATES)) \

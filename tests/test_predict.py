@@ -42,7 +42,7 @@ def record(folder, name, source, threshold):
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}.keras"
     file.write_bytes(source.read_bytes())
-    register_model(folder, name, file, threshold, f"{name} of a test")
+    register_model(folder, name, file, threshold, 1.0, f"{name} of a test")
 
 
 def save(path, value, mode="L", size=(50, 30)):

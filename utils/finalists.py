@@ -23,6 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 from utils.activations import ActivationStore, View
 from utils.backbones import build_reference_head, build_trunk, join
+from utils.calibration import fit_temperature
 from utils.candidate_list import pick_candidates
 from utils.candidates import Candidate, train_candidate
 from utils.dataset import build_index, load_images, open_dataset
@@ -30,7 +31,7 @@ from utils.development import development_index, load_development_images, plain_
 from utils.evaluation import SCORED_SPLITS, load_predictions, select_split
 from utils.facts import IMAGE_SIZE, PNEUMONIA, PREDICTION_COLUMNS
 from utils.files import read_json, write_json
-from utils.final_scores import REFERENCE, final_names
+from utils.final_scores import REFERENCE, average_predictions, final_names
 from utils.kept import keep_table, prediction_hashes
 from utils.networks import build_network
 from utils.paths import activation_cache_dir, models_dir, predictions_dir, results_dir
@@ -262,12 +263,18 @@ def build_chosen(study: str, choices: Mapping[str, Any], seeds: Sequence[int]) -
     Returns:
         The file, `results/<study>/models/chosen.keras`.
     """
-    parts = [network_file(study, part) for part in _parts_of_chosen(choices, seeds)]
+    names = _parts_of_chosen(choices, seeds)
+    parts = [network_file(study, name) for name in names]
     networks = [keras.models.load_model(file, compile=False, safe_mode=True) for file in parts]
     file = models_dir(study) / CHOSEN_FILE
     export_model(average_networks(networks, "chosen"), file)
+    predicted = average_predictions(
+        [load_predictions(predictions_dir(study) / f"{name}.csv") for name in names]
+    )
+    validation = select_split(predicted, "validation")
     register_model(
         models_dir(study), choices["chosen"], file, choices["thresholds"][choices["chosen"]],
+        round(fit_temperature(validation.y_true, validation.probability), 6),
         f"mean of {len(parts)} networks, the model chosen by {choices['rule']}",
         members=[part.stem for part in parts],
     )  # fmt: skip

@@ -20,7 +20,7 @@ from utils.evaluation import METRICS, PredictionsError, evaluate_predictions, fo
 from utils.facts import CLASS_NAMES, DISCLAIMER, NORMAL, PNEUMONIA
 from utils.files import write_atomically
 from utils.progress import track
-from utils.registry import ModelError, choose_model
+from utils.registry import PHANTOMS_ONLY, ModelError, choose_model
 
 if TYPE_CHECKING:
     import keras
@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         print(DISCLAIMER)
         if options.study == "sample":
-            print("WARNING: this model has seen phantoms only, no radiograph of a patient.")
+            print(PHANTOMS_ONLY)
         find_images(options.images)
         check_writable(options.out)
         scores = score_folder(scorer.load(), options.images)

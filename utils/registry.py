@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 SHIPPED = ROOT / "models"
 RECORD = "models.json"
+PHANTOMS = SHIPPED / "phantoms"
+"""Rendered chests by which an installation is checked, and which the demo offers."""
+DETECTOR_FILE = "small_novelty.npz"
+"""Beside the shipped model: tells images that are no chest radiographs."""
+
+
+PHANTOMS_ONLY = "WARNING: this model has seen phantoms only, no radiograph of a patient."
+"""Said of every model of the sample study."""
 
 
 class ModelError(ValueError):
@@ -30,6 +38,8 @@ class Scorer:
     file: Path
     threshold: float
     description: str
+    temperature: float
+    """By which the logits are divided for a calibrated probability; fitted on validation."""
 
     def load(self) -> "keras.Model":
         """Load the network, from (n, 224, 224, 3) RGB in [0, 255] to probabilities."""
@@ -39,8 +49,9 @@ class Scorer:
 
 
 def register_model(
-    folder: Path, name: str, file: Path, threshold: float, description: str, **origin: Any
-) -> None:
+    folder: Path, name: str, file: Path, threshold: float, temperature: float, description: str,
+    **origin: Any,
+) -> None:  # fmt: skip
     """Record a model in `models.json` of its folder.
 
     Args:
@@ -48,6 +59,7 @@ def register_model(
         name: By which `make predict MODEL=` asks for it.
         file: Exported `.keras` file, from (n, 224, 224, 3) RGB in [0, 255] to probabilities.
         threshold: On the probability of PNEUMONIA, frozen on development images.
+        temperature: Of the calibration, from `calibration.fit_temperature`.
         description: One line for the terminal.
         origin: Provenance that belongs to the file: seed, candidate, weights.
     """
@@ -57,6 +69,7 @@ def register_model(
         "file": file.relative_to(folder).as_posix(),
         "sha256": file_sha256(file),
         "threshold": threshold,
+        "temperature": temperature,
         "description": description,
     } | origin
     write_json(record_file, models)
@@ -109,12 +122,21 @@ def choose_model(study: str, name: str | None = None) -> Scorer:
             note = f"; the chosen model {chosen} is not used: {reason}"
     if study == "sample":
         raise ModelError("the sample study has no model yet; run `make all STUDY=sample`")
-    shipped = {key: value for key, value in models.items() if value[0].parent == SHIPPED}
-    if not shipped:
-        raise ModelError("no model is shipped; run `make all STUDY=full` to train one")
-    first = next(iter(shipped))
-    scorer = open_model(first, *shipped[first])
+    scorer = open_shipped_model()
     return replace(scorer, description=scorer.description + note)
+
+
+def open_shipped_model() -> Scorer:
+    """Return the model that ships with the repository.
+
+    Raises:
+        ModelError: if there is none, or its file is not the recorded one.
+    """
+    record_file = SHIPPED / RECORD
+    if not record_file.is_file():
+        raise ModelError("no model is shipped; run `make all STUDY=full` to train one")
+    name, record = next(iter(read_json(record_file).items()))
+    return open_model(name, SHIPPED / record["file"], record)
 
 
 def open_model(name: str, file: Path, record: dict[str, Any]) -> Scorer:
@@ -127,4 +149,6 @@ def open_model(name: str, file: Path, record: dict[str, Any]) -> Scorer:
         raise ModelError(f"{file} is missing; rebuild it with `make all`")
     if file_sha256(file) != record["sha256"]:
         raise ModelError(f"{file} is not the file that was recorded; rebuild it with `make all`")
-    return Scorer(name, file, float(record["threshold"]), record["description"])
+    return Scorer(
+        name, file, float(record["threshold"]), record["description"], float(record["temperature"])
+    )

@@ -3,35 +3,42 @@
 `python -m utils.shipping --study full --candidate NAME` (`make ship`) takes a finished model,
 rounds its weights, and writes it to `models/` with its record. What the rounded model says of
 validation and test is its own row in the tables of notebook 09. `models/reference_predictions.csv`
-holds what it says of a few phantoms, so that anyone can check an installation.
+holds what it says of a few phantoms, so that anyone can check an installation, and
+`models/small_novelty.npz` tells images that are no chest radiograph (see `utils.novelty`).
 """
 
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
+import pandas as pd
 
+from utils.calibration import fit_temperature
 from utils.candidates import Candidate
-from utils.dataset import build_index, open_dataset
+from utils.dataset import build_index, load_images, open_dataset
 from utils.evaluation import SCORED_SPLITS
-from utils.files import read_json
+from utils.files import file_sha256, read_json
 from utils.final_scores import SHIPPED_MODEL
 from utils.finalists import final_name, network_file, predict_files
+from utils.novelty import build_feature_model, fit_detector, measure_rates
 from utils.paths import results_dir
 from utils.predict import score_folder, write_scores
-from utils.registry import SHIPPED, register_model
+from utils.progress import track
+from utils.registry import DETECTOR_FILE, PHANTOMS, SHIPPED, register_model
 from utils.screening import screening_dir
 from utils.selection import choose_block_threshold, read_screening
 from utils.small_model import shrink_model
 from utils.study import load_study
 from utils.training import write_predictions
 
-PHANTOMS = SHIPPED / "phantoms"
 REFERENCE_PREDICTIONS = SHIPPED / "reference_predictions.csv"
 _PHANTOMS_A_CLASS = 3
+_AT_ONCE = 64
 
 
 def ship_model(study: str, candidate: str, seed: int, folds: Sequence[str]) -> Path:
@@ -62,24 +69,63 @@ def ship_model(study: str, candidate: str, seed: int, folds: Sequence[str]) -> P
     threshold = choose_block_threshold(
         read_screening(screening_dir(study), recipe, folds, [settings.seed])
     )
+    root = open_dataset(settings.dataset_name)
+    index = build_index(root, settings.seed, settings.validation_fraction)
+    parts = {split: index[index.split == split] for split in ("train", *SCORED_SPLITS)}
+    probabilities = {
+        split: predict_files(network, root, parts[split], split) for split in SCORED_SPLITS
+    }
+    write_predictions(study, f"final/{SHIPPED_MODEL}", index, probabilities)
+    temperature = fit_temperature(parts["validation"].label, probabilities["validation"])
     register_model(
-        SHIPPED, SHIPPED_MODEL, file, round(threshold, 6),
+        SHIPPED, SHIPPED_MODEL, file, round(threshold, 6), round(temperature, 6),
         f"{candidate}, seed {seed}, in half precision, shipped with the repository",
         candidate=record["recipe"], seed=seed, threshold_from=list(folds),
         weights=record["weights"]["description"], dataset=record["dataset"],
-    )  # fmt: skip
-    root = open_dataset(settings.dataset_name)
-    index = build_index(root, settings.seed, settings.validation_fraction)
-    write_predictions(
-        study, f"final/{SHIPPED_MODEL}", index,
-        {
-            split: predict_files(network, root, index[index.split == split], split)
-            for split in SCORED_SPLITS
-        },
+        novelty=ship_detector(network, root, parts, settings.seed),
     )  # fmt: skip
     copy_phantoms(PHANTOMS)
     write_scores(REFERENCE_PREDICTIONS, score_folder(network, PHANTOMS), threshold)
     return file
+
+
+def ship_detector(
+    network: keras.Model, root: Path, parts: Mapping[str, pd.DataFrame], seed: int
+) -> dict[str, Any]:
+    """Fit the detector of images that are no chest radiographs, and write it to `models/`.
+
+    Args:
+        network: The shipped one.
+        root: Root of the data set.
+        parts: Rows of the image index of train, validation and test.
+        seed: Of the draw of references.
+
+    Returns:
+        Its record: file, hash, and the share of images that it flags by what they are.
+    """
+    feature_model = build_feature_model(network)
+
+    def measure(pixels: np.ndarray) -> np.ndarray:
+        return feature_model.predict(pixels.astype(np.float32), batch_size=_AT_ONCE, verbose=0)
+
+    features = {
+        split: np.concatenate([
+            measure(load_images(root, rows.image_id[start : start + _AT_ONCE]))
+            for start in track(range(0, len(rows), _AT_ONCE), f"features, {split}")
+        ])
+        for split, rows in parts.items()
+    }  # fmt: skip
+    detector = fit_detector(features["train"], features["validation"], seed)
+    file = SHIPPED / DETECTOR_FILE
+    detector.save(file)
+    flagged = {
+        split: round(float(detector.is_strange(features[split]).mean()), 4)
+        for split in SCORED_SPLITS
+    }
+    return {
+        "file": file.name, "sha256": file_sha256(file),
+        "flagged": flagged | measure_rates(detector, measure),
+    }  # fmt: skip
 
 
 def copy_phantoms(folder: Path) -> None:

@@ -1,0 +1,85 @@
+"""What a model answers to one image: probability, heat map, and whether it knows such images."""
+
+import threading
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from utils.calibration import apply_temperature
+from utils.explanation import build_explainer
+from utils.facts import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
+from utils.novelty import NoveltyDetector, build_feature_model, load_detector
+from utils.registry import DETECTOR_FILE, SHIPPED, Scorer, open_shipped_model
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one image."""
+
+    probability: float
+    """Of PNEUMONIA, as `make predict` writes it."""
+    calibrated_probability: float
+    label: str
+    heat: np.ndarray
+    """(224, 224) float32, not negative: Grad-CAM for the label, in units of the class score."""
+    strange: bool
+    """Whether the image is unlike the radiographs that the small model was trained on."""
+
+
+class Answerer:
+    """A model that is ready to answer, one image at a time."""
+
+    def __init__(self, scorer: Scorer, detector: NoveltyDetector, known: keras.Model) -> None:
+        """Load the model, and let it answer once: the first answer takes seconds.
+
+        Args:
+            scorer: Model that answers.
+            detector: Of images that are no chest radiographs.
+            known: From images to the features that the detector compares.
+        """
+        self.scorer = scorer
+        self._detector, self._known = detector, known
+        self._network = scorer.load()
+        self._explain = [
+            build_explainer(self._network, class_index=index) for index in (NORMAL, PNEUMONIA)
+        ]
+        # One image at a time: TensorFlow uses all processors for it, and memory stays bounded.
+        self._turn = threading.Lock()
+        self.answer(np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))
+
+    @property
+    def calibrated_threshold(self) -> float:
+        """The threshold after calibration, for the calibrated probability."""
+        return float(apply_temperature(self.scorer.threshold, self.scorer.temperature))
+
+    def answer(self, pixels: np.ndarray) -> Answer:
+        """Return what the model says of an image.
+
+        Args:
+            pixels: (224, 224, 3) uint8 RGB in [0, 255], from `dataset.load_image`.
+        """
+        batch = pixels[None].astype(np.float32)
+        with self._turn:
+            probability = float(self._network.predict_on_batch(batch)[0, PNEUMONIA])
+            label = PNEUMONIA if probability >= self.scorer.threshold else NORMAL
+            heat = self._explain[label](batch)[0]
+            strange = bool(self._detector.is_strange(self._known.predict_on_batch(batch))[0])
+        return Answer(
+            probability,
+            float(apply_temperature(probability, self.scorer.temperature)),
+            CLASS_NAMES[label],
+            heat,
+            strange,
+        )
+
+
+def load_answerer(scorer: Scorer) -> Answerer:
+    """Return a model ready to answer, guarded by the detector of the shipped model.
+
+    Raises:
+        ModelError: if the shipped model, whose features the detector compares, or the detector is
+            not there.
+    """
+    detector = load_detector(SHIPPED / DETECTOR_FILE)
+    return Answerer(scorer, detector, build_feature_model(open_shipped_model().load()))

@@ -1,0 +1,194 @@
+"""The web application of the demo: one page, and JSON at `/api/predict` and `/healthz`.
+
+Nothing of an image is written to disk or logged, and names of files are never used.
+"""
+
+import base64
+import io
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from flask import Flask, Request, Response, jsonify, render_template, request, send_from_directory
+from PIL import Image
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from demo.answers import Answer, Answerer
+from utils.dataset import IMAGE_FORMATS, DatasetError, load_image
+from utils.facts import DISCLAIMER
+
+MAX_BYTES = 16_000_000
+MAX_PIXELS = 40_000_000
+"""A radiograph has ten million pixels; more than this is refused before it is decoded."""
+FIELD = "image"
+"""Field of the form that holds the image."""
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class RefusedImage(Exception):
+    """An image that is not answered; the message says why, the status goes to the client."""
+
+    def __init__(self, status: int, message: str) -> None:
+        """Keep the HTTP status beside the message."""
+        super().__init__(message)
+        self.status = status
+
+
+class RequestInMemory(Request):
+    """A request whose upload stays in memory; Werkzeug would put a large one on disk."""
+
+    def _get_file_stream(self, *_: Any, **__: Any) -> BinaryIO:
+        return io.BytesIO()
+
+
+class DemoApp(Flask):
+    """Flask with uploads in memory."""
+
+    request_class = RequestInMemory
+
+
+def create_app(answerer: Answerer, samples: Path) -> Flask:
+    """Return the application.
+
+    Args:
+        answerer: Model that answers.
+        samples: Folder of phantoms that the page offers, `<class>/<name>.jpeg`.
+    """
+    app = DemoApp(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
+    offered = sorted(path.relative_to(samples).as_posix() for path in samples.rglob("*.jpeg"))
+
+    @app.get("/")
+    def show_page() -> str:
+        return render_template(
+            "index.html", scorer=answerer.scorer, samples=offered, disclaimer=DISCLAIMER,
+            megabytes=MAX_BYTES // 1_000_000,
+        )  # fmt: skip
+
+    @app.get("/samples/<int:number>")
+    def send_sample(number: int) -> Response:
+        if not 1 <= number <= len(offered):
+            raise RefusedImage(404, f"there is no sample {number}; there are {len(offered)}")
+        return send_from_directory(samples, offered[number - 1])
+
+    @app.get("/healthz")
+    def say_health() -> Response:
+        return jsonify(status="ok", model=answerer.scorer.name)
+
+    @app.post("/api/predict")
+    def predict() -> Response:
+        start = time.perf_counter()
+        pixels = decode_image(read_upload())
+        answer = answerer.answer(pixels)
+        milliseconds = round(1000 * (time.perf_counter() - start))
+        return jsonify(describe_answer(answerer, answer, pixels) | {"milliseconds": milliseconds})
+
+    @app.errorhandler(RefusedImage)
+    def explain_refusal(refusal: RefusedImage) -> tuple[Response, int]:
+        return jsonify(error=str(refusal)), refusal.status
+
+    @app.errorhandler(RequestEntityTooLarge)
+    def explain_size(_: RequestEntityTooLarge) -> tuple[Response, int]:
+        return jsonify(error=f"the file is larger than {MAX_BYTES // 1_000_000} MB"), 413
+
+    @app.errorhandler(HTTPException)
+    def explain_status(error: HTTPException) -> tuple[Response, int]:
+        return jsonify(error=error.description), error.code or 500
+
+    @app.after_request
+    def add_headers(response: Response) -> Response:
+        response.headers.update(HEADERS)
+        return response
+
+    return app
+
+
+def read_upload() -> bytes:
+    """Return the bytes of the uploaded image, whatever its name.
+
+    Raises:
+        RefusedImage: if there is none.
+    """
+    upload = request.files.get(FIELD)
+    content = upload.read() if upload is not None else b""
+    if not content:
+        raise RefusedImage(
+            400, f"no image was sent; send a PNG or JPEG file as the form field {FIELD!r}"
+        )
+    return content
+
+
+def decode_image(content: bytes) -> np.ndarray:
+    """Return an uploaded image as `make predict` reads it, (224, 224, 3) uint8 RGB in [0, 255].
+
+    Raises:
+        RefusedImage: if it is no PNG or JPEG, too large, or damaged.
+    """
+    try:
+        # Reads the header alone: a decompression bomb is refused before it unfolds.
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
+            width, height = image.size
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels("so many") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise RefusedImage(415, "this is no PNG or JPEG image") from error
+    if width * height > MAX_PIXELS:
+        raise _too_many_pixels(f"{width} x {height}")
+    try:
+        return load_image(io.BytesIO(content))
+    except DatasetError as error:
+        raise RefusedImage(422, "the image is damaged or cut off; send it again") from error
+
+
+def _too_many_pixels(size: str) -> RefusedImage:
+    limit = MAX_PIXELS // 1_000_000
+    return RefusedImage(413, f"{size} pixels are more than the {limit} million that are read")
+
+
+def describe_answer(answerer: Answerer, answer: Answer, pixels: np.ndarray) -> dict[str, Any]:
+    """Return an answer as JSON holds it; pictures are PNG files in data addresses."""
+    scorer = answerer.scorer
+    return {
+        "label": answer.label,
+        "probability": round(answer.probability, 6),
+        "threshold": round(scorer.threshold, 6),
+        "calibrated_probability": round(answer.calibrated_probability, 6),
+        "calibrated_threshold": round(answerer.calibrated_threshold, 6),
+        "strange": answer.strange,
+        "model": scorer.name,
+        "provenance": scorer.description,
+        "image": _to_data_address(pixels),
+        "heat_map": _to_data_address(colour_heat(answer.heat)),
+        "heat_maximum": float(answer.heat.max()),
+        "disclaimer": DISCLAIMER,
+    }
+
+
+def colour_heat(heat: np.ndarray) -> np.ndarray:
+    """Return a heat map as (h, w, 4) uint8 RGBA: the hotter the redder; clear where it is zero.
+
+    Args:
+        heat: (h, w), not negative; stretched to its maximum, which the page states as a number.
+    """
+    share = heat / heat.max() if heat.max() > 0 else np.zeros_like(heat)
+    pixels = np.zeros((*heat.shape, 4), np.uint8)
+    pixels[..., 0] = 255
+    pixels[..., 1] = np.round(170 * (1 - share))
+    pixels[..., 3] = np.round(255 * share)
+    return pixels
+
+
+def _to_data_address(pixels: np.ndarray) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -1,0 +1,81 @@
+"""Draw the README's picture of the demo: the page with a phantom, as a browser shows it."""
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
+
+from utils.files import write_atomically
+from utils.paths import ROOT
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+PICTURE = ROOT / "docs" / "demo.png"
+WIDTH, COLOURS = 900, 128
+SAMPLE = "Phantom 1"
+
+
+class NoBrowserError(RuntimeError):
+    """No browser was found; the message names the remedy."""
+
+
+@contextmanager
+def open_browser() -> Iterator[Browser]:
+    """Open an installed Chromium without a window.
+
+    Raises:
+        NoBrowserError: if there is none.
+    """
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        raise NoBrowserError("no browser; install Debian's package chromium")
+    with sync_playwright() as playwright:
+        # Its sandbox needs rights that a container does not have; it opens our own page alone.
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def read_address(process: subprocess.Popen) -> str:
+    """Return the address at which a demo that has just been started serves.
+
+    Raises:
+        RuntimeError: with what it said, if it ended instead.
+    """
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if found := re.search(r"Open (http://\S+) in a browser", line):
+            return found[1]
+    raise RuntimeError("".join(said))
+
+
+def main() -> None:
+    """Serve the shipped model, ask it about a phantom, and keep a picture of the page."""
+    command = [sys.executable, "-m", "demo", "--model", "small", "--port", "0"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+        env=os.environ,
+    )  # fmt: skip
+    try:
+        with open_browser() as browser:
+            page = browser.new_page(viewport={"width": WIDTH, "height": 600})
+            page.goto(read_address(process))
+            page.get_by_role("button", name=SAMPLE).click()
+            page.get_by_role("heading", name="The model says").wait_for()
+            shot = page.screenshot(full_page=True)
+    finally:
+        process.terminate()
+    with write_atomically(PICTURE) as temporary, Image.open(io.BytesIO(shot)) as picture:
+        # A palette is enough, and half the size.
+        picture.convert("RGB").quantize(COLOURS).save(temporary, "PNG", optimize=True)
+
+
+if __name__ == "__main__":
+    main()

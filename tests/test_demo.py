@@ -1,0 +1,224 @@
+"""The demo's answers and refusals, without a browser: a small network behind Flask's client."""
+
+import base64
+import io
+import logging
+import re
+import struct
+import tempfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from demo import answers
+from demo.answers import Answerer, load_answerer
+from demo.app import HEADERS, MAX_BYTES, MAX_PIXELS, colour_heat, create_app
+from utils.calibration import apply_temperature
+from utils.facts import DISCLAIMER
+from utils.networks import build_network
+from utils.novelty import NoveltyDetector, build_feature_model
+from utils.paths import ROOT
+from utils.predict import score_folder
+from utils.registry import PHANTOMS, Scorer, choose_model
+
+THRESHOLD, TEMPERATURE = 0.4, 2.0
+
+
+class SmallScorer(Scorer):
+    """A scorer whose network is built instead of loaded."""
+
+    def load(self):
+        return build_network("small_cnn", 32, seed=0, full_size=True)
+
+
+def build_answerer(limit: float, threshold: float = THRESHOLD) -> Answerer:
+    scorer = SmallScorer("tiny", ROOT, threshold, "a network of a test", TEMPERATURE)
+    network = scorer.load()
+    detector = NoveltyDetector(np.eye(4, 256, dtype=np.float32), np.eye(4, dtype=np.float32), limit)
+    return Answerer(scorer, detector, build_feature_model(network))
+
+
+@pytest.fixture(scope="module")
+def answerer():
+    return build_answerer(limit=2.0)
+
+
+@pytest.fixture(scope="module")
+def client(answerer):
+    return create_app(answerer, PHANTOMS).test_client()
+
+
+def encode(size=(60, 50), form="PNG", mode="RGB", noise=False) -> bytes:
+    stream = io.BytesIO()
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (*size[::-1], 3), np.uint8)
+    image = Image.fromarray(pixels) if noise else Image.new("RGB", size, (90, 90, 90))
+    image.convert(mode).save(stream, form)
+    return stream.getvalue()
+
+
+def send(client, content: bytes, name: str = "image.png", **form):
+    data = {"image": (io.BytesIO(content), name, "text/plain"), **form}
+    return client.post("/api/predict", data=data, content_type="multipart/form-data")
+
+
+def test_an_answer_says_everything_that_the_page_shows(client, answerer):
+    answer = send(client, encode(noise=True)).json
+    assert set(answer) == {
+        "label", "probability", "threshold", "calibrated_probability", "calibrated_threshold",
+        "strange", "model", "provenance", "image", "heat_map", "heat_maximum", "milliseconds",
+        "disclaimer",
+    }  # fmt: skip
+    assert (answer["model"], answer["provenance"]) == ("tiny", "a network of a test")
+    assert answer["disclaimer"] == DISCLAIMER and answer["threshold"] == THRESHOLD
+    for name in ("probability", "threshold"):
+        expected = apply_temperature(answer[name], TEMPERATURE)
+        assert answer[f"calibrated_{name}"] == pytest.approx(float(expected), abs=1e-5)
+    for name, mode in {"image": "RGB", "heat_map": "RGBA"}.items():
+        kind, content = answer[name].split(",")
+        assert kind == "data:image/png;base64"
+        with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+            assert picture.size == (224, 224) and picture.mode == mode
+    assert isinstance(answer["milliseconds"], int) and answer["heat_maximum"] >= 0
+
+
+@pytest.mark.parametrize("threshold, label", [(0.0, "PNEUMONIA"), (1.0, "NORMAL")])
+def test_the_label_depends_on_the_threshold_and_the_map_on_the_label(threshold, label):
+    answerer = build_answerer(2.0, threshold)
+    pixels = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+    answer = answerer.answer(pixels)
+    assert answer.label == label
+    class_index = ["NORMAL", "PNEUMONIA"].index(label)
+    expected = answers.build_explainer(answerer.scorer.load(), class_index=class_index)
+    np.testing.assert_allclose(answer.heat, expected(pixels[None].astype(np.float32))[0], rtol=1e-4)
+
+
+def test_a_strange_image_is_said_to_be_strange(client):
+    assert send(client, encode()).json["strange"] is False
+    suspicious = create_app(build_answerer(limit=-1.0), PHANTOMS).test_client()
+    assert send(suspicious, encode()).json["strange"] is True
+
+
+def test_the_shipped_model_says_what_make_predict_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
+    scorer = choose_model("full", "small")
+    client = create_app(load_answerer(scorer), PHANTOMS).test_client()
+    scores = score_folder(scorer.load(), PHANTOMS)
+    for image, probability in zip(scores.images, scores.probabilities, strict=True):
+        answer = send(client, (PHANTOMS / image).read_bytes()).json
+        assert answer["probability"] == pytest.approx(probability, abs=1e-5)
+        assert answer["strange"] is False
+
+
+@pytest.mark.parametrize("form, mode", [("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "P"),
+                                        ("PNG", "RGBA"), ("PNG", "1")])  # fmt: skip
+def test_the_type_is_decided_by_decoding(client, form, mode):
+    assert send(client, encode(form=form, mode=mode), "report.exe").status_code == 200
+
+
+def make_bomb(width: int, height: int) -> bytes:
+    """Return a PNG of a few kilobytes that says it is large."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1_000_000))) + chunk(b"IEND", b"")
+    )  # fmt: skip
+
+
+WHOLE = encode(noise=True)
+REFUSED = {
+    "nothing": (b"", 400, "no image was sent"),
+    "text": (b"hello", 415, "no PNG or JPEG"),
+    "other format": (encode(form="BMP"), 415, "no PNG or JPEG"),
+    "cut off": (WHOLE[: len(WHOLE) // 2], 422, "damaged or cut off"),
+    "too large": (bytes(MAX_BYTES + 1), 413, "larger than 16 MB"),
+    "bomb": (make_bomb(8000, 8000), 413, "8000 x 8000 pixels are more than the 40 million"),
+    "larger bomb": (make_bomb(60000, 60000), 413, "pixels are more than the 40 million"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_image_is_refused_with_status_and_reason(client, name):
+    content, status, reason = REFUSED[name]
+    response = send(client, content)
+    assert response.status_code == status and reason in response.json["error"]
+
+
+def test_a_bomb_is_refused_before_it_unfolds(client, monkeypatch):
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("it was decoded"))
+    assert send(client, make_bomb(MAX_PIXELS // 5000 + 1, 5000)).status_code == 413
+
+
+def test_a_missing_field_and_other_addresses_are_refused_in_json(client):
+    assert "form field 'image'" in client.post("/api/predict").json["error"]
+    assert (
+        client.get("/api/predict").status_code == 405 and client.get("/api/predict").json["error"]
+    )
+    for address in ("/nowhere", "/samples/0", "/samples/7", "/samples/../models.json"):
+        response = client.get(address)
+        assert response.status_code == 404 and response.json["error"]
+
+
+def test_the_page_offers_the_phantoms(client):
+    page = client.get("/").text
+    addresses = re.findall(r'data-sample="(/samples/\d+)"', page)
+    assert len(addresses) == 6 and DISCLAIMER in page
+    for address in addresses:
+        response = client.get(address)
+        assert response.mimetype == "image/jpeg"
+        assert send(client, response.data).status_code == 200
+
+
+def test_health(client):
+    assert client.get("/healthz").json == {"status": "ok", "model": "tiny"}
+
+
+def test_names_of_files_are_never_used(client, caplog):
+    name = '../../<script>alert("patient Smith")</script>.png'
+    with caplog.at_level(logging.DEBUG):
+        response = send(client, encode(), name)
+    assert response.status_code == 200
+    assert "Smith" not in response.text and "Smith" not in caplog.text
+
+
+def test_nothing_is_written_to_disk(client, monkeypatch):
+    def refuse(*_, **__):
+        pytest.fail("a temporary file was opened")
+
+    for name in ("TemporaryFile", "NamedTemporaryFile", "SpooledTemporaryFile", "mkstemp"):
+        monkeypatch.setattr(tempfile, name, refuse)
+    monkeypatch.setattr("werkzeug.formparser.SpooledTemporaryFile", refuse)
+    large = encode((1500, 1200), noise=True)
+    assert len(large) > 5_000_000
+    assert send(client, large).status_code == 200
+
+
+@pytest.mark.parametrize("address", ["/", "/static/demo.js", "/healthz", "/nowhere", "/samples/1"])
+def test_every_response_is_guarded(client, address):
+    headers = client.get(address).headers
+    assert {name: headers[name] for name in HEADERS} == HEADERS
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_has_no_inline_script(client):
+    page = client.get("/").text
+    sources = page + client.get("/static/demo.js").text + client.get("/static/demo.css").text
+    assert re.findall(r"[\"'(](?:https?:)?//", sources) == []
+    assert re.search(r"<script(?![^>]*\bsrc=)|\son\w+=|\sstyle=|javascript:", page) is None
+
+
+def test_heat_is_redder_and_more_opaque_the_hotter():
+    heat = np.array([[0.0, 1.0, 2.0]])
+    pixels = colour_heat(heat)
+    assert pixels[0, :, 3].tolist() == [0, 128, 255] and pixels[0, :, 1].tolist() == [170, 85, 0]
+    assert colour_heat(np.zeros((2, 2)))[..., 3].max() == 0

@@ -1,0 +1,275 @@
+"""The demo as a person meets it: its command, its server under load, its page in a browser."""
+
+import io
+import os
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+import skimage
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from demo.picture import NoBrowserError, open_browser, read_address
+from utils.facts import DISCLAIMER
+from utils.paths import ROOT
+from utils.registry import PHANTOMS
+from utils.shipping import REFERENCE_PREDICTIONS
+
+pytestmark = pytest.mark.slow
+
+CLIENTS = 50
+PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1000, "height": 900}
+SECONDS = 60
+"""An answer takes less than one; slow machines and fifty clients get more."""
+
+
+def start_demo(*arguments: str, results: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "demo", *arguments],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {"RESULTS_DIR": str(results)},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[tuple[str, subprocess.Popen]]:
+    """Serve the shipped model as in a fresh clone; yield the address and the process."""
+    process = start_demo("--port", "0", results=tmp_path_factory.mktemp("results"))
+    yield read_address(process), process
+    process.send_signal(signal.SIGINT)
+    assert process.wait(SECONDS) == 0
+
+
+def test_the_first_lines_say_which_model_answers_and_what_it_is_not(tmp_path):
+    process = start_demo("--port", "0", results=tmp_path)
+    first, second = (process.stdout.readline() for _ in range(2))
+    process.kill()
+    assert first.startswith("Model small: ") and DISCLAIMER in second
+
+
+def memory_of(process: subprocess.Popen) -> float:
+    """Return the resident memory of a process in megabytes."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1000
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc (Linux)")
+def test_fifty_clients_at_once_get_the_answers_of_make_predict(server, capsys):
+    address, process = server
+    reference = pd.read_csv(REFERENCE_PREDICTIONS).set_index("image").probability
+    images = [list(reference.index)[number % len(reference)] for number in range(CLIENTS)]
+
+    def ask(image: str) -> tuple[float, float]:
+        start = time.perf_counter()
+        content = (PHANTOMS / image).read_bytes()
+        response = requests.post(
+            f"{address}/api/predict", files={"image": content}, timeout=10 * SECONDS
+        )
+        assert response.status_code == 200, response.text
+        return response.json()["probability"], time.perf_counter() - start
+
+    before = memory_of(process)
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        answers = list(pool.map(ask, images))
+    for image, (probability, _) in zip(images, answers, strict=True):
+        assert probability == pytest.approx(reference[image], abs=2e-3)  # of another processor
+    grown = memory_of(process) - before
+    seconds = [each for _, each in answers]
+    with capsys.disabled():
+        print(
+            f"\n{CLIENTS} clients at once: median {statistics.median(seconds):.1f} s, longest "
+            f"{max(seconds):.1f} s, memory {before:.0f} MB and {grown:+.0f} MB"
+        )
+    assert grown < 500
+
+
+def test_a_body_far_too_large_is_not_even_read(server):
+    address, _ = server
+    response = requests.post(f"{address}/api/predict", data=bytes(40_000_000), timeout=SECONDS)
+    assert response.status_code == 413
+
+
+def test_a_port_in_use_and_an_unknown_model_are_clear_errors(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        process = start_demo("--port", port, results=tmp_path)
+        output, _ = process.communicate(timeout=5 * SECONDS)
+    assert process.returncode == 2
+    assert f"port {port} cannot be used" in output and "name another: PORT=" in output
+    process = start_demo("--model", "nobody", results=tmp_path)
+    output, _ = process.communicate(timeout=5 * SECONDS)
+    assert process.returncode == 2
+    assert "there is no model 'nobody'; known are small" in output
+
+
+# --- In a browser ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    try:
+        with open_browser() as browser:
+            yield browser
+    except NoBrowserError as error:
+        pytest.skip(f"{error}: the page is not tested")
+
+
+@pytest.fixture
+def page(server, browser) -> Iterator[Page]:
+    """Open the page; complain about any message of the browser and any foreign request."""
+    address, _ = server
+    page = browser.new_page(viewport=DESKTOP)
+    page.set_default_timeout(1000 * SECONDS)
+    expect.set_options(timeout=1000 * SECONDS)
+    complaints, asked = [], []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    yield page
+    page.close()
+    # The browser itself reports what is refused or unreachable; nothing else is expected.
+    assert [text for text in complaints if "Failed to load resource" not in text] == []
+    assert [url for url in asked if not url.startswith((address, "data:"))] == []
+
+
+def upload(page: Page, content: bytes, name: str = "image.png") -> None:
+    files = {"name": name, "mimeType": "image/png", "buffer": content}
+    page.get_by_label("Choose or drop a chest radiograph").set_input_files(files)
+
+
+def read_phantom() -> bytes:
+    return next(PHANTOMS.glob("PNEUMONIA/*.jpeg")).read_bytes()
+
+
+def test_the_warning_is_the_first_thing_to_read(page):
+    warning = page.locator("#disclaimer")
+    expect(warning).to_contain_text("not a medical device")
+    assert warning.bounding_box()["y"] < 150
+
+
+def test_an_upload_is_answered_in_words_and_pictures(page):
+    upload(page, read_phantom())
+    heading = page.get_by_role("heading", name="The model says")
+    expect(heading).to_be_focused()
+    expect(page.locator("#words")).to_contain_text("Probability of PNEUMONIA: ")
+    expect(page.locator("#threshold")).to_contain_text("the model says PNEUMONIA")
+    bar = page.get_by_role("img", name="Probability of PNEUMONIA")
+    share = float(re.search(r"PNEUMONIA ([\d.]+) %", bar.get_attribute("aria-label"))[1]) / 100
+    drawn = page.locator("#share").bounding_box()["width"] / bar.bounding_box()["width"]
+    assert drawn == pytest.approx(share, abs=0.01)
+    for name in ("The image as the model sees it", "Heat map over the image"):
+        picture = page.get_by_role("img", name=name)
+        assert picture.evaluate("image => image.complete && image.naturalWidth") == 224
+    expect(page.locator("#model")).to_have_text("small")
+    expect(page.locator("#provenance")).to_contain_text("shipped with the repository")
+    expect(page.locator("#time")).to_contain_text(" ms")
+    expect(page.locator("#strange")).to_be_hidden()
+
+
+def test_an_image_can_be_dropped(page):
+    pixels = list(read_phantom())
+    data = page.evaluate_handle(
+        """bytes => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "x.jpeg", {type: "image/jpeg"}));
+            return data;
+        }""",
+        pixels,
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": data})
+    expect(page.get_by_role("heading", name="The model says")).to_be_visible()
+
+
+def test_a_phantom_and_the_slider_work_with_the_keyboard_alone(page):
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.dataset.sample || ''"):
+            break
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="The model says")).to_be_focused()
+    page.keyboard.press("Tab")
+    slider = page.get_by_role("slider", name="Opacity of the map")
+    expect(slider).to_be_focused()
+    page.keyboard.press("End")
+    expect(page.locator("#heat")).to_have_css("opacity", "1")
+    page.keyboard.press("Home")
+    expect(page.locator("#heat")).to_have_css("opacity", "0")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#heat")).to_have_css("opacity", "0.01")
+
+
+def test_errors_are_said_and_the_old_answer_goes(page):
+    upload(page, read_phantom())
+    answer = page.locator("#answer")
+    expect(answer).to_be_visible()
+    whole = read_phantom()
+    for content, reason in (
+        (b"hello", "no PNG or JPEG"),
+        (whole[: len(whole) // 2], "damaged or cut off"),
+        (bytes(16_500_000), "larger than 16 MB"),
+    ):
+        upload(page, content)
+        expect(page.get_by_role("alert")).to_contain_text(reason)
+        expect(answer).to_be_hidden()
+    upload(page, whole)
+    expect(answer).to_be_visible()
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_photograph_gets_a_warning_instead_of_an_answer(page):
+    upload(page, (Path(skimage.__file__).parent / "data" / "astronaut.png").read_bytes())
+    expect(page.locator("#strange")).to_contain_text("does not look like a chest radiograph")
+    expect(page.get_by_role("heading", name="No answer that means anything")).to_be_visible()
+
+
+def test_a_server_that_is_gone_is_said_so(page):
+    page.route("**/api/predict", lambda route: route.abort())
+    upload(page, read_phantom())
+    expect(page.get_by_role("alert")).to_contain_text("The server gave no answer")
+
+
+def test_a_phone_shows_all_of_it_without_scrolling_sideways(page):
+    page.set_viewport_size(PHONE)
+    upload(page, read_phantom())
+    expect(page.locator("#answer")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    for name in ("#image", "#heat", "#bar", "#opacity"):
+        box = page.locator(name).bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"]
+
+
+def test_everything_that_can_be_used_has_a_name(page):
+    upload(page, read_phantom())
+    expect(page.locator("#answer")).to_be_visible()
+    assert (
+        page.evaluate(
+            """() => [...document.querySelectorAll("button, input, select, a")]
+            .filter(each => !(each.textContent.trim() || each.labels?.length)).length"""
+        )
+        == 0
+    )
+    assert page.evaluate("document.querySelectorAll('img:not([alt])').length") == 0
+    assert page.evaluate("document.documentElement.lang") == "en"
+    expect(page.get_by_role("button", name="Phantom 1")).to_be_visible()
+
+
+def test_16_bit_images_are_answered_too(page):
+    stream = io.BytesIO()
+    Image.fromarray(np.full((300, 200), 30_000, np.uint16)).save(stream, "PNG")
+    upload(page, stream.getvalue())
+    expect(page.locator("#answer")).to_be_visible()
