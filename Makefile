@@ -208,6 +208,10 @@ bench: $(INSTALLED) ## Time this study against the usual loops; phantoms unless 
 readme: $(INSTALLED) ## Write the README's tables from results/full
 	$(VENV_PYTHON) -m utils.report
 
+.PHONY: site
+site: $(INSTALLED) ## Build the static site of README, notebooks and documents: build/site/index.html
+	@$(VENV_PYTHON) -m utils.site build/site
+
 .PHONY: lab
 lab: $(INSTALLED) ## Open the notebooks in JupyterLab
 	$(VENV_PYTHON) -m jupyterlab notebooks
@@ -215,5 +219,5 @@ lab: $(INSTALLED) ## Open the notebooks in JupyterLab
 .PHONY: clean
 clean: ## Remove what runs leave, but not data, cached activations, .venv and committed results
 	rm -rf '$(RESULTS)/sample' '$(FIGURES)/sample' '$(RESULTS)'/*/notebooks '$(RESULTS)'/*/models
-	rm -rf .make .pytest_cache .ruff_cache build *.egg-info notebooks/.ipynb_checkpoints
-	find utils exercises tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .make .pytest_cache .ruff_cache build docs/api *.egg-info notebooks/.ipynb_checkpoints
+	find utils exercises demo tests -name __pycache__ -prune -exec rm -rf {} +

@@ -311,6 +311,13 @@ def test_data_passes_archive_and_source_on(tree):
     ]
 
 
+def test_site_is_built_where_the_workflow_looks_for_it(tree):
+    assert tree.make("site", FAIL="utils.site").returncode != 0
+    tree.calls()
+    assert tree.make("site").returncode == 0
+    assert tree.calls() == ["-m utils.site build/site"]
+
+
 def test_clean_keeps_data_environment_and_committed_results(tree):
     kept = [
         "data/activations/block.npy", "data/chest_xray/source.json",
@@ -319,6 +326,7 @@ def test_clean_keeps_data_environment_and_committed_results(tree):
     gone = [
         "results/sample/metrics.json", "figures/sample/01_grid.png",
         "results/full/notebooks/05_evaluation.ipynb", "results/full/models/model.keras",
+        "build/site/index.html", "docs/api/utils.facts.rst",
     ]  # fmt: skip
     for path in kept + gone:
         (tree.root / path).parent.mkdir(parents=True, exist_ok=True)

