@@ -101,6 +101,7 @@ def test_a_strange_image_is_said_to_be_strange(client):
     assert send(suspicious, encode()).json["strange"] is True
 
 
+@pytest.mark.slow
 def test_the_shipped_model_says_what_make_predict_says(tmp_path, monkeypatch):
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
     scorer = choose_model("full", "small")

@@ -26,7 +26,7 @@ from utils.augmentation import REFERENCE_RANGES
 from utils.paths import ROOT
 from utils.solutions import find_exercises, read_solutions, solutions_file
 
-PROSE_EXERCISES = {"06_grad_cam"}
+PROSE_EXERCISES: set[str] = set()
 """Notebooks whose exercises have no checks yet."""
 
 
@@ -252,6 +252,26 @@ CASES = {
                 ("16 * 0.8**15 * 0.2", "exactly 15"),
                 ("0.8", "too high"),
                 ("0.0", "too low"),
+            ]
+        ),
+    },
+    "06_grad_cam": {
+        "Exercise 1: maps that can be compared": Case(
+            [
+                ("maps / maps.max(axis=(1, 2), keepdims=True)", "not finite"),
+                ("maps / (maps.max(axis=(1, 2), keepdims=True) + 1e-9)", "the same for all"),
+                ("maps / maps.max()", "if all maps are zero"),
+                ("maps", "should become 1"),
+                ("maps.max()", "same shape"),
+            ],
+            lambda: {"maps": np.linspace(0, 0.2, 48).reshape(3, 4, 4)},
+        ),
+        "Exercise 2: a network that shouts": Case(
+            [
+                ("1", "units of the score"),
+                ("100", "the gradient grows"),
+                ("0.1", "contains the last layer"),
+                ("'ten'", "must be a number"),
             ]
         ),
     },

@@ -49,7 +49,7 @@ class Tree:
         for name in ("Makefile", "requirements.txt", "pyproject.toml"):
             shutil.copy(ROOT / name, root / name)
         shutil.copytree(ROOT / "studies", root / "studies")
-        for folder in ("utils", "exercises", "solutions", "tests"):
+        for folder in ("utils", "exercises", "solutions", "demo", "tests"):
             (root / folder).mkdir()
         for name in ("__init__.py", "dependencies.py"):
             shutil.copy(ROOT / "utils" / name, root / "utils" / name)

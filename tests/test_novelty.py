@@ -85,6 +85,7 @@ def test_rates_are_shares_of_what_is_flagged(features, monkeypatch):
     assert measure_rates(detector, lambda images: mixed[images]) == {"half": 0.5}
 
 
+@pytest.mark.slow
 def test_the_shipped_detector_knows_phantoms_and_flags_strangers():
     """What `models/README.md` states of it."""
     record = read_json(SHIPPED / registry.RECORD)["small"]["novelty"]
