@@ -46,6 +46,7 @@ def test_the_graph_is_flat(resnet50):
     assert model.get_layer("conv5_block3_out").output.shape == (None, 7, 7, 2048)
 
 
+@pytest.mark.slow
 def test_the_cut_is_an_argument(resnet50):
     weights = resolve_weights("resnet50", "random", seed=1)
     assert build_trunk(weights, cut="conv4_block6_out").output_shape == (None, 14, 14, 1024)
@@ -84,6 +85,7 @@ def test_the_export_loads_where_only_keras_is(resnet50, tmp_path):
 CUTS = ("conv3_block4_out", "conv4_block6_out", "conv5_block3_out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_model_cut_anywhere_is_still_the_model(resnet50, cut):
     model = join(resnet50, build_reference_head(resnet50.output_shape[1:], seed=1))
@@ -100,6 +102,7 @@ def test_a_model_cut_anywhere_is_still_the_model(resnet50, cut):
     assert len(tail.trainable_variables) >= 6
 
 
+@pytest.mark.slow
 def test_training_the_tail_trains_the_model(resnet50):
     model = join(resnet50, build_reference_head(resnet50.output_shape[1:], seed=1))
     _, tail = cut_model(model, "conv5_block2_out")
@@ -126,6 +129,7 @@ def test_cuts_that_are_none_are_refused_with_those_that_are(resnet50):
             cut_model(model, cut)
 
 
+@pytest.mark.slow
 def test_a_lower_precision_keeps_weights_and_meaning(resnet50):
     weights = resolve_weights("resnet50", "random", seed=1)
     reduced = build_trunk(weights, precision="bfloat16")

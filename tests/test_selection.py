@@ -176,6 +176,7 @@ def test_auc_is_told_apart_by_change(tmp_path):
     assert row["noise"] == 0.5 and row[UNCHANGED] > 0.8 and tuple(row.index) == CHANGES
 
 
+@pytest.mark.slow
 def test_choices_follow_the_rule(tmp_path):
     candidates = [small("a", 32), small("b", 64), small("far", 64)]
     for fold in ("block1", "block22"):

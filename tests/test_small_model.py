@@ -10,6 +10,7 @@ from utils.small_model import TooLargeError, shrink_model
 from utils.training import export_model
 
 
+@pytest.mark.slow
 def test_a_shrunk_model_is_half_as_large_and_says_the_same(tmp_path):
     import keras
 
