@@ -17,7 +17,7 @@ from utils.paths import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PICTURE = ROOT / "docs" / "demo.png"
-WIDTH, COLOURS = 900, 128
+WIDTH, COLOURS = 680, 256
 SAMPLE = "Phantom 1"
 
 
