@@ -79,7 +79,7 @@ def test_site_has_its_pages(site):
 
 @pytest.mark.slow
 def test_every_page_says_that_it_is_no_medical_device(site):
-    assert [page for page in read_site(site) if DISCLAIMER not in text_of(page)] == []
+    assert [page for page in read_site(site).pages if DISCLAIMER not in text_of(page)] == []
 
 
 @pytest.mark.slow
@@ -121,8 +121,8 @@ def test_search_knows_a_word(site, word, page):
 
 @pytest.mark.slow
 def test_site_stands_alone_and_a_loose_end_is_noticed_in_a_copy(site, tmp_path):
-    assert find_broken_links(site) == []
-    assert find_loaded_from_elsewhere(site) == []
+    assert find_broken_links(read_site(site)) == []
+    assert find_loaded_from_elsewhere(read_site(site)) == []
     copy = shutil.copytree(site, tmp_path / "copy")
     page = copy / "docs" / "glossary.html"
     text = page.read_text(encoding="utf-8")
@@ -130,12 +130,13 @@ def test_site_stands_alone_and_a_loose_end_is_noticed_in_a_copy(site, tmp_path):
     assert whole in text
     page.write_text(text.replace(whole, whole.replace("how-it", "why-it")), encoding="utf-8")
     complaint = "docs/glossary.html: ../notebooks/06_grad_cam.html#why-it-works"
-    assert find_broken_links(copy) == [f"{complaint} leads to no such heading"]
+    assert find_broken_links(read_site(copy)) == [f"{complaint} leads to no such heading"]
     page.write_text(text.replace("<img ", '<img src="https://host/a.png"><img ', 1) + "<img >")
     (copy / "index.html").write_text('<script src="//host/a.js"></script>')
-    assert find_loaded_from_elsewhere(copy)[-1].startswith("index.html: <script> loads //host/a.js")
+    found = find_loaded_from_elsewhere(read_site(copy))
+    assert found[-1].startswith("index.html: <script> loads //host/a.js")
     (copy / "notebooks" / "06_grad_cam.html").unlink()
-    assert any("leads to no file" in complaint for complaint in find_broken_links(copy))
+    assert any("leads to no file" in complaint for complaint in find_broken_links(read_site(copy)))
 
 
 @pytest.mark.slow
@@ -221,7 +222,7 @@ def write_pages(folder: Path, **pages: str) -> Path:
 def test_good_link_is_left_alone(tmp_path, link):
     site = write_pages(tmp_path / "s", index=f'<p id="top"><a href="{link}">', b='<a name="here">')
     (site / "a b.txt").touch()
-    assert find_broken_links(site) == []
+    assert find_broken_links(read_site(site)) == []
 
 
 @pytest.mark.parametrize(
@@ -237,14 +238,14 @@ def test_good_link_is_left_alone(tmp_path, link):
 def test_broken_link_is_noticed(tmp_path, link, complaint):
     (tmp_path / "outside.txt").touch()
     site = write_pages(tmp_path / "s", index=f'<a href="{link}">', b='<a name="here">')
-    (found,) = find_broken_links(site)
+    (found,) = find_broken_links(read_site(site))
     assert found.startswith(f"index.html: {link} ")
     assert complaint in found
 
 
 def test_missing_picture_is_noticed(tmp_path):
     site = write_pages(tmp_path / "s", index='<img src="a.png">')
-    assert find_broken_links(site) == ["index.html: a.png leads to no file"]
+    assert find_broken_links(read_site(site)) == ["index.html: a.png leads to no file"]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +257,7 @@ def test_missing_picture_is_noticed(tmp_path):
     ],
 )  # fmt: skip
 def test_what_is_loaded_from_elsewhere_is_noticed(tmp_path, tag):
-    (found,) = find_loaded_from_elsewhere(write_pages(tmp_path / "s", index=tag))
+    (found,) = find_loaded_from_elsewhere(read_site(write_pages(tmp_path / "s", index=tag)))
     assert "host/" in found
 
 
@@ -264,12 +265,12 @@ def test_what_is_loaded_from_elsewhere_is_noticed(tmp_path, tag):
 def test_style_that_loads_from_elsewhere_is_noticed(tmp_path, style):
     site = write_pages(tmp_path / "s", index="")
     (site / "a.css").write_text(style)
-    assert len(find_loaded_from_elsewhere(site)) == 1
+    assert len(find_loaded_from_elsewhere(read_site(site))) == 1
 
 
 def test_folder_without_a_site_is_refused(tmp_path):
     with pytest.raises(SiteError, match=r"no index\.html; build the site with `make site`"):
-        find_broken_links(tmp_path)
+        read_site(tmp_path)
 
 
 def test_command_says_what_is_wrong(tmp_path, monkeypatch, capsys):

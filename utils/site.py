@@ -43,6 +43,19 @@ class Page:
     """Tag and address of what the browser fetches to show the page."""
 
 
+@dataclass(frozen=True)
+class Site:
+    """A built site as it was read."""
+
+    folder: Path
+    pages: dict[Path, Page]
+    """By file."""
+
+    def name(self, file: Path) -> str:
+        """Return the path of a file below the site."""
+        return str(file.relative_to(self.folder))
+
+
 class _PageReader(HTMLParser):
     """Collect anchors, links and loaded addresses of a page."""
 
@@ -75,18 +88,18 @@ def read_page(file: Path) -> Page:
     return reader.page
 
 
-def read_site(site: Path) -> dict[Path, Page]:
+def read_site(folder: Path) -> Site:
     """Read all pages below a folder.
 
     Raises:
         SiteError: if there is no `index.html`, so that nothing would be checked.
     """
-    site = site.resolve()
-    if not (site / "index.html").is_file():
-        raise SiteError(f"{site} holds no index.html; build the site with `make site`")
+    folder = folder.resolve()
+    if not (folder / "index.html").is_file():
+        raise SiteError(f"{folder} holds no index.html; build the site with `make site`")
     # What themes keep among their static files are templates, not pages.
-    files = [file for file in sorted(site.rglob("*.html")) if STATIC not in file.parts]
-    return {file: read_page(file) for file in files}
+    files = [file for file in sorted(folder.rglob("*.html")) if STATIC not in file.parts]
+    return Site(folder, {file: read_page(file) for file in files})
 
 
 def is_elsewhere(address: str) -> bool:
@@ -94,56 +107,47 @@ def is_elsewhere(address: str) -> bool:
     return bool(urlsplit(address).netloc)
 
 
-def find_loaded_from_elsewhere(site: Path) -> list[str]:
+def find_loaded_from_elsewhere(site: Site) -> list[str]:
     """Name what pages and style sheets fetch from other servers to be shown; links may lead there.
-
-    Args:
-        site: Folder of a built site.
 
     Returns:
         One complaint an address, none where the site stands alone.
     """
-    site = site.resolve()
     found = [
-        f"{file.relative_to(site)}: <{tag}> loads {address}; keep a copy in the site"
-        for file, page in read_site(site).items()
+        f"{site.name(file)}: <{tag}> loads {address}; keep a copy in the site"
+        for file, page in site.pages.items()
         for tag, address in page.loaded
         if is_elsewhere(address)
     ]
-    for file in sorted(site.rglob("*.css")):
+    for file in sorted(site.folder.rglob("*.css")):
         for address in LOADING_STYLE.findall(file.read_text(encoding="utf-8")):
-            found.append(f"{file.relative_to(site)}: loads {address}; keep a copy in the site")
+            found.append(f"{site.name(file)}: loads {address}; keep a copy in the site")
     return found
 
 
-def find_broken_links(site: Path) -> list[str]:
+def find_broken_links(site: Site) -> list[str]:
     """Name the links, and the loaded files, of which the site has no such file or no such anchor.
-
-    Args:
-        site: Folder of a built site.
 
     Returns:
         One complaint an address, none where every one leads somewhere.
     """
-    site = site.resolve()
-    pages = read_site(site)
     found = []
-    for file, page in pages.items():
+    for file, page in site.pages.items():
         for address in dict.fromkeys([*page.links, *(address for _, address in page.loaded)]):
             parts = urlsplit(address)
             if parts.scheme or parts.netloc:
                 continue
             target = (file.parent / unquote(parts.path)).resolve() if parts.path else file
-            if not target.is_relative_to(site):
-                found.append(f"{file.relative_to(site)}: {address} leads out of the site")
+            if not target.is_relative_to(site.folder):
+                found.append(f"{site.name(file)}: {address} leads out of the site")
             elif not target.is_file():
-                found.append(f"{file.relative_to(site)}: {address} leads to no file")
+                found.append(f"{site.name(file)}: {address} leads to no file")
             elif (
                 parts.fragment
-                and target in pages
-                and unquote(parts.fragment) not in pages[target].anchors
+                and target in site.pages
+                and unquote(parts.fragment) not in site.pages[target].anchors
             ):
-                found.append(f"{file.relative_to(site)}: {address} leads to no such heading")
+                found.append(f"{site.name(file)}: {address} leads to no such heading")
     return found
 
 
@@ -172,7 +176,8 @@ def build_site(site: Path, root: Path = ROOT) -> None:
             shutil.rmtree(functions, ignore_errors=True)
         if status != 0:
             raise SiteError("Sphinx has warned, see above; correct the page that it names")
-        if found := find_broken_links(built) + find_loaded_from_elsewhere(built):
+        pages = read_site(built)
+        if found := find_broken_links(pages) + find_loaded_from_elsewhere(pages):
             raise SiteError("\n".join(found))
         if site.exists():
             shutil.rmtree(site)
