@@ -41,9 +41,7 @@ class Answerer:
         self.scorer = scorer
         self._detector, self._known = detector, known
         self._network = scorer.load()
-        self._explain = [
-            build_explainer(self._network, class_index=index) for index in (NORMAL, PNEUMONIA)
-        ]
+        self._explain = build_explainer(self._network)
         # One image at a time: TensorFlow uses all processors for it, and memory stays bounded.
         self._turn = threading.Lock()
         self.answer(np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))
@@ -63,7 +61,7 @@ class Answerer:
         with self._turn:
             probability = float(self._network.predict_on_batch(batch)[0, PNEUMONIA])
             label = PNEUMONIA if probability >= self.scorer.threshold else NORMAL
-            heat = self._explain[label](batch)[0]
+            heat = self._explain(batch, label)[0]
             strange = bool(self._detector.is_strange(self._known.predict_on_batch(batch))[0])
         return Answer(
             probability,

@@ -71,9 +71,8 @@ def create_app(answerer: Answerer, samples: Path) -> Flask:
     @app.get("/")
     def show_page() -> str:
         return render_template(
-            "index.html", scorer=answerer.scorer, samples=offered, disclaimer=DISCLAIMER,
-            megabytes=MAX_BYTES // 1_000_000,
-        )  # fmt: skip
+            "index.html", samples=offered, disclaimer=DISCLAIMER, megabytes=MAX_BYTES // 1_000_000
+        )
 
     @app.get("/samples/<int:number>")
     def send_sample(number: int) -> Response:

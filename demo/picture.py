@@ -42,6 +42,20 @@ def open_browser() -> Iterator[Browser]:
         browser.close()
 
 
+def start_demo(*arguments: str, **environment: str) -> subprocess.Popen:
+    """Start the demo as a process whose words can be read.
+
+    Args:
+        arguments: Of the command line.
+        environment: Variables that are set for it, beside those of this process.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", "demo", *arguments],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | environment,
+    )  # fmt: skip
+
+
 def read_address(process: subprocess.Popen) -> str:
     """Return the address at which a demo that has just been started serves.
 
@@ -58,11 +72,7 @@ def read_address(process: subprocess.Popen) -> str:
 
 def main() -> None:
     """Serve the shipped model, ask it about a phantom, and keep a picture of the page."""
-    command = [sys.executable, "-m", "demo", "--model", "small", "--port", "0"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
-        env=os.environ,
-    )  # fmt: skip
+    process = start_demo("--model", "small", "--port", "0")
     try:
         with open_browser() as browser:
             page = browser.new_page(viewport={"width": WIDTH, "height": 600})

@@ -1,9 +1,9 @@
 """Exercises of notebook 03: a pooled head's parameters, and how lucky a guessing head can be."""
 
 import numpy as np
-from scipy.stats import rankdata
 
 from exercises.checking import WrongAnswer, exercise, read_count, read_number
+from utils.evaluation import auc_by_ranks
 from utils.facts import CLASS_NAMES, NORMAL, PNEUMONIA
 
 UNITS = (512, 128, len(CLASS_NAMES))
@@ -81,10 +81,6 @@ def check_luck(spread: float, labels: np.ndarray) -> str:
 
 
 def _guessed_aucs(labels: np.ndarray) -> np.ndarray:
-    """Return the AUC of many heads that guess, from the ranks of random numbers."""
-    random = np.random.default_rng(0)
-    ranks = rankdata(random.random((GUESSING_HEADS, len(labels))), axis=1)
-    positives = int((labels == PNEUMONIA).sum())
-    negatives = len(labels) - positives
-    above = ranks[:, labels == PNEUMONIA].sum(axis=1) - positives * (positives + 1) / 2
-    return above / (positives * negatives)
+    """Return the AUC of many heads that guess."""
+    guesses = np.random.default_rng(0).random((GUESSING_HEADS, len(labels)))
+    return auc_by_ranks(labels, guesses)

@@ -91,8 +91,9 @@ def test_the_label_depends_on_the_threshold_and_the_map_on_the_label(threshold, 
     answer = answerer.answer(pixels)
     assert answer.label == label
     class_index = ["NORMAL", "PNEUMONIA"].index(label)
-    expected = answers.build_explainer(answerer.scorer.load(), class_index=class_index)
-    np.testing.assert_allclose(answer.heat, expected(pixels[None].astype(np.float32))[0], rtol=1e-4)
+    expected = answers.build_explainer(answerer.scorer.load())
+    batch = pixels[None].astype(np.float32)
+    np.testing.assert_allclose(answer.heat, expected(batch, class_index)[0], rtol=1e-4)
 
 
 def test_a_strange_image_is_said_to_be_strange(client):

@@ -1,13 +1,11 @@
 """The demo as a person meets it: its command, its server under load, its page in a browser."""
 
 import io
-import os
 import re
 import signal
 import socket
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +19,8 @@ import skimage
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from demo.picture import NoBrowserError, open_browser, read_address
+from demo.picture import NoBrowserError, open_browser, read_address, start_demo
 from utils.facts import DISCLAIMER
-from utils.paths import ROOT
 from utils.registry import PHANTOMS
 from utils.shipping import REFERENCE_PREDICTIONS
 
@@ -35,25 +32,17 @@ SECONDS = 60
 """An answer takes less than one; slow machines and fifty clients get more."""
 
 
-def start_demo(*arguments: str, results: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "demo", *arguments],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=os.environ | {"RESULTS_DIR": str(results)},
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[tuple[str, subprocess.Popen]]:
     """Serve the shipped model as in a fresh clone; yield the address and the process."""
-    process = start_demo("--port", "0", results=tmp_path_factory.mktemp("results"))
+    process = start_demo("--port", "0", RESULTS_DIR=str(tmp_path_factory.mktemp("results")))
     yield read_address(process), process
     process.send_signal(signal.SIGINT)
     assert process.wait(SECONDS) == 0
 
 
 def test_the_first_lines_say_which_model_answers_and_what_it_is_not(tmp_path):
-    process = start_demo("--port", "0", results=tmp_path)
+    process = start_demo("--port", "0", RESULTS_DIR=str(tmp_path))
     first, second = (process.stdout.readline() for _ in range(2))
     process.kill()
     assert first.startswith("Model small: ") and DISCLAIMER in second
@@ -106,11 +95,11 @@ def test_a_port_in_use_and_an_unknown_model_are_clear_errors(tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        process = start_demo("--port", port, results=tmp_path)
+        process = start_demo("--port", port, RESULTS_DIR=str(tmp_path))
         output, _ = process.communicate(timeout=5 * SECONDS)
     assert process.returncode == 2
     assert f"port {port} cannot be used" in output and "name another: PORT=" in output
-    process = start_demo("--model", "nobody", results=tmp_path)
+    process = start_demo("--model", "nobody", RESULTS_DIR=str(tmp_path))
     output, _ = process.communicate(timeout=5 * SECONDS)
     assert process.returncode == 2
     assert "there is no model 'nobody'; known are small" in output

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, rankdata
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -268,6 +268,23 @@ def choose_validation_threshold(predictions: pd.DataFrame) -> float:
 
 
 # --- Metrics ---------------------------------------------------------------------------------
+
+
+def auc_by_ranks(y_true: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Return the ROC-AUC by ranks; faster than scikit-learn's where it is wanted often.
+
+    Args:
+        y_true: (n,) labels, both present.
+        probability: (..., n) of PNEUMONIA.
+
+    Returns:
+        (...) values in [0, 1].
+    """
+    sick = y_true == PNEUMONIA
+    positives, negatives = int(sick.sum()), int((~sick).sum())
+    ranks = rankdata(probability, axis=-1)
+    above = ranks[..., sick].sum(axis=-1) - positives * (positives + 1) / 2
+    return above / (positives * negatives)
 
 
 def compute_metrics(

@@ -46,20 +46,20 @@ class Method:
     """A way to make heat maps."""
 
     title: str
-    source: str
     one_by_one: bool = False
     """Whether other images of a batch would change a map."""
 
 
 METHODS = {
-    "gradcam": Method("Grad-CAM", "Selvaraju et al. 2017"),
-    "gradcam_plus_plus": Method("Grad-CAM++", "Chattopadhay et al. 2018"),
-    "layercam": Method("LayerCAM", "Jiang et al. 2021"),
-    "scorecam": Method("Score-CAM", "Wang et al. 2020", one_by_one=True),
-    "smoothgrad": Method("SmoothGrad", "Smilkov et al. 2017", one_by_one=True),
+    "gradcam": Method("Grad-CAM"),
+    "gradcam_plus_plus": Method("Grad-CAM++"),
+    "layercam": Method("LayerCAM"),
+    "scorecam": Method("Score-CAM", one_by_one=True),
+    "smoothgrad": Method("SmoothGrad", one_by_one=True),
 }
-"""The methods by the name that `explain_images` takes. SmoothGrad is a map of pixels, the others
-of the cells of a layer."""
+"""The methods by the name that `explain_images` takes: Selvaraju et al. 2017, Chattopadhay et al.
+2018, Jiang et al. 2021, Wang et al. 2020, Smilkov et al. 2017. SmoothGrad is a map of pixels, the
+others of the cells of a layer."""
 
 
 def explain_images(
@@ -96,24 +96,22 @@ def explain_images(
     Raises:
         ValueError: if method, layer, class or images do not fit the model.
     """
-    explain = build_explainer(model, layer_name, class_index, method, batch_size)
-    return explain(images)
+    return build_explainer(model, layer_name, method, batch_size)(images, class_index)
 
 
 def build_explainer(
     model: keras.Model,
     layer_name: str | None = None,
-    class_index: int = PNEUMONIA,
     method: str = "gradcam",
     batch_size: int = BATCH_SIZE,
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from images to their maps; see `explain_images`.
+) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Return a function from images and a class to the images' maps; see `explain_images`.
 
-    The model is copied once, which takes seconds, and not for every call.
+    The model is copied once, which takes seconds, and not for every call or class.
 
     Raises:
-        ValueError: if method, layer or class do not fit the model; the function raises it for
-            images that do not.
+        ValueError: if method or layer do not fit the model; the function raises it for images and
+            classes that do not.
     """
     if method not in METHODS:
         raise ValueError(f"there is no method {method!r}; choose one of {', '.join(METHODS)}")
@@ -121,22 +119,21 @@ def build_explainer(
         raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
     members = find_members(model)
     if members:
-        each = [
-            build_explainer(member, layer_name, class_index, method, batch_size)
-            for member in members
-        ]
-        return lambda images: np.mean([explain(images) for explain in each], 0, np.float32)
+        each = [build_explainer(member, layer_name, method, batch_size) for member in members]
+        return lambda images, class_index: np.mean(
+            [explain(images, class_index) for explain in each], 0, np.float32
+        )
     if method != "smoothgrad":
         layer_name = layer_name or default_layer(model)
         _require_spatial_layer(model, layer_name)
     scores = build_score_model(model)
-    classes = scores.output_shape[-1]
-    if not 0 <= class_index < classes:
-        raise ValueError(f"class_index must lie in 0 to {classes - 1}, not {class_index}")
     make_cells = _choose_method(method, scores, layer_name)
     at_once = 1 if METHODS[method].one_by_one else batch_size
 
-    def explain(images: np.ndarray) -> np.ndarray:
+    def explain(images: np.ndarray, class_index: int) -> np.ndarray:
+        classes = scores.output_shape[-1]
+        if not 0 <= class_index < classes:
+            raise ValueError(f"class_index must lie in 0 to {classes - 1}, not {class_index}")
         if len(model.inputs) != 1 or tuple(images.shape[1:]) != tuple(model.input_shape[1:]):
             raise ValueError(
                 f"images of shape {images.shape} do not fit {model.name}; "
@@ -146,7 +143,7 @@ def build_explainer(
         for start in track(range(0, len(images), at_once), METHODS[method].title):
             batch = images[start : start + at_once].astype(np.float32)
             cells = make_cells(CategoricalScore([class_index] * len(batch)), batch)
-            enlarged = _enlarge(np.asarray(cells, np.float32), maps.shape[1:])
+            enlarged = enlarge_cells(np.asarray(cells, np.float32), maps.shape[1:])
             maps[start : start + len(batch)] = enlarged
         if not np.isfinite(maps).all():
             raise ValueError(f"maps of {model.name} by {method} are not finite; check the images")
@@ -204,8 +201,8 @@ def _without_progress_of_keras() -> Iterator[None]:
             keras.utils.enable_interactive_logging()
 
 
-def _enlarge(cells: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Enlarge (n, rows, columns) maps to (n, h, w)."""
+def enlarge_cells(cells: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Enlarge (n, rows, columns) maps to (n, h, w), bilinearly between the centres of cells."""
     enlarged = keras.ops.image.resize(
         cells[..., None], shape, interpolation="bilinear", data_format="channels_last"
     )

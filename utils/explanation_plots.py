@@ -6,7 +6,17 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from utils.plots import HEAT, LOOK, SKY, legend_above, new_figure
+from utils.plots import (
+    HEAT,
+    LOOK,
+    as_pixels,
+    name_outline,
+    new_figure,
+    outline_opacity,
+    require_count,
+    require_maps,
+    show_picture,
+)
 
 
 def plot_methods(
@@ -28,35 +38,24 @@ def plot_methods(
         masks: (n, h, w) bool; where given, their outlines are drawn.
         title: Of the figure.
     """
-    shape = np.shape(images)[:3]
+    pixels = as_pixels(images)
     for method, values in maps.items():
-        if np.shape(values) != shape:
-            raise ValueError(f"{method}: maps {np.shape(values)} do not fit images {shape}")
-        if not (np.isfinite(values).all() and np.min(values) >= 0):
-            raise ValueError(f"{method}: maps must be finite and not negative")
-    if len(titles) != len(images):
-        raise ValueError(f"{len(images)} images but {len(titles)} titles")
+        require_maps(values, pixels, f"{method}: maps")
+    require_count(titles, len(pixels), "titles")
     with matplotlib.rc_context(LOOK):
         columns = 1 + len(maps)
-        size = (2.1 * columns, 2.25 * len(images) + 0.9)
-        figure, axes = new_figure(title, size, len(images), columns)
-        for ax in axes.flat:
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
+        size = (2.1 * columns, 2.25 * len(pixels) + 0.9)
+        figure, axes = new_figure(title, size, len(pixels), columns)
         for row, name in enumerate(titles):
-            pixels = np.clip(images[row], 0, 255).astype(np.uint8)
-            axes[row, 0].imshow(pixels)
+            show_picture(axes[row, 0], pixels[row])
             axes[row, 0].set_ylabel(name, fontsize=10)
             for column, (method, values) in enumerate(maps.items(), start=1):
                 ax, maximum = axes[row, column], values[row].max()
-                ax.imshow(pixels)
-                ax.imshow(values[row], cmap=HEAT, vmin=0, vmax=values.max() or 1.0)
                 note = f"max {maximum:.3g}" if maximum > 0 else "zero everywhere"
-                ax.set_title(f"{method}\n{note}" if row == 0 else note, fontsize=11)
-            if masks is not None and np.any(masks[row]):
-                for ax in axes[row]:
-                    ax.contour(np.asarray(masks[row], float), [0.5], colors=[SKY], linewidths=1.4)
+                show_picture(ax, pixels[row], f"{method}\n{note}" if row == 0 else note, 11)
+                ax.imshow(values[row], cmap=HEAT, vmin=0, vmax=values.max() or 1.0)
+            if masks is not None:
+                outline_opacity(axes[row], masks[row])
         if masks is not None:
-            axes[0, 0].plot([], [], color=SKY, label="outline of the known opacity")
-            legend_above(figure, axes[0, 0])
+            name_outline(figure, axes[0, 0])
     return figure

@@ -300,13 +300,25 @@ def predict_files(network: keras.Model, root: Path, images: pd.DataFrame, title:
         images: Rows of the image index.
         title: Of the progress bar.
     """
+    return run_on_files(network, root, images, title)[:, PNEUMONIA].astype(np.float64)
+
+
+def run_on_files(network: keras.Model, root: Path, images: pd.DataFrame, title: str) -> np.ndarray:
+    """Return what a network, or a part of one, makes of image files, (n, outputs) float32.
+
+    Args:
+        network: From (n, 224, 224, 3) RGB in [0, 255].
+        root: Root of the data set.
+        images: Rows of the image index.
+        title: Of the progress bar.
+    """
     pixels = load_images(root, images.image_id)
     starts = range(0, len(pixels), _AT_ONCE)
     parts = [
         network.predict_on_batch(pixels[start : start + _AT_ONCE].astype(np.float32))
         for start in track(starts, title, len(starts))
     ]
-    return np.concatenate(parts)[:, PNEUMONIA].astype(np.float64)
+    return np.concatenate(parts)
 
 
 def average_networks(networks: Sequence[keras.Model], name: str) -> keras.Model:

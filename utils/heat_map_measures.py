@@ -12,7 +12,8 @@ import pandas as pd
 from scipy.stats import bootstrap, spearmanr
 from skimage.filters import sobel, threshold_otsu
 from skimage.metrics import structural_similarity
-from skimage.transform import resize
+
+from utils.explanation import enlarge_cells
 
 STEPS = 20
 """Steps in which pixels are deleted or inserted."""
@@ -147,8 +148,8 @@ def random_map(shape: tuple[int, int], cells: int, seed: int) -> np.ndarray:
         cells: Cells on a side.
         seed: Of the draw.
     """
-    drawn = np.random.default_rng(seed).random((cells, cells))
-    return resize(drawn, shape, order=1, mode="edge", anti_aliasing=False)
+    drawn = np.random.default_rng(seed).random((1, cells, cells))
+    return enlarge_cells(drawn, shape)[0]
 
 
 def centre_map(shape: tuple[int, int]) -> np.ndarray:

@@ -9,7 +9,7 @@ saved, and one that shows pictures is saved for phantoms alone: no radiograph en
 import functools
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
@@ -217,7 +217,7 @@ def _require_labels(labels: pd.Series | np.ndarray) -> None:
         raise ValueError(f"labels must be 0 or 1, not {sorted(unknown)}")
 
 
-def _as_pixels(images: np.ndarray, what: str = "images") -> np.ndarray:
+def as_pixels(images: np.ndarray, what: str = "images") -> np.ndarray:
     """Return (n, h, w, 3) in [0, 255] as uint8."""
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
@@ -230,7 +230,8 @@ def _as_pixels(images: np.ndarray, what: str = "images") -> np.ndarray:
     return np.round(images).astype(np.uint8)
 
 
-def _require_count(values: Sequence[Any], count: int, what: str) -> None:
+def require_count(values: Sequence[Any], count: int, what: str) -> None:
+    """Refuse values that are not one for each image."""
     if len(values) != count:
         raise ValueError(f"{count} images but {len(values)} {what}")
 
@@ -313,13 +314,15 @@ def legend_above(figure: Figure, ax: Axes) -> None:
     )  # fmt: skip
 
 
-def _show_picture(ax: Axes, pixels: np.ndarray, title: str = "", fontsize: float = 12) -> None:
+def show_picture(ax: Axes, pixels: np.ndarray, title: str = "", fontsize: float = 12) -> None:
+    """Show an image without axes."""
     ax.imshow(pixels)
     ax.set_title(title, fontsize=fontsize)
-    _hide_frame(ax)
+    hide_frame(ax)
 
 
-def _hide_frame(ax: Axes) -> None:
+def hide_frame(ax: Axes) -> None:
+    """Leave out ticks and frame, which say nothing about a picture."""
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
@@ -470,14 +473,14 @@ def plot_example_grid(images: np.ndarray, titles: Sequence[str], columns: int = 
         titles: A title for each.
         columns: Images side by side.
     """
-    pixels = _as_pixels(images)
-    _require_count(titles, len(pixels), "titles")
+    pixels = as_pixels(images)
+    require_count(titles, len(pixels), "titles")
     rows, columns = _grid_shape(len(pixels), columns)
     figure, axes = new_figure("Examples", (2.4 * columns, 2.6 * rows + 0.7), rows, columns)
     for ax in axes.flat:
-        _hide_frame(ax)
+        hide_frame(ax)
     for ax, image, title in zip(axes.flat, pixels, titles, strict=False):
-        _show_picture(ax, image, title)
+        show_picture(ax, image, title)
     return figure
 
 
@@ -562,8 +565,8 @@ def plot_transform_rows(image: np.ndarray, rows: dict[str, np.ndarray]) -> Figur
     """
     if not rows:
         raise ValueError("no transforms to show; pass {transform: images}")
-    original = _as_pixels(np.asarray(image)[None], "image")[0]
-    pixels = {name: _as_pixels(images, name) for name, images in rows.items()}
+    original = as_pixels(np.asarray(image)[None], "image")[0]
+    pixels = {name: as_pixels(images, name) for name, images in rows.items()}
     counts = {len(images) for images in pixels.values()}
     if len(counts) != 1:
         raise ValueError(f"transforms must have one number of images, not {sorted(counts)}")
@@ -575,10 +578,10 @@ def plot_transform_rows(image: np.ndarray, rows: dict[str, np.ndarray]) -> Figur
         columns,
     )
     for row, (name, images) in enumerate(pixels.items()):
-        _show_picture(axes[row, 0], original, "original" if row == 0 else "")
+        show_picture(axes[row, 0], original, "original" if row == 0 else "")
         axes[row, 0].set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center")
         for column, changed in enumerate(images, start=1):
-            _show_picture(axes[row, column], changed, f"draw {column}" if row == 0 else "")
+            show_picture(axes[row, column], changed, f"draw {column}" if row == 0 else "")
     return figure
 
 
@@ -600,12 +603,12 @@ def plot_combined_views(
         title: Of the figure.
     """
     names = names or [f"view {number}" for number in range(len(views))]
-    _require_count(names, len(views), "names of views")
-    rows = [_as_pixels(originals, "originals")]
-    rows += [_as_pixels(view, name) for name, view in zip(names, views, strict=True)]
+    require_count(names, len(views), "names of views")
+    rows = [as_pixels(originals, "originals")]
+    rows += [as_pixels(view, name) for name, view in zip(names, views, strict=True)]
     for part in rows:
-        _require_count(part, len(rows[0]), "images in a view")
-    _require_count(titles, len(rows[0]), "titles")
+        require_count(part, len(rows[0]), "images in a view")
+    require_count(titles, len(rows[0]), "titles")
     columns = len(rows[0])
     figure, axes = new_figure(
         title,
@@ -615,7 +618,7 @@ def plot_combined_views(
     )
     for row, images in enumerate(rows):
         for column, picture in enumerate(images):
-            _show_picture(axes[row, column], picture, titles[column] if row == 0 else "")
+            show_picture(axes[row, column], picture, titles[column] if row == 0 else "")
         label = "original" if row == 0 else names[row - 1].replace("_", "\n")
         axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
     return figure
@@ -629,7 +632,7 @@ def plot_pixel_ranges(before: np.ndarray, after: np.ndarray) -> Figure:
         before: (n, h, w, 3) RGB in [0, 255].
         after: (n, h, w, 3) BGR with ImageNet's mean subtracted.
     """
-    _as_pixels(before, "images before preprocessing")
+    as_pixels(before, "images before preprocessing")
     if np.shape(after) != np.shape(before):
         raise ValueError(f"before {np.shape(before)} and after {np.shape(after)} must be alike")
     colours = {"red": VERMILION, "green": GREEN, "blue": BLUE}
@@ -993,6 +996,27 @@ HEAT = LinearSegmentedColormap.from_list(
 """Colours of the Grad-CAM overlay."""
 
 
+def require_maps(maps: np.ndarray, pixels: np.ndarray, what: str = "maps") -> None:
+    """Refuse heat maps that do not fit (n, h, w, 3) images, or that are no heat maps."""
+    if np.shape(maps) != pixels.shape[:3]:
+        raise ValueError(f"{what} {np.shape(maps)} do not fit images {pixels.shape}")
+    if not (np.isfinite(maps).all() and np.min(maps) >= 0):
+        raise ValueError(f"{what} must be finite and not negative; see explanation.explain_images")
+
+
+def outline_opacity(axes: Iterable[Axes], mask: np.ndarray) -> None:
+    """Draw the outline of a known opacity, (h, w) bool, into each of some pictures."""
+    if np.any(mask):
+        for ax in axes:
+            ax.contour(np.asarray(mask, float), [0.5], colors=[SKY], linewidths=1.6)
+
+
+def name_outline(figure: Figure, ax: Axes) -> None:
+    """Say above a figure what the outline is."""
+    ax.plot([], [], color=SKY, label="outline of the known opacity")
+    legend_above(figure, ax)
+
+
 @_in_house_look
 def plot_cam_grid(
     images: np.ndarray,
@@ -1013,12 +1037,9 @@ def plot_cam_grid(
         masks: (n, h, w) bool; where given, their outlines are drawn.
         columns: Cases side by side; each takes two pictures.
     """
-    pixels, maps = _as_pixels(images), np.asarray(maps)
-    if maps.shape != pixels.shape[:3]:
-        raise ValueError(f"maps {maps.shape} do not fit images {pixels.shape}")
-    if not (np.isfinite(maps).all() and maps.min() >= 0):
-        raise ValueError("maps must be finite and not negative; see explanation.explain_images")
-    _require_count(titles, len(pixels), "titles")
+    pixels, maps = as_pixels(images), np.asarray(maps)
+    require_maps(maps, pixels)
+    require_count(titles, len(pixels), "titles")
     if masks is not None and np.shape(masks) != maps.shape:
         raise ValueError(f"masks {np.shape(masks)} do not fit maps {maps.shape}")
     highest = float(maps.max()) or 1.0
@@ -1029,22 +1050,20 @@ def plot_cam_grid(
         width_ratios=[1, 1, 0.06] * columns,
     )  # fmt: skip
     for ax in axes.flat:
-        _hide_frame(ax)
+        hide_frame(ax)
     for ax in axes[:, 2::3].flat:
         ax.set_axis_off()
     for case, title in enumerate(titles):
         plain, overlay = axes.flat[3 * case], axes.flat[3 * case + 1]
-        _show_picture(plain, pixels[case], title, fontsize=11)
+        show_picture(plain, pixels[case], title, fontsize=11)
         maximum = maps[case].max()
         note = f"maximum {maximum:.3g}" if maximum > 0 else "zero everywhere"
-        _show_picture(overlay, pixels[case], note, fontsize=11)
+        show_picture(overlay, pixels[case], note, fontsize=11)
         heat = overlay.imshow(maps[case], cmap=HEAT, vmin=0, vmax=highest)
-        if masks is not None and np.any(masks[case]):
-            for ax in (plain, overlay):
-                ax.contour(np.asarray(masks[case], float), [0.5], colors=[SKY], linewidths=1.6)
+        if masks is not None:
+            outline_opacity((plain, overlay), masks[case])
     bar = figure.colorbar(heat, ax=axes, shrink=min(1.0, 1.6 / rows + 0.3), pad=0.02)
     bar.set_label("Grad-CAM, not normalised\n(one scale for all)")
     if masks is not None:
-        axes[0, 0].plot([], [], color=SKY, label="outline of the known opacity")
-        legend_above(figure, axes[0, 0])
+        name_outline(figure, axes[0, 0])
     return figure

@@ -20,15 +20,14 @@ import pandas as pd
 
 from utils.calibration import fit_temperature
 from utils.candidates import Candidate
-from utils.dataset import build_index, load_images, open_dataset
+from utils.dataset import build_index, open_dataset
 from utils.evaluation import SCORED_SPLITS
 from utils.files import file_sha256, read_json
 from utils.final_scores import SHIPPED_MODEL
-from utils.finalists import final_name, network_file, predict_files
+from utils.finalists import final_name, network_file, predict_files, run_on_files
 from utils.novelty import build_feature_model, fit_detector, measure_rates
 from utils.paths import results_dir
 from utils.predict import score_folder, write_scores
-from utils.progress import track
 from utils.registry import DETECTOR_FILE, PHANTOMS, SHIPPED, register_model
 from utils.screening import screening_dir
 from utils.selection import choose_block_threshold, read_screening
@@ -38,7 +37,6 @@ from utils.training import write_predictions
 
 REFERENCE_PREDICTIONS = SHIPPED / "reference_predictions.csv"
 _PHANTOMS_A_CLASS = 3
-_AT_ONCE = 64
 
 
 def ship_model(study: str, candidate: str, seed: int, folds: Sequence[str]) -> Path:
@@ -106,15 +104,12 @@ def ship_detector(
     feature_model = build_feature_model(network)
 
     def measure(pixels: np.ndarray) -> np.ndarray:
-        return feature_model.predict(pixels.astype(np.float32), batch_size=_AT_ONCE, verbose=0)
+        return feature_model.predict(pixels.astype(np.float32), verbose=0)
 
     features = {
-        split: np.concatenate([
-            measure(load_images(root, rows.image_id[start : start + _AT_ONCE]))
-            for start in track(range(0, len(rows), _AT_ONCE), f"features, {split}")
-        ])
+        split: run_on_files(feature_model, root, rows, f"features, {split}")
         for split, rows in parts.items()
-    }  # fmt: skip
+    }
     detector = fit_detector(features["train"], features["validation"], seed)
     file = SHIPPED / DETECTOR_FILE
     detector.save(file)
