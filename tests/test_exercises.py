@@ -86,6 +86,15 @@ def metrics() -> dict[str, Any]:
     return {"metrics": {"models": {"resnet50": {"test": scores}}}}
 
 
+def networks() -> dict[str, Any]:
+    """A cheap bad network, a good one, and one that costs more and brings less."""
+    names = ["cheap", "good", "heavy"]
+    return {
+        "compared": pd.DataFrame({"candidate": names, "criterion": [0.98, 0.994, 0.992]}),
+        "cost": pd.DataFrame({"candidate": names, "gigaflops": [0.06, 0.4, 0.6]}),
+    }
+
+
 def comparison() -> dict[str, Any]:
     """Three recipes: `long` wins by the criterion, the mild one on the block as it is."""
     mild, base = candidate_list.MILD, candidate_list.BASE
@@ -302,6 +311,48 @@ CASES = {
                 ("3.92 * 0.0016 / 0.0040", "variance"),
             ],
             comparison,
+        ),
+    },
+    "08_architectures": {
+        "Exercise 1: what attention costs": Case(
+            [
+                ("224 / 64", "two sides"),
+                ("(224 / 64) ** 2", "looks at whom"),
+                ("784", "count the patches"),
+                ("'150'", "must be a number"),
+            ]
+        ),
+        "Exercise 2: worth their cost": Case(
+            [
+                ("{'good'}", "cheapest network"),
+                ("{'cheap', 'good', 'heavy'}", "heavy does not belong"),
+                ("compared.candidate", "heavy does not belong"),
+                ("'good'", "a set of names"),
+                ("{'cheap', 'best'}", "none of the networks"),
+            ],
+            networks,
+        ),
+        "Exercise 3: one answer of two": Case(
+            [
+                ("(first.probability + second.probability) / 2", "row numbers"),
+                (
+                    "((first.set_index('image_id').probability >= 0.5) * 0.5"
+                    " + (second.set_index('image_id').probability >= 0.5) * 0.5)",
+                    "means of labels",
+                ),
+                (
+                    "pd.Series((first.probability + second.probability).to_numpy() / 2, "
+                    "first.image_id)",
+                    "same image",
+                ),
+                (
+                    "first.set_index('image_id').probability "
+                    "+ second.set_index('image_id').probability",
+                    "that is the sum",
+                ),
+                ("first.probability.mean()", "pandas.Series"),
+            ],
+            lambda: {"pd": pd},
         ),
     },
 }

@@ -20,6 +20,7 @@ NOTEBOOKS = {
     "05_evaluation": "evaluation",
     "06_grad_cam": "explanation",
     "07_fine_tuning": "screening",
+    "08_architectures": "costs",
 }
 """Each notebook with the one module of the small copy that it imports."""
 ALL = [name[:2] for name in NOTEBOOKS]
@@ -127,9 +128,9 @@ def test_all_runs_in_order_whatever_the_jobs_and_then_nothing(tree):
     [
         ("notebooks/05_evaluation.ipynb", ["05"]),
         ("notebooks/02_augmentation.ipynb", ["02"]),
-        ("notebooks/04_resnet50_training.ipynb", ["04", "05", "06", "07"]),
+        ("notebooks/04_resnet50_training.ipynb", ["04", "05", "06", "07", "08"]),
         ("utils/explanation.py", ["06"]),
-        ("utils/training.py", ["03", "04", "05", "06", "07"]),
+        ("utils/training.py", ["03", "04", "05", "06", "07", "08"]),
         ("exercises/data_exploration.py", ["01"]),
         ("solutions/01_data_exploration.md", []),
         ("utils/files.py", ALL),
@@ -193,7 +194,7 @@ def test_failed_notebook_leaves_no_target_and_the_next_run_goes_on_from_there(tr
     executed = tree.root / "results" / "sample" / "notebooks"
     assert not (executed / "04_resnet50_training.ipynb").exists()
     assert tree.make("all").returncode == 0
-    assert tree.executed() == ["04", "05", "06", "07"]
+    assert tree.executed() == ["04", "05", "06", "07", "08"]
 
 
 def test_each_study_has_its_own_results(tree):
@@ -287,7 +288,7 @@ def test_committed_notebooks_are_saved_in_order_up_to_the_first_failure(tree):
     assert tree.make("notebooks", FAIL="notebooks/03").returncode != 0
     assert tree.executed() == ["01", "02", "03"]
     assert tree.make("notebooks").returncode == 0
-    assert tree.calls()[-1] == "-m utils.execute notebooks/07_fine_tuning.ipynb --save-committed"
+    assert tree.calls()[-1] == "-m utils.execute notebooks/08_architectures.ipynb --save-committed"
 
 
 def test_test_is_lint_pytest_the_sample_and_nbval(tree):

@@ -41,11 +41,14 @@ NAMES = (
     "05_evaluation",
     "06_grad_cam",
     "07_fine_tuning",
+    "08_architectures",
 )
-DEFAULT_STUDY = dict.fromkeys(NAMES, "sample") | {"05_evaluation": "full", "07_fine_tuning": "full"}
-"""These two read committed predictions of the real study, so that their numbers are real."""
-PREPARED_KEYS = {"second_round_folds", "controls", "leakage_epochs", "final_seeds"}
-"""Of notebooks 08 and 09, whose helpers are here already."""
+DEFAULT_STUDY = dict.fromkeys(NAMES, "sample") | dict.fromkeys(
+    ("05_evaluation", "07_fine_tuning", "08_architectures"), "full"
+)
+"""These read committed predictions of the real study, so that their numbers are real."""
+PREPARED_KEYS = {"controls", "leakage_epochs", "final_seeds"}
+"""Of notebook 09, whose helpers are here already."""
 
 MAX_LINES, MAX_MEDIAN_LINES = 15, 5
 MAX_FUNCTION_STATEMENTS = 3

@@ -45,6 +45,9 @@ CURVES = {
     "07_by_change.png",
     "07_depth.png",
     "07_recipe.png",
+    "08_by_change.png",
+    "08_cost.png",
+    "08_first_round.png",
 }
 """The only pictures that may be committed, all in figures/full: drawings of numbers. A figure is
 entered here after a look at it; one that shows a radiograph never is."""
