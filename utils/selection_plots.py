@@ -1,16 +1,26 @@
 """The figures of notebooks 07 to 09, in the look of the study's other figures."""
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+)
 
 from utils.plots import BLUE, GRAY, GREEN, LOOK, ORANGE, SERIES, legend_above, new_figure
 from utils.stress import CHANGES
+
+_MARKERS = "osD^vP"
+_CRITERION_TICKS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.94, 0.96, 0.98, 0.99, 0.995, 1)
 
 
 def _require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
@@ -109,26 +119,31 @@ def plot_cost(costs: pd.DataFrame, cost: str, title: str) -> Figure:
     _require(costs, ["network", "criterion", "standard_error", cost], "costs")
     with matplotlib.rc_context(LOOK):
         figure, ((ax,),) = new_figure("Quality against cost", (9, 5.2))
-        for number, row in enumerate(costs.itertuples()):
-            colour, _, marker = SERIES[number % len(SERIES)]
+        for row, marker in zip(costs.itertuples(), cycle(_MARKERS), strict=False):
             ax.errorbar(
                 getattr(row, cost), row.criterion, yerr=row.standard_error, fmt=marker,
-                color=colour, capsize=3, markersize=10,
+                color=BLUE, capsize=3, markersize=10, label=row.network,
             )  # fmt: skip
-            ax.annotate(
-                row.network,
-                (getattr(row, cost), row.criterion),
-                xytext=(8, 6),
-                textcoords="offset points",
-            )
         ax.set_xscale("log")
-        for axis_ticks in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
-            axis_ticks(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        # Good networks differ in their third digit, bad ones in their first: a scale of errors.
+        ax.set_yscale("function", functions=(_shrink_error, lambda shrunk: 1 - shrunk**2))
+        ax.yaxis.set_major_locator(FixedLocator(_CRITERION_TICKS))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        lowest = (costs.criterion - costs.standard_error).min()
+        ax.set_ylim(lowest - 0.1 * (1 - lowest), 1)
         ax.set_xlabel(title)
         ax.set_ylabel("criterion (ROC-AUC)")
         ax.margins(x=0.25)
         ax.grid()
+        legend_above(figure, ax)
     return figure
+
+
+def _shrink_error(auc: np.ndarray) -> np.ndarray:
+    return -np.sqrt(np.maximum(1 - auc, 0))
 
 
 def plot_reliability(
