@@ -11,8 +11,10 @@ from utils.final_scores import (
     average_predictions,
     calibration_table,
     difference_table,
+    error_table,
     etiology_table,
     final_names,
+    goal_table,
     judge_criteria,
     measure_calibration_of,
     prevalence_table,
@@ -156,3 +158,33 @@ def test_unlabelled_images_need_two_seeds(models):
 def test_two_models_rank_nothing():
     criteria = pd.DataFrame({"candidate": ["a", "b"], "block": [0.9, 0.95]})
     assert np.isnan(judge_criteria(criteria, {"a": 0.9, "b": 0.8}).spearman[0])
+
+
+def test_goals_are_met_by_values_not_by_intervals():
+    def interval(value):
+        return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+    scored = {
+        "test": {
+            "roc_auc": interval(0.986), "accuracy_at_threshold": interval(0.9449),
+            "specificity_at_95": interval(0.91),
+        },
+        "difference": {"roc_auc": {"value": 0.02, "low": -0.001, "high": 0.041}},
+        "calibration": {"validation": {"ece_after": 0.05}},
+    }  # fmt: skip
+    table = goal_table(scored)
+    assert table.met.tolist() == [True, False, True, False, True]
+    assert table.reached[3] == "+0.020 [-0.001, +0.041]"
+
+
+def test_errors_are_counted_by_group(models):
+    mean = models["a"].mean
+    rows = mean.assign(probability=np.where(mean.y_true == 1, 0.9, 0.1))
+    test = rows.index[rows.split == "test"]
+    ill = rows.loc[test].index[rows.loc[test].patient_id.str.endswith("virus")]
+    rows.loc[ill[0], "probability"] = 1e-6  # sure and wrong
+    rows.loc[ill[1], "probability"] = 0.499  # wrong
+    table = error_table(FinalModel("a", 0.5, (rows,))).set_index("group")
+    assert table.images.sum() == len(test)
+    assert table.wrong.sum() == 2 and table["sure and wrong"].sum() == 1
+    assert table.wrong[table.index.str.endswith("virus")].sum() == 2

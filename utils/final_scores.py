@@ -19,6 +19,7 @@ from utils.calibration import (
     predictive_values,
     reliability_table,
 )
+from utils.dataset import patient_number
 from utils.delong import delong_difference
 from utils.evaluation import (
     CONFIDENCE,
@@ -26,6 +27,7 @@ from utils.evaluation import (
     SCORED_SPLITS,
     choose_validation_threshold,
     compute_metrics,
+    etiology_of,
     evaluate_by_etiology,
     evaluate_predictions,
     format_interval,
@@ -40,6 +42,14 @@ from utils.selection import ENSEMBLE
 from utils.unlabelled import expect_accuracy, measure_agreement
 
 BASELINE, REFERENCE, SHIPPED_MODEL = "vgg19", "resnet50", "small"
+GOALS = {
+    "roc_auc": 0.986, "accuracy_at_threshold": 0.945, "specificity_at_95": 0.9,
+}  # fmt: skip
+"""What the chosen model is to reach on test at least; set before any of these models existed."""
+LARGEST_ECE = 0.05
+"""On validation, after temperature scaling."""
+SURE = 0.9
+"""A call is sure where the probability of the class that is called is at least this."""
 SEED_METRICS = ("roc_auc", "accuracy_at_threshold", "sensitivity", "specificity")
 
 
@@ -224,6 +234,53 @@ def etiology_table(scores: Mapping[str, Any]) -> pd.DataFrame:
         for kind, values in scored["by_etiology"].items()
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=["ROC-AUC", "sensitivity"])
+
+
+def goal_table(scored: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the goals of the chosen model, what it reached, and whether that is enough.
+
+    Args:
+        scored: The model's part of `score_final_models`.
+
+    Returns:
+        A row a goal: goal, wanted, reached, met.
+    """
+    rows = [
+        (f"{METRICS[metric]}, test", f"at least {least:g}",
+         format_interval(scored["test"][metric]), scored["test"][metric]["value"] >= least)
+        for metric, least in GOALS.items()
+    ]  # fmt: skip
+    difference = scored["difference"]["roc_auc"]
+    error = scored["calibration"]["validation"]["ece_after"]
+    rows += [
+        ("ROC-AUC less the reference's, test", "interval above 0",
+         format_interval(difference, signed=True), difference["low"] > 0),
+        ("ECE, validation", f"at most {LARGEST_ECE:g}", f"{error:.3f}", error <= LARGEST_ECE),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["goal", "wanted", "reached", "met"])
+
+
+def error_table(model: FinalModel) -> pd.DataFrame:
+    """Return where a model is wrong on test: by series of patient numbers and etiology.
+
+    Probabilities are calibrated first, so that `sure` means what it says on validation.
+
+    Returns:
+        A row a series and etiology: group, images, wrong, sure and wrong.
+    """
+    validation, test = (select_split(model.mean, split) for split in SCORED_SPLITS)
+    temperature = fit_temperature(validation.y_true, validation.probability)
+    calibrated = apply_temperature(test.probability, temperature)
+    called = (test.probability >= model.threshold).to_numpy()
+    series = test.patient_id.map(patient_number).str.rsplit("-", n=1).str[0]
+    wrong = called != test.y_true.to_numpy()
+    table = pd.DataFrame({
+        "group": (series + ", " + etiology_of(test.patient_id)).to_numpy(),
+        "images": 1,
+        "wrong": wrong.astype(int),
+        "sure and wrong": (wrong & (np.where(called, calibrated, 1 - calibrated) >= SURE)),
+    })  # fmt: skip
+    return table.groupby("group", as_index=False).sum()
 
 
 def measure_calibration_of(model: FinalModel) -> dict[str, Any]:

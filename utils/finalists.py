@@ -340,29 +340,29 @@ def average_networks(networks: Sequence[keras.Model], name: str) -> keras.Model:
 def predict_test_with_crops(
     study: str, choices: Mapping[str, Any], seeds: Sequence[int]
 ) -> pd.DataFrame:
-    """Return the chosen model's test predictions with test-time augmentation.
+    """Return the test predictions of the single model, first seed, with test-time augmentation.
 
-    Kept in `results/<study>/predictions/final/chosen_crops.csv`; a row beside the chosen model,
-    which is used without.
+    Kept in `results/<study>/predictions/final/single_crops.csv`; a row beside that network, which
+    is used without.
 
     Raises:
-        FileNotFoundError: if nothing is kept and the chosen model is not on this machine.
+        FileNotFoundError: if nothing is kept and the network is not on this machine.
     """
-    parts = prediction_hashes(study, _parts_of_chosen(choices, seeds))
-    made_from = {"crop": _CROP, "parts": parts}
+    name = final_name(choices["single"], seeds[0])
+    made_from = {"crop": _CROP, "parts": prediction_hashes(study, [name])}
 
     def make() -> pd.DataFrame:
         settings = load_study(study)
         root = open_dataset(settings.dataset_name)
         index = build_index(root, settings.seed, settings.validation_fraction)
         test = index[index.split == "test"].rename(columns={"label": "y_true"})
-        network = keras.models.load_model(models_dir(study) / CHOSEN_FILE, compile=False)
+        network = keras.models.load_model(network_file(study, name), compile=False)
         probability = predict_with_crops(
-            network, load_images(root, test.image_id), "chosen model, crops"
+            network, load_images(root, test.image_id), f"{name}, crops"
         )
         return test.assign(probability=probability)[list(PREDICTION_COLUMNS)]
 
-    file = predictions_dir(study) / "final" / "chosen_crops.csv"
+    file = predictions_dir(study) / "final" / "single_crops.csv"
     keep_table(file, made_from, make)
     return load_predictions(file)
 
