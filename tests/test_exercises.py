@@ -95,6 +95,15 @@ def networks() -> dict[str, Any]:
     }
 
 
+def judged() -> dict[str, Any]:
+    """Twenty test images and a threshold of 0.3; the two nearest to it are called wrongly."""
+    probability = [0.01 * number for number in range(1, 9)] + [0.28, 0.31, 0.45]
+    probability += [0.6 + 0.02 * number for number in range(9)]
+    rows = pd.DataFrame({"probability": probability, "y_true": [0] * 8 + [1, 0, 1] + [1] * 9})
+    rows.loc[0, "y_true"] = 1
+    return {"test": {"best": rows}, "thresholds": {"best": 0.3}, "choices": {"chosen": "best"}}
+
+
 def comparison() -> dict[str, Any]:
     """Three recipes: `long` wins by the criterion, the mild one on the block as it is."""
     mild, base = candidate_list.MILD, candidate_list.BASE
@@ -353,6 +362,49 @@ CASES = {
                 ("first.probability.mean()", "pandas.Series"),
             ],
             lambda: {"pd": pd},
+        ),
+    },
+    "09_outside_validation": {
+        "Exercise 1: what a temperature moves": Case(
+            [
+                ("{'ROC-AUC', 'ECE'}", "exchange them"),
+                ("{'ECE', 'Brier score', 'accuracy at 0.5'}", "logit of 0"),
+                ("{'ECE'}", "1 more"),
+                ("set()", "2 more"),
+                ("{'accuracy'}", "none of the four"),
+                ("'ECE'", "a set of names"),
+            ]
+        ),
+        "Exercise 2: luck with five models": Case(
+            [
+                ("1 / 120", "one exchange of neighbours"),
+                ("0.1", "too high"),
+                ("0.0", "too low"),
+                ("'5 of 120'", "must be a number"),
+            ]
+        ),
+        "Exercise 3: let it refuse": Case(
+            [
+                ("((rows.probability >= threshold) == rows.y_true).mean()", "nothing was refused"),
+                (
+                    "((rows.probability >= threshold) == rows.y_true)"
+                    "[(rows.probability - threshold).abs().rank() <= 2].mean()",
+                    "those it refuses",
+                ),
+                (
+                    "((rows.probability >= threshold) == rows.y_true)"
+                    "[(rows.probability - 0.5).abs().rank() > 2].mean()",
+                    "this model decides at 0.300",
+                ),
+                (
+                    "((rows.probability >= 0.5) == rows.y_true)"
+                    "[(rows.probability - threshold).abs().rank() > 2].mean()",
+                    "judged at 0.5",
+                ),
+                ("0.5", "that is nearest (2 images)"),
+                ("None", "returns nothing"),
+            ],
+            judged,
         ),
     },
 }

@@ -21,6 +21,7 @@ NOTEBOOKS = {
     "06_grad_cam": "explanation",
     "07_fine_tuning": "screening",
     "08_architectures": "costs",
+    "09_outside_validation": "leakage",
 }
 """Each notebook with the one module of the small copy that it imports."""
 ALL = [name[:2] for name in NOTEBOOKS]
@@ -288,7 +289,10 @@ def test_committed_notebooks_are_saved_in_order_up_to_the_first_failure(tree):
     assert tree.make("notebooks", FAIL="notebooks/03").returncode != 0
     assert tree.executed() == ["01", "02", "03"]
     assert tree.make("notebooks").returncode == 0
-    assert tree.calls()[-1] == "-m utils.execute notebooks/08_architectures.ipynb --save-committed"
+    assert (
+        tree.calls()[-1]
+        == "-m utils.execute notebooks/09_outside_validation.ipynb --save-committed"
+    )
 
 
 def test_test_is_lint_pytest_the_sample_and_nbval(tree):

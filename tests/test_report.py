@@ -32,6 +32,9 @@ TEMPLATE = """# A study
 <!-- results:begin -->
 <!-- results:end -->
 
+<!-- final:begin -->
+<!-- final:end -->
+
 In between.
 
 <!-- minutes:begin -->
@@ -117,6 +120,23 @@ def test_the_table_holds_the_numbers_with_their_provenance(results, metrics):
     assert "90 images of 45 patients" in text
     assert "95% intervals from 20 bootstrap resamples of patients, seed 42" in text
     assert f"{metrics['thresholds']['vgg19']:.3f} for VGG19" in text
+
+
+def test_finished_models_are_listed_once_they_are_scored(results):
+    assert report.NOT_FINISHED in render_readme(TEMPLATE, results)
+    interval = {"value": 0.98, "low": 0.97, "high": 0.99}
+    test = dict.fromkeys(report.FINAL_COLUMNS, interval)
+    difference = {"roc_auc": {"value": 0.02, "low": 0.01, "high": 0.03}}
+    write_json(
+        results / "final_metrics.json",
+        {
+            "resnet50": {"seeds": [{}, {}], "test": test},
+            "ensemble": {"seeds": [{}], "test": test, "difference": difference},
+        },
+    )
+    text = render_readme(TEMPLATE, results)
+    assert "| resnet50 | 2 | 0.980 [0.970, 0.990] |" in text
+    assert "| +0.020 [+0.010, +0.030] |" in text
 
 
 def test_minutes_are_listed_in_order(results):

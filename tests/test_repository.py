@@ -48,6 +48,9 @@ CURVES = {
     "08_by_change.png",
     "08_cost.png",
     "08_first_round.png",
+    "09_precision_recall.png",
+    "09_reliability.png",
+    "09_roc.png",
 }
 """The only pictures that may be committed, all in figures/full: drawings of numbers. A figure is
 entered here after a look at it; one that shows a radiograph never is."""

@@ -139,7 +139,7 @@ def score_final_models(
     Returns:
         For each model its `threshold`, `seeds` (metrics of each seed on test), `validation` and
         `test` (metrics with patient-level intervals, of the mean over the seeds), `calibration`,
-        `by_etiology` on test, and, but for the reference, `difference`: AUC and accuracy less its
+        `errors` by group and `by_etiology` on test, and, but for the reference, `difference`: AUC and accuracy less its
         with paired intervals, and DeLong's interval of the AUC's difference.
     """
     reference = models[REFERENCE]
@@ -163,6 +163,7 @@ def _score_model(
             select_split(mean, split), model.threshold, resamples, seed
         )
     scored["calibration"] = measure_calibration_of(model)
+    scored["errors"] = error_table(model).to_dict("records")
     scored["by_etiology"] = evaluate_by_etiology(test, model.threshold, resamples, seed)
     if reference is not None:
         other = select_split(reference.mean, "test")

@@ -15,7 +15,10 @@ RESULT_METRICS = (
     "specificity_at_95",
 )  # fmt: skip
 
-CARD_BLOCKS = ("card-model", "card-results", "card-subgroups", "card-calibration", "card-cost")
+CARD_BLOCKS = (
+    "card-model", "card-results", "card-subgroups", "card-calibration", "card-failures",
+    "card-cost",
+)  # fmt: skip
 """Names of the markers between which the card is generated."""
 
 
@@ -39,6 +42,7 @@ def card_blocks(results: Path, shipped: Path) -> dict[str, str]:
         _results(scores, names),
         _subgroups(scores, names),
         _calibration(scores, names),
+        _failures(scores, names),
         _cost(results),
     )
     return dict(zip(CARD_BLOCKS, contents, strict=True))
@@ -129,6 +133,15 @@ def _calibration(scores: dict[str, Any], names: list[str]) -> str:
             ])  # fmt: skip
     header = ["model", "split", "temperature", "ECE before", "after", "Brier before", "after"]
     return _table(header, rows)
+
+
+def _failures(scores: dict[str, Any], names: list[str]) -> str:
+    rows = [
+        [name, group["group"], *(str(group[key]) for key in ("images", "wrong", "sure and wrong"))]
+        for name in names
+        for group in scores[name]["errors"]
+    ]
+    return _table(["model", "test images of", "images", "wrong", "sure and wrong"], rows)
 
 
 def _cost(results: Path) -> str:

@@ -1,7 +1,7 @@
 """Write the tables of README.md and other documents from the committed results of the full study.
 
 `python -m utils.report` rewrites what lies between the markers `<!-- results:begin -->` and
-`<!-- results:end -->`, and likewise `minutes`, `speed`, and the blocks of docs/scaling.md,
+`<!-- results:end -->`, and likewise `final`, `minutes`, `speed`, and the blocks of docs/scaling.md,
 MODEL_CARD.md and models/README.md; with `--check` it writes nothing, shows what would change, and
 fails where something would.
 """
@@ -40,6 +40,9 @@ PREDICTED_PROCESSORS = (2, 16, 64, 512)
 COLUMNS = (
     "accuracy_at_0.5", "accuracy_at_threshold", "weighted_f1", "roc_auc", "sensitivity",
     "specificity",
+)  # fmt: skip
+FINAL_COLUMNS = (
+    "roc_auc", "accuracy_at_threshold", "sensitivity", "specificity", "specificity_at_95",
 )  # fmt: skip
 
 
@@ -117,6 +120,28 @@ def _explanation(metrics: dict[str, Any]) -> str:
         f"{CLASS_NAMES[PNEUMONIA]}, frozen on validation: {thresholds}. "
         "Weighted F1 is taken at 0.5."
     )
+
+
+def final_table(scores: dict[str, Any]) -> str:
+    """Return the Markdown table of the finished models on test.
+
+    Args:
+        scores: Content of `final_metrics.json`; see `utils.final_scores.score_final_models`.
+    """
+    header = [
+        "on test", "seeds", *(METRICS[metric] for metric in FINAL_COLUMNS),
+        "ROC-AUC less the reference's",
+    ]  # fmt: skip
+    rows = [
+        [
+            name, str(len(scored["seeds"])),
+            *(format_interval(scored["test"][metric]) for metric in FINAL_COLUMNS),
+            format_interval(scored["difference"]["roc_auc"], signed=True)
+            if "difference" in scored else NOT_REPORTED,
+        ]
+        for name, scored in scores.items()
+    ]  # fmt: skip
+    return _table(header, rows)
 
 
 def minutes_table(minutes: dict[str, float]) -> str:
@@ -295,6 +320,10 @@ def render_readme(text: str, results: Path = RESULTS) -> str:
     }
     minutes = _read(results / "provenance" / "minutes.json")
     text = replace_block(text, "results", results_table(metrics, provenance))
+    final = results / "final_metrics.json"
+    text = replace_block(
+        text, "final", final_table(read_json(final)) if final.is_file() else NOT_FINISHED
+    )
     text = replace_block(text, "minutes", minutes_table(minutes))
     return replace_block(text, "speed", speed_section(_read_speed(results)))
 
