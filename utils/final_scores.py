@@ -139,8 +139,8 @@ def score_final_models(
     Returns:
         For each model its `threshold`, `seeds` (metrics of each seed on test), `validation` and
         `test` (metrics with patient-level intervals, of the mean over the seeds), `calibration`,
-        `errors` by group and `by_etiology` on test, and, but for the reference, `difference`: AUC and accuracy less its
-        with paired intervals, and DeLong's interval of the AUC's difference.
+        `errors` by group and `by_etiology` on test. All but the reference have `difference`: AUC
+        and accuracy less its with paired intervals, and DeLong's interval of the AUC's difference.
     """
     reference = models[REFERENCE]
     return {
