@@ -159,6 +159,10 @@ screen: $(INSTALLED) ## Train candidates on held-out folds: CANDIDATES="..." FOL
 	$(VENV_PYTHON) -m utils.screening --study $(STUDY) $(if $(CANDIDATES),--candidates $(CANDIDATES)) \
 		$(if $(FOLDS),--folds $(FOLDS)) $(if $(SEEDS),--seeds $(SEEDS))
 
+.PHONY: explain
+explain: $(INSTALLED) ## Test heat maps of the single model: tables in results/STUDY/explanation, resumably
+	$(VENV_PYTHON) -m utils.explanation_study --study $(STUDY)
+
 .PHONY: chosen
 chosen: $(INSTALLED) ## Rebuild the chosen model of STUDY=full from the data alone
 	$(VENV_PYTHON) -m utils.finalists --study $(STUDY)

@@ -88,7 +88,8 @@ CUT = (
 """Names of candidates for which no time was left yet (`docs/selection_rule.md` has the budget): a
 study that takes all leaves them out, and `make screen CANDIDATES=` trains them on demand."""
 CONTROLS = (
-    "lite0_96_none", "lite0_96_reference", "lite0_96_mild", "lite0_96_robust", "small_cnn_64_robust",
+    "lite0_96_none", "lite0_96_reference", "lite0_96_mild", "lite0_96_robust",
+    "small_cnn_64_robust",
 )  # fmt: skip
 """Finished whether they are chosen or not: the criteria are judged on bad models, too."""
 BASE, MILD, NETWORK_BASE = _BASE.name, "lite0_96_mild", _AT_64.name

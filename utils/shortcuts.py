@@ -60,7 +60,7 @@ def measure_cues(images: np.ndarray) -> pd.DataFrame:
     Args:
         images: (n, size, size, 1) gray in [0, 255], size a multiple of 16.
     """
-    frame = ~_inside(images.shape[1], FRAME)
+    frame = ~inside_frame(images.shape[1], FRAME)
     parts = []
     for start in range(0, len(images), _AT_ONCE):
         part = images[start : start + _AT_ONCE].astype(np.float32)
@@ -123,7 +123,7 @@ def measure_training_cues(study: str) -> pd.DataFrame:
     return keep_table(results_dir(study) / "cues.csv", _cues_made_from(study), make)
 
 
-def _inside(size: int, margin: float) -> np.ndarray:
+def inside_frame(size: int, margin: float) -> np.ndarray:
     """Return (size, size) bool: what a frame of some share leaves over."""
     place = (np.arange(size) + 0.5) / size
     kept = (place >= margin) & (place < 1 - margin)
@@ -156,7 +156,7 @@ def cover_region(images: np.ndarray, region: str) -> np.ndarray:
     size = images.shape[1]
     masks = {
         "whole image": np.ones((size, size), bool),
-        "border covered": _inside(size, FRAME),
+        "border covered": inside_frame(size, FRAME),
         "lungs only": lung_template(size),
         "lungs removed": ~lung_template(size),
     }

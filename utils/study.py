@@ -60,6 +60,10 @@ class Study(BaseModel):
     """Epochs of the careless trainings of notebook 09, none of which stops early."""
     final_seeds: list[int]
     """Seeds of the final models of notebook 09."""
+    explained_images: Count
+    """Test images, both classes alike, whose heat maps `make explain` tests."""
+    known_phantoms: Count
+    """Phantoms, normal ones included, whose heat maps it compares with their opacities."""
 
 
 def load_study(name: str) -> Study:
