@@ -2,7 +2,7 @@
 
 import pytest
 
-from utils import evaluation
+from utils import candidate_list, evaluation, final_scores, selection
 from utils.files import read_json
 from utils.paths import published_results_dir
 from utils.provenance import read_provenance
@@ -84,3 +84,55 @@ def test_resnet50_was_trained_on_imagenet_weights():
     assert (
         read_provenance(published_results_dir(), "resnet50")["weights"]["description"] == "ImageNet"
     )
+
+
+# ---- notebooks 08 and 09
+
+
+@pytest.fixture(scope="module")
+def choices():
+    return read_json(published_results_dir() / "choices.json")
+
+
+@pytest.mark.slow
+def test_choices_are_those_of_the_held_out_predictions(choices):
+    """The rule, applied again to the committed predictions of the second round."""
+    names = [row["candidate"] for row in choices["compared"]]
+    again = selection.make_choices(
+        published_results_dir() / "screening",
+        [candidate_list.find_candidate(name) for name in names],
+        STUDY.second_round_folds,
+        [STUDY.seed],
+    )
+    assert again == choices
+
+
+def test_every_chosen_model_has_predicted_with_every_seed(choices):
+    final = published_results_dir() / "predictions" / "final"
+    for name in final_scores.final_names(choices):
+        for seed in STUDY.final_seeds:
+            rows = evaluation.load_predictions(final / f"{name}_seed{seed}.csv")
+            assert rows.groupby("split").size().to_dict() == {"test": 624, "validation": 811}
+
+
+def test_final_metrics_are_those_of_the_predictions(choices, monkeypatch):
+    monkeypatch.setenv("RESULTS_DIR", str(published_results_dir().parent))
+    models = final_scores.read_final_models("full", choices, STUDY.final_seeds)
+    stored = read_json(published_results_dir() / "final_metrics.json")
+    assert list(stored) == list(models)
+    for name, model in models.items():
+        assert stored[name]["threshold"] == model.threshold
+        assert stored[name]["errors"] == final_scores.error_table(model).to_dict("records")
+        assert stored[name]["calibration"] == final_scores.measure_calibration_of(model)
+        test = evaluation.select_split(model.mean, "test")
+        values = evaluation.compute_metrics(test.y_true, test.probability, model.threshold)
+        found = {metric: stored[name]["test"][metric]["value"] for metric in values}
+        assert found == pytest.approx(values)
+
+
+def test_the_chosen_model_leaves_the_band_of_a_broken_one(choices):
+    stored = read_json(published_results_dir() / "final_metrics.json")
+    chosen = stored[choices["chosen"]]
+    assert 0.96 <= chosen["test"]["roc_auc"]["value"] <= 0.985
+    assert chosen["difference"]["roc_auc"]["low"] < chosen["difference"]["roc_auc"]["value"]
+    assert chosen["test"]["sensitivity"]["value"] > 0.97
