@@ -91,9 +91,9 @@ def read_final_models(
 ) -> dict[str, FinalModel]:
     """Read the predictions of all finished models: baseline, reference, finalists, ensemble.
 
-    The thresholds of baseline and reference are those of notebook 05, from validation; those
-    of the finalists come from the choices. A seed of the ensemble is the mean of its members'
-    models of that seed.
+    The thresholds of baseline and reference come from validation, by the rule of notebook 05, for
+    the mean over their seeds; those of the finalists come from the choices. A seed of the ensemble
+    is the mean of its members' models of that seed.
 
     Args:
         study: Name of the study.
@@ -112,7 +112,7 @@ def read_final_models(
         (REFERENCE, [REFERENCE, *(f"final/{REFERENCE}_seed{seed}" for seed in seeds[1:])]),
     ):
         tables = tuple(read(file) for file in files)
-        threshold = choose_validation_threshold(tables[0])
+        threshold = choose_validation_threshold(average_predictions(tables))
         models[name] = FinalModel(name, threshold, tables)
     for name in final_names(choices):
         tables = tuple(read(f"final/{name}_seed{seed}") for seed in seeds)
