@@ -35,8 +35,8 @@ from utils.evaluation import (
     paired_difference,
     select_split,
 )
-from utils.files import read_json
-from utils.paths import predictions_dir
+from utils.files import read_json, write_json
+from utils.paths import predictions_dir, results_dir
 from utils.registry import RECORD, SHIPPED
 from utils.selection import ENSEMBLE
 from utils.unlabelled import expect_accuracy, measure_agreement
@@ -147,6 +147,11 @@ def score_final_models(
         name: _score_model(model, None if model is reference else reference, resamples, seed)
         for name, model in models.items()
     }
+
+
+def write_final_metrics(study: str, scores: Mapping[str, Any]) -> None:
+    """Write the scores of finished models to `results/<study>/final_metrics.json`."""
+    write_json(results_dir(study) / "final_metrics.json", dict(scores))
 
 
 def _score_model(
