@@ -296,7 +296,7 @@ def _identify(
 
 
 def predict_images(network: keras.Model, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Return the probability of PNEUMONIA, (n,) float64, of (n, size, size, 1) gray images."""
+    """Return the probability of PNEUMONIA, (n,) float64, of images as the network takes them."""
     probabilities = network.predict(
         images.astype(np.float32), batch_size=batch_size, verbose=0
     )  # fmt: skip

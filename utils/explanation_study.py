@@ -30,7 +30,7 @@ from scipy.ndimage import gaussian_filter, shift
 
 from utils import heat_map_measures as measures
 from utils.candidate_list import find_candidate
-from utils.candidates import Candidate, train_candidate
+from utils.candidates import Candidate, predict_images, train_candidate
 from utils.dataset import build_index, load_images, open_dataset
 from utils.development import load_development_images
 from utils.explanation import METHODS, build_explainer, default_layer
@@ -66,7 +66,6 @@ BORDER, CORNER = 1 / 8, 1 / 5
 """Shares of the side: of a frame around the image, and of a square in each corner."""
 _BLUR = 16
 """Standard deviation of the blur that deletes detail, in pixels."""
-_AT_ONCE = 64
 _ROUND = 5
 
 
@@ -166,11 +165,16 @@ def known_phantoms(count: int) -> tuple[Path, pd.DataFrame]:
     return root, index[index.label == PNEUMONIA].reset_index(drop=True)
 
 
-def draw_test_images(study: Study) -> tuple[Path, pd.DataFrame]:
-    """Draw test images, classes alike; return the root and the rows of the index."""
+def _open_split(study: Study, split: str) -> tuple[Path, pd.DataFrame]:
+    """Return the root of the study's data set and the rows of one split."""
     root = open_dataset(study.dataset_name)
     index = build_index(root, study.seed, study.validation_fraction)
-    test = index[index.split == "test"]
+    return root, index[index.split == split]
+
+
+def draw_test_images(study: Study) -> tuple[Path, pd.DataFrame]:
+    """Draw test images, classes alike; return the root and the rows of the index."""
+    root, test = _open_split(study, "test")
     each = min(study.explained_images // 2, *test.label.value_counts())
     drawn = test.groupby("label").sample(each, random_state=study.seed)
     return root, drawn.sort_values("image_id", ignore_index=True)
@@ -187,14 +191,6 @@ def _images_key(study: Study) -> dict[str, Any]:
 
 def _explainers(network: keras.Model) -> dict[str, Callable[[np.ndarray, int], np.ndarray]]:
     return {name: build_explainer(network, method=name) for name in METHODS}
-
-
-def _predict(network: keras.Model, images: np.ndarray) -> np.ndarray:
-    parts = [
-        network.predict_on_batch(images[start : start + _AT_ONCE])
-        for start in range(0, len(images), _AT_ONCE)
-    ]
-    return np.concatenate(parts)[:, PNEUMONIA].astype(np.float64)
 
 
 def baseline_maps(image: np.ndarray, cells: int, seed: int) -> dict[str, np.ndarray]:
@@ -234,7 +230,7 @@ def measure_truth(study: Study) -> pd.DataFrame:
         network = explained.load()
         explainers, cells = _explainers(network), _cells(network)
         pixels, masks = _load(root, ill), load_opacity_masks(root, ill.image_id)
-        probability = _predict(network, pixels)
+        probability = predict_images(network, pixels)
 
         def measure(number: int) -> list[dict[str, Any]]:
             image, mask, row = pixels[number], masks[number], ill.iloc[number]
@@ -277,12 +273,12 @@ def randomise_in_steps(network: keras.Model, seed: int) -> Iterator[tuple[str, k
     random = np.random.default_rng(seed)
     weighted = [layer for layer in copy.layers if layer.weights][::-1]
     # The output layer alone is the first step; the others share the rest alike.
-    groups = [weighted[:1], *np.array_split(np.arange(1, len(weighted)), LEVELS - 1)]
-    for group in groups:
-        members = group if isinstance(group, list) else [weighted[place] for place in group]
-        for layer in members:
+    groups = [[0], *np.array_split(np.arange(1, len(weighted)), LEVELS - 1)]
+    for places in groups:
+        for place in places:
+            layer = weighted[place]
             layer.set_weights([_randomise(value, random) for value in layer.get_weights()])
-        yield members[-1].name, copy
+        yield layer.name, copy
 
 
 def _randomise(value: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -361,7 +357,7 @@ def measure_random_labels(study: Study) -> pd.DataFrame:
         root, images = draw_test_images(study)
         pixels = _load(root, images)
         first = _all_maps(explained.load(), pixels)
-        network, accuracy = _train_on_random_labels(study, recipe, root)
+        network, accuracy = _train_on_random_labels(study, recipe)
         rows = _compare_with(
             first, network, pixels, images, training_accuracy=round(accuracy, _ROUND)
         )
@@ -373,12 +369,9 @@ def measure_random_labels(study: Study) -> pd.DataFrame:
     return _keep(study, "random_labels", made_from, make)
 
 
-def _train_on_random_labels(
-    study: Study, recipe: Candidate, root: Path
-) -> tuple[keras.Model, float]:
+def _train_on_random_labels(study: Study, recipe: Candidate) -> tuple[keras.Model, float]:
     """Return a full-size network that fits shuffled labels, and how well it does."""
-    index = build_index(root, study.seed, study.validation_fraction)
-    train = index[index.split == "train"]
+    root, train = _open_split(study, "train")
     train = train.sample(min(RANDOM_LABEL_IMAGES, len(train)), random_state=study.seed)
     labels = np.random.default_rng(study.seed).permutation(train.label.to_numpy())
     images = load_development_images(root, train, recipe.size)
@@ -386,7 +379,7 @@ def _train_on_random_labels(
     small, _ = train_candidate(
         recipe, images, labels, study.seed, folder / f"{recipe.name}.h5", recipe.name
     )
-    predicted = _predict(small, images.astype(np.float32)) >= 0.5
+    predicted = predict_images(small, images) >= 0.5
     exported = export_full_size(recipe, small, folder / f"{recipe.name}.keras")
     return exported, float((predicted == labels).mean())
 
@@ -406,7 +399,7 @@ def measure_faithfulness(study: Study) -> pd.DataFrame:
         root, images = draw_test_images(study)
         pixels, network = _load(root, images), explained.load()
         explainers, cells = _explainers(network), _cells(network)
-        called = (_predict(network, pixels) >= 0.5).astype(int)
+        called = (predict_images(network, pixels) >= 0.5).astype(int)
 
         def measure(number: int) -> list[dict[str, Any]]:
             image, row = pixels[number], images.iloc[number]
@@ -434,7 +427,7 @@ def measure_faithfulness(study: Study) -> pd.DataFrame:
 
 
 def _predict_class(network: keras.Model, class_index: int, images: np.ndarray) -> np.ndarray:
-    probability = _predict(network, images)
+    probability = predict_images(network, images)
     return probability if class_index == PNEUMONIA else 1 - probability
 
 
@@ -481,12 +474,12 @@ def measure_stability(study: Study) -> pd.DataFrame:
     def make() -> pd.DataFrame:
         root, images = draw_test_images(study)
         pixels, network = _load(root, images), explained.load()
-        explainers, probability = _explainers(network), _predict(network, pixels)
+        explainers, probability = _explainers(network), predict_images(network, pixels)
 
         def measure(number: int) -> list[dict[str, Any]]:
             row, changes = images.iloc[number], small_changes(pixels[number])
             views = np.stack([pixels[number], *(view for view, _ in changes.values())])
-            moved = np.abs(_predict(network, views[1:]) - probability[number])
+            moved = np.abs(predict_images(network, views[1:]) - probability[number])
             rows = []
             for name, explain in explainers.items():
                 maps = explain(views, PNEUMONIA)
@@ -536,15 +529,12 @@ def measure_attention(study: Study) -> pd.DataFrame:
     ]
 
     def make() -> pd.DataFrame:
-        root = open_dataset(study.dataset_name)
-        index = build_index(root, study.seed, study.validation_fraction)
-        test = index[index.split == "test"]
+        root, test = _open_split(study, "test")
         pixels, regions = _load(root, test), regions_of_interest()
-        networks = {explained.name: explained.file}
-        networks |= {name: network_file(study.study, name) for name in names}
+        others = [Explained(name, network_file(study.study, name)) for name in names]
         parts = []
-        for name, file in networks.items():
-            network = keras.models.load_model(file, compile=False, safe_mode=True)
+        for each in (explained, *others):
+            network = each.load()
             maps = build_explainer(network)(pixels, PNEUMONIA)
             shares = {
                 region: [measures.energy_inside_mask(cam, mask) for cam in maps]
@@ -552,8 +542,8 @@ def measure_attention(study: Study) -> pd.DataFrame:
             }
             parts.append(pd.DataFrame({
                 "image_id": test.image_id.to_numpy(), "patient_id": test.patient_id.to_numpy(),
-                "network": name.removeprefix("final/"), "y_true": test.label.to_numpy(),
-                "called": (_predict(network, pixels) >= 0.5).astype(int),
+                "network": each.name.removeprefix("final/"), "y_true": test.label.to_numpy(),
+                "called": (predict_images(network, pixels) >= 0.5).astype(int),
                 "maximum": maps.max((1, 2)),
             } | shares))  # fmt: skip
         return pd.concat(parts, ignore_index=True).round(_ROUND)

@@ -274,8 +274,8 @@ def error_table(model: FinalModel) -> pd.DataFrame:
     Returns:
         A row a series and etiology: group, images, wrong, sure and wrong.
     """
-    validation, test = (select_split(model.mean, split) for split in SCORED_SPLITS)
-    temperature = fit_temperature(validation.y_true, validation.probability)
+    parts, temperature = _split_and_fit(model)
+    test = parts["test"]
     calibrated = apply_temperature(test.probability, temperature)
     called = (test.probability >= model.threshold).to_numpy()
     series = test.patient_id.map(patient_number).str.rsplit("-", n=1).str[0]
@@ -289,10 +289,16 @@ def error_table(model: FinalModel) -> pd.DataFrame:
     return table.groupby("group", as_index=False).sum()
 
 
+def _split_and_fit(model: FinalModel) -> tuple[dict[str, pd.DataFrame], float]:
+    """Return a model's predictions by split, and the temperature that fits validation."""
+    parts = {split: select_split(model.mean, split) for split in SCORED_SPLITS}
+    validation = parts["validation"]
+    return parts, fit_temperature(validation.y_true, validation.probability)
+
+
 def measure_calibration_of(model: FinalModel) -> dict[str, Any]:
     """Return the temperature fitted on validation, and ECE and Brier before and after it."""
-    parts = {split: select_split(model.mean, split) for split in SCORED_SPLITS}
-    temperature = fit_temperature(parts["validation"].y_true, parts["validation"].probability)
+    parts, temperature = _split_and_fit(model)
     measured: dict[str, Any] = {"temperature": round(temperature, 6)}
     for split, part in parts.items():
         before = measure_calibration(part.y_true, part.probability)
@@ -317,8 +323,7 @@ def calibration_table(scores: Mapping[str, Any]) -> pd.DataFrame:
 
 def reliability_curves(model: FinalModel) -> dict[str, list[tuple[float, float, int]]]:
     """Return the reliability tables of a model, calibrated on validation, for both splits."""
-    parts = {split: select_split(model.mean, split) for split in SCORED_SPLITS}
-    temperature = fit_temperature(parts["validation"].y_true, parts["validation"].probability)
+    parts, temperature = _split_and_fit(model)
     return {
         split: reliability_table(
             part.y_true.to_numpy(), apply_temperature(part.probability, temperature)
