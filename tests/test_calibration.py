@@ -5,6 +5,7 @@ from sklearn.metrics import roc_auc_score
 from utils.calibration import (
     apply_temperature,
     fit_temperature,
+    fit_temperature_and_bias,
     measure_calibration,
     predictive_values,
     reliability_table,
@@ -34,6 +35,23 @@ def test_the_temperature_that_was_applied_is_found(honest, sureness):
     after = measure_calibration(y_true, apply_temperature(distorted, temperature))
     assert after.ece < before.ece / 3 and after.brier < before.brier
     assert roc_auc_score(y_true, distorted) == pytest.approx(roc_auc_score(y_true, probability))
+
+
+def test_the_bias_that_was_applied_is_found(honest):
+    y_true, probability = honest
+    distorted = apply_temperature(probability, 1 / 2, bias=-1.5)
+    temperature, bias = fit_temperature_and_bias(y_true, distorted)
+    # (2 z - 1.5) / 2 + 0.75 = z
+    assert temperature == pytest.approx(2, rel=0.05) and bias == pytest.approx(0.75, abs=0.05)
+    one = apply_temperature(distorted, fit_temperature(y_true, distorted))
+    both = apply_temperature(distorted, temperature, bias)
+    assert measure_calibration(y_true, both).ece < 0.015 < measure_calibration(y_true, one).ece
+
+
+def test_a_model_that_ranks_backwards_is_told_the_base_rate(honest):
+    y_true, probability = honest
+    temperature, bias = fit_temperature_and_bias(y_true, 1 - probability)
+    assert temperature == pytest.approx(20) and bias == pytest.approx(0, abs=0.05)
 
 
 def test_known_values_in_closed_form():

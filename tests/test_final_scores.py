@@ -135,6 +135,7 @@ def test_temperature_is_fitted_on_validation_and_judged_on_both(models):
     assert table.index.tolist() == ["validation", "test"]
     assert (table.temperature > 1).all() and table.temperature.nunique() == 1
     assert table.brier_after["validation"] < table.brier_before["validation"]
+    assert table.brier_with_bias["validation"] < table.brier_before["validation"]
     curves = reliability_curves(sure["a"])
     assert sum(count for *_, count in curves["test"]) == (models["a"].mean.split == "test").sum()
 
@@ -170,10 +171,10 @@ def test_goals_are_met_by_values_not_by_intervals():
             "specificity_at_95": interval(0.91),
         },
         "difference": {"roc_auc": {"value": 0.02, "low": -0.001, "high": 0.041}},
-        "calibration": {"validation": {"ece_after": 0.05}},
+        "calibration": {"validation": {"ece_after": 0.051, "ece_with_bias": 0.05}},
     }  # fmt: skip
     table = goal_table(scored)
-    assert table.met.tolist() == [True, False, True, False, True]
+    assert table.met.tolist() == [True, False, True, False, False, True]
     assert table.reached[3] == "+0.020 [-0.001, +0.041]"
 
 

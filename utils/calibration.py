@@ -1,9 +1,10 @@
-"""Whether a probability means what it says: calibration before and after temperature scaling."""
+"""Whether a probability means what it says: calibration before and after logits are scaled."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from sklearn.metrics import brier_score_loss, log_loss
 
 from utils.facts import NORMAL, PNEUMONIA
@@ -11,7 +12,7 @@ from utils.facts import NORMAL, PNEUMONIA
 BINS = 10
 _CLOSEST = 1e-7
 """Probabilities are kept this far from 0 and 1, where a logit has no value."""
-_TEMPERATURES = (0.05, 20.0)
+_TEMPERATURES, _LARGEST_BIAS = (0.05, 20.0), 50.0
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,19 @@ def _logit(probability: np.ndarray) -> np.ndarray:
     return np.log(kept) - np.log1p(-kept)
 
 
-def apply_temperature(probability: np.ndarray, temperature: float) -> np.ndarray:
+def apply_temperature(probability: np.ndarray, temperature: float, bias: float = 0.0) -> np.ndarray:
     """Divide the logits of probabilities by a temperature; above 1 they become less sure.
 
     Guo et al. 2017. Order and AUC stay as they are.
+
+    Args:
+        probability: (n,) in [0, 1].
+        temperature: Above 0.
+        bias: Added to the logits afterwards; above 0 all probabilities rise.
     """
     if temperature <= 0:
         raise ValueError(f"a temperature is above 0, not {temperature}")
-    return 1 / (1 + np.exp(-_logit(probability) / temperature))
+    return 1 / (1 + np.exp(-(_logit(probability) / temperature + bias)))
 
 
 def fit_temperature(y_true: np.ndarray, probability: np.ndarray) -> float:
@@ -51,17 +57,43 @@ def fit_temperature(y_true: np.ndarray, probability: np.ndarray) -> float:
     Raises:
         ValueError: if there is one class alone.
     """
+    bounds = tuple(np.log(_TEMPERATURES))
+    found = minimize_scalar(_cross_entropy_of(y_true, probability), bounds=bounds, method="bounded")
+    return float(np.exp(found.x))
+
+
+def fit_temperature_and_bias(y_true: np.ndarray, probability: np.ndarray) -> tuple[float, float]:
+    """Return the temperature and the bias with the least cross-entropy together (Platt 1999).
+
+    The bias takes over how frequent the illness is among the images that it is fitted on.
+
+    Args:
+        y_true: (n,) 0 or 1, both present.
+        probability: (n,) of PNEUMONIA.
+
+    Returns:
+        The temperature, between 0.05 and 20, and the bias, between -50 and 50.
+
+    Raises:
+        ValueError: if there is one class alone.
+    """
+    cross_entropy = _cross_entropy_of(y_true, probability)
+    bounds = [tuple(np.log(_TEMPERATURES)), (-_LARGEST_BIAS, _LARGEST_BIAS)]
+    found = minimize(lambda x: cross_entropy(*x), np.zeros(2), method="L-BFGS-B", bounds=bounds)
+    return float(np.exp(found.x[0])), float(found.x[1])
+
+
+def _cross_entropy_of(y_true: np.ndarray, probability: np.ndarray) -> Callable[..., float]:
+    """Return the cross-entropy as a function of the temperature's logarithm and of the bias."""
     y_true = np.asarray(y_true)
     if len(set(y_true)) < 2:
         raise ValueError("a temperature needs images of both classes")
 
-    def cross_entropy(log_temperature: float) -> float:
-        scaled = apply_temperature(probability, float(np.exp(log_temperature)))
+    def cross_entropy(log_temperature: float, bias: float = 0.0) -> float:
+        scaled = apply_temperature(probability, float(np.exp(log_temperature)), bias)
         return log_loss(y_true, scaled, labels=[NORMAL, PNEUMONIA])
 
-    bounds = tuple(np.log(_TEMPERATURES))
-    found = minimize_scalar(cross_entropy, bounds=bounds, method="bounded")
-    return float(np.exp(found.x))
+    return cross_entropy
 
 
 def reliability_table(

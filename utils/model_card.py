@@ -128,10 +128,16 @@ def _calibration(scores: dict[str, Any], names: list[str]) -> str:
             part = measured[split]
             rows.append([
                 name, split, f"{measured['temperature']:.2f}",
-                f"{part['ece_before']:.3f}", f"{part['ece_after']:.3f}",
-                f"{part['brier_before']:.3f}", f"{part['brier_after']:.3f}",
+                *(
+                    f"{part[f'{measure}_{how}']:.3f}"
+                    for measure in ("ece", "brier")
+                    for how in ("before", "after", "with_bias")
+                ),
             ])  # fmt: skip
-    header = ["model", "split", "temperature", "ECE before", "after", "Brier before", "after"]
+    header = [
+        "model", "split", "temperature", "ECE before", "after", "with a bias",
+        "Brier before", "after", "with a bias",
+    ]  # fmt: skip
     return _table(header, rows)
 
 
