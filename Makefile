@@ -38,7 +38,8 @@ EXECUTED_DIR := $(RESULTS)/$(STUDY)/notebooks
 EXECUTED := $(addprefix $(EXECUTED_DIR)/, \
 	01_data_exploration.ipynb 02_augmentation.ipynb 03_vgg19_baseline.ipynb \
 	04_resnet50_training.ipynb 05_evaluation.ipynb 06_grad_cam.ipynb \
-	07_fine_tuning.ipynb 08_architectures.ipynb 09_outside_validation.ipynb)
+	07_fine_tuning.ipynb 08_architectures.ipynb 09_outside_validation.ipynb \
+	10_trusting_heat_maps.ipynb)
 EXERCISES := $(EXECUTED_DIR)/.exercises
 WITH_SOLUTIONS := $(if $(SOLUTIONS),--solutions)
 MODULES := .make/modules.mk
@@ -67,7 +68,7 @@ require_supported = { $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_i
 	{ echo "$(1) is not Python 3.11 to 3.13; name one, as in: make setup PYTHON=python3.12" >&2; false; }; }
 
 .PHONY: all
-all: $(EXECUTED) ## Run the study: notebooks 01-09, those whose inputs changed; SOLUTIONS=1 solves them
+all: $(EXECUTED) ## Run the study: notebooks 01-10, those whose inputs changed; SOLUTIONS=1 solves them
 	@echo "Study '$(STUDY)' is up to date: executed notebooks in $(EXECUTED_DIR)"
 
 .PHONY: announce
@@ -98,7 +99,7 @@ $(patsubst solutions/%.md,$(EXECUTED_DIR)/%.ipynb,$(wildcard solutions/*.md)): \
 endif
 
 # What a notebook reads of those before it: predictions of both models, ResNet50 itself, held-out
-# predictions of candidates, scores of pixel baselines, the choices.
+# predictions of candidates, scores of pixel baselines, the choices, finished networks.
 $(EXECUTED_DIR)/05_evaluation.ipynb: $(EXECUTED_DIR)/03_vgg19_baseline.ipynb
 $(EXECUTED_DIR)/05_evaluation.ipynb: $(EXECUTED_DIR)/04_resnet50_training.ipynb
 $(EXECUTED_DIR)/06_grad_cam.ipynb: $(EXECUTED_DIR)/04_resnet50_training.ipynb
@@ -106,6 +107,7 @@ $(EXECUTED_DIR)/07_fine_tuning.ipynb: $(EXECUTED_DIR)/04_resnet50_training.ipynb
 $(EXECUTED_DIR)/08_architectures.ipynb: $(EXECUTED_DIR)/07_fine_tuning.ipynb
 $(EXECUTED_DIR)/09_outside_validation.ipynb: $(EXECUTED_DIR)/05_evaluation.ipynb
 $(EXECUTED_DIR)/09_outside_validation.ipynb: $(EXECUTED_DIR)/08_architectures.ipynb
+$(EXECUTED_DIR)/10_trusting_heat_maps.ipynb: $(EXECUTED_DIR)/09_outside_validation.ipynb
 
 # The published numbers that notebooks show beside their own, where these are others.
 $(EXECUTED_DIR)/04_resnet50_training.ipynb: $(wildcard results/full/views_cost.csv)
@@ -187,7 +189,7 @@ lint: $(INSTALLED) ## Check code and its layout with ruff
 	$(VENV_PYTHON) -m ruff check
 	$(VENV_PYTHON) -m ruff format --check
 
-# Results go to a scratch folder; 05 and 07 to 09 read the committed results of the full study.
+# Results go to a scratch folder; 05 and 07 to 10 read the committed results of the full study.
 .PHONY: nbval
 nbval: $(INSTALLED) ## Run the committed notebooks again and compare their outputs
 	@scratch="$$(mktemp -d)" && trap 'rm -rf "$$scratch"' EXIT && trap 'exit 1' INT TERM && \

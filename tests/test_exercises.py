@@ -407,6 +407,39 @@ CASES = {
             judged,
         ),
     },
+    "10_trusting_heat_maps": {
+        "Exercise 1: a map that does not care": Case(
+            [
+                ("{'a', 'b', 'c'}", "not with an opacity"),
+                ("{'a', 'c', 'd'}", "knows nothing"),
+                ("{'a'}", "same image"),
+                ("{'c'}", "did it not depend on"),
+                ("set()", "2 more"),
+                ("'follows'", "a set of letters"),
+                ("3", "a set of letters"),
+            ]
+        ),
+        "Exercise 2: which way is back": Case(
+            [
+                ("np.roll(second, move, axis=(0, 1))", "twice that"),
+                ("np.roll(second, (-move[1], -move[0]), axis=(0, 1))", "exchanged"),
+                ("second", "stayed where it was"),
+                ("second[8:, 8:]", "the shape should stay"),
+                ("np.roll(second, -1)", "as before the shift"),
+                ("None", "returns nothing"),
+            ],
+            lambda: {"shifts": {"down": (8, 0), "right": (0, 8)}, "np": np},
+        ),
+        "Exercise 3: the best that deletion can do": Case(
+            [
+                ("0.5", "random order"),
+                ("0.9", "ideal insertion"),
+                ("0.2", "falls evenly"),
+                ("0.3", "Draw the curve"),
+                ("'0.1'", "must be a number"),
+            ]
+        ),
+    },
 }
 """For every exercise what is tested; `test_every_exercise_is_tested` names one that is left out."""
 

@@ -1,7 +1,17 @@
 import numpy as np
+import pandas as pd
 import pytest
 
-from utils.explanation_plots import plot_methods
+from utils.explanation import CASES, METHODS
+from utils.explanation_plots import (
+    plot_attention,
+    plot_cascade,
+    plot_faithfulness,
+    plot_methods,
+    plot_truth,
+)
+from utils.explanation_study import BASELINES
+from utils.explanation_summary import TITLES
 
 
 def make_maps(seed: int) -> np.ndarray:
@@ -31,3 +41,49 @@ def test_maps_that_do_not_fit_are_refused():
         plot_methods(images, {"Grad-CAM": make_maps(0) - 2}, "ab")
     with pytest.raises(ValueError, match="2 images but 3 titles"):
         plot_methods(images, {"Grad-CAM": make_maps(0)}, "abc")
+
+
+def summary_of(keys: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
+    values = np.linspace(0.2, 0.8, len(keys))
+    for measure in measures:
+        keys[measure], keys[f"{measure}_low"] = values, values - 0.1
+        keys[f"{measure}_high"] = values + 0.1
+    return keys
+
+
+def test_truth_has_a_panel_a_measure_and_the_best_blind_map_as_a_line():
+    keys = [("none", name) for name in BASELINES] + [
+        (network, name) for network in ("small", "taught") for name in METHODS
+    ]
+    summary = summary_of(pd.DataFrame(keys, columns=["network", "map"]), ["energy", "hit"])
+    figure = plot_truth(summary, {"energy": "energy inside", "hit": "pointing game"})
+    axes = figure.axes
+    assert [ax.get_xlabel() for ax in axes] == ["energy inside", "pointing game"]
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == list(TITLES.values())
+    assert axes[0].lines[0].get_xdata()[0] == summary.energy[:3].max()
+    assert len(axes[0].containers) == 3
+
+
+def test_the_cascade_begins_where_maps_are_themselves():
+    keys = [(name, step) for name in METHODS for step in (1, 2, 3)]
+    summary = summary_of(pd.DataFrame(keys, columns=["map", "step"]), ["spearman"])
+    (ax,) = plot_cascade(summary, {"spearman": "Spearman"}).axes
+    curves = [line for line in ax.lines if line.get_label() in TITLES.values()]
+    assert len(curves) == len(METHODS)
+    assert all(line.get_xdata()[0] == 0 and line.get_ydata()[0] == 1 for line in curves)
+
+
+def test_faithfulness_tells_methods_from_maps_that_see_no_network():
+    names = [*METHODS, *BASELINES]
+    summary = summary_of(pd.DataFrame({"map": names}), ["deletion", "insertion"])
+    (ax,) = plot_faithfulness(summary).axes
+    filled = [container[0].get_markerfacecolor() != "white" for container in ax.containers]
+    assert filled == [True] * len(METHODS) + [False] * len(BASELINES)
+
+
+def test_attention_has_a_row_an_outcome_and_a_colour_a_network():
+    keys = [(network, outcome) for network in ("small", "plain") for outcome in CASES.values()]
+    summary = summary_of(pd.DataFrame(keys, columns=["network", "outcome"]), ["border", "lungs"])
+    axes = plot_attention(summary, {"border": "border", "lungs": "lungs"}).axes
+    labels = [label.get_text() for label in axes[0].get_yticklabels()]
+    assert labels == list(CASES.values())[::-1] and len(axes[1].containers) == 2

@@ -75,12 +75,29 @@ def test_an_interrupted_table_goes_on_with_the_next_image(tmp_path, monkeypatch)
         return [{"number": number}]
 
     with pytest.raises(KeyboardInterrupt):
-        explanation_study._row_by_row(study, "truth", keys, make)
-    table = explanation_study._row_by_row(study, "truth", keys, make)
+        explanation_study._row_by_row(study, "truth", {"network": "a"}, keys, make)
+    table = explanation_study._row_by_row(study, "truth", {"network": "a"}, keys, make)
     assert table.number.tolist() == list(range(15))
     assert made.count(3) == 1, "what was kept is not made again"
     assert made.count(11) == 2, "what was not kept yet is"
     assert not list((tmp_path / "sample/explanation").glob(".*"))
+
+
+def test_rows_of_another_network_are_not_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
+    study, keys = load_study("sample"), [f"image {number}" for number in range(12)]
+
+    def stop_at_the_last(number):
+        if number == 11:
+            raise KeyboardInterrupt
+        return [{"made": "a"}]
+
+    with pytest.raises(KeyboardInterrupt):
+        explanation_study._row_by_row(study, "truth", {"network": "a"}, keys, stop_at_the_last)
+    other = explanation_study._row_by_row(
+        study, "truth", {"network": "b"}, keys, lambda number: [{"made": "b"}]
+    )
+    assert set(other.made) == {"b"} and len(other) == 12
 
 
 def test_an_unknown_table_is_refused():

@@ -22,6 +22,7 @@ NOTEBOOKS = {
     "07_fine_tuning": "screening",
     "08_architectures": "costs",
     "09_outside_validation": "leakage",
+    "10_trusting_heat_maps": "explanation_study",
 }
 """Each notebook with the one module of the small copy that it imports."""
 ALL = [name[:2] for name in NOTEBOOKS]
@@ -291,7 +292,7 @@ def test_committed_notebooks_are_saved_in_order_up_to_the_first_failure(tree):
     assert tree.make("notebooks").returncode == 0
     assert (
         tree.calls()[-1]
-        == "-m utils.execute notebooks/09_outside_validation.ipynb --save-committed"
+        == "-m utils.execute notebooks/10_trusting_heat_maps.ipynb --save-committed"
     )
 
 

@@ -43,14 +43,15 @@ NAMES = (
     "07_fine_tuning",
     "08_architectures",
     "09_outside_validation",
+    "10_trusting_heat_maps",
 )
 DEFAULT_STUDY = dict.fromkeys(NAMES, "sample") | dict.fromkeys(
-    ("05_evaluation", "07_fine_tuning", "08_architectures", "09_outside_validation"), "full"
-)
+    (
+        "05_evaluation", "07_fine_tuning", "08_architectures", "09_outside_validation",
+        "10_trusting_heat_maps",
+    ), "full",
+)  # fmt: skip
 """These read committed predictions of the real study, so that their numbers are real."""
-
-PREPARED_KEYS = {"explained_images", "known_phantoms"}
-"""Of notebook 10, whose helpers are here already."""
 
 MAX_LINES, MAX_MEDIAN_LINES = 15, 5
 MAX_FUNCTION_STATEMENTS = 3
@@ -348,7 +349,7 @@ def test_defaults_are_those_of_the_study_file(name):
 
 def test_every_key_of_a_study_is_used_by_some_notebook():
     declared = {key for name in NAMES for key in declared_parameters(read_committed(name))}
-    assert declared == set(Study.model_fields) - PREPARED_KEYS
+    assert declared == set(Study.model_fields)
 
 
 @pytest.mark.parametrize(("name", "following"), list(zip(NAMES, NAMES[1:], strict=False)))

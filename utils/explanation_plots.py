@@ -4,12 +4,22 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from utils.explanation import CASES, METHODS
+from utils.explanation_study import BASELINES, NO_NETWORK
+from utils.explanation_summary import TITLES
 from utils.plots import (
+    GRAY,
     HEAT,
     LOOK,
+    SERIES,
+    VERMILION,
     as_pixels,
+    legend_above,
     name_outline,
     new_figure,
     outline_opacity,
@@ -17,6 +27,9 @@ from utils.plots import (
     require_maps,
     show_picture,
 )
+
+_STYLES = (*SERIES, (VERMILION, "-", "v"))
+"""Colour, line and marker of each method, or network, in turn."""
 
 
 def plot_methods(
@@ -58,4 +71,140 @@ def plot_methods(
                 outline_opacity(axes[row], masks[row])
         if masks is not None:
             name_outline(figure, axes[0, 0])
+    return figure
+
+
+def plot_truth(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
+    """Plot how well maps meet known opacities, a panel a measure and a row a map.
+
+    Args:
+        summary: From `explanation_summary.summarise` by `network` and `map`; the rows of maps that
+            see no network give the dotted line, the best of them.
+        measures: Columns, and the titles of their panels.
+    """
+    blind = summary[summary.network == NO_NETWORK]
+    networks = [name for name in summary.network.unique() if name != NO_NETWORK]
+    order = [*(name for name in TITLES if name in set(summary["map"]))]
+    places = dict(zip(order, range(len(order))[::-1], strict=True))
+    with matplotlib.rc_context(LOOK):
+        size = (3.6 * len(measures) + 1.5, 1.9 + 0.42 * len(order))
+        figure, (axes,) = new_figure("Do maps meet a known opacity?", size, 1, len(measures))
+        for ax, (measure, title) in zip(axes, measures.items(), strict=True):
+            ax.axvline(blind[measure].max(), color=GRAY, linestyle=":", linewidth=1.5)
+            for number, network in enumerate([NO_NETWORK, *networks]):
+                rows = summary[summary.network == network]
+                offset = 0.15 * (-1) ** number if number else 0.0
+                color, _, marker = (GRAY, "", "s") if number == 0 else _STYLES[number - 1]
+                _draw_intervals(
+                    ax, rows, measure, rows["map"].map(places) + offset, color, marker,
+                    f"maps of {network}" if number else "no network",
+                )  # fmt: skip
+            ax.set_yticks(list(places.values()), [TITLES[name] for name in places])
+            ax.set_xlim(0, None)
+            ax.set_xlabel(title)
+            ax.grid(axis="x")
+            ax.label_outer()
+        legend_above(figure, axes[0])
+    return figure
+
+
+def _draw_intervals(
+    ax: Axes, rows: pd.DataFrame, measure: str, places: pd.Series, color: str, marker: str,
+    label: str,
+) -> None:  # fmt: skip
+    """Draw means as markers on horizontal lines from `<measure>_low` to `<measure>_high`."""
+    ax.errorbar(
+        rows[measure], places, xerr=_spread(rows, measure), fmt=marker, color=color, capsize=3,
+        label=label,
+    )  # fmt: skip
+
+
+def _spread(rows: pd.DataFrame, measure: str) -> list[pd.Series]:
+    """Return how far the ends of the intervals lie from the means, as error bars take it."""
+    return [rows[measure] - rows[f"{measure}_low"], rows[f"{measure}_high"] - rows[measure]]
+
+
+def plot_cascade(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
+    """Plot what is left of maps when weights are randomised from the output on.
+
+    Args:
+        summary: From `explanation_summary.summarise` by `map` and `step`.
+        measures: Columns, and the titles of their panels.
+    """
+    with matplotlib.rc_context(LOOK):
+        size = (4.6 * len(measures) + 0.6, 4.6)
+        title = "Maps while weights are randomised from the output on"
+        figure, (axes,) = new_figure(title, size, 1, len(measures))
+        for ax, (measure, name) in zip(axes, measures.items(), strict=True):
+            for (method, rows), style in zip(
+                summary.groupby("map", sort=False), _STYLES, strict=True
+            ):
+                color, line, marker = style
+                # Before the first step a map is compared with itself.
+                ax.plot(
+                    [0, *rows.step], [1, *rows[measure]], color=color, linestyle=line,
+                    marker=marker, markersize=5, label=TITLES[method],
+                )  # fmt: skip
+                ax.fill_between(
+                    rows.step, rows[f"{measure}_low"], rows[f"{measure}_high"],
+                    color=color, alpha=0.15, linewidth=0,
+                )  # fmt: skip
+            ax.axhline(0, color=GRAY, linewidth=1)
+            ax.set_ylim(min(-0.25, summary[f"{measure}_low"].min()), 1.05)
+            ax.set_xlabel("groups of layers with random weights")
+            ax.set_ylabel(name)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        legend_above(figure, axes[0])
+    return figure
+
+
+def plot_faithfulness(summary: pd.DataFrame) -> Figure:
+    """Plot deletion against insertion of each order; the better ones lie to the upper left.
+
+    Args:
+        summary: From `explanation_summary.summarise` by `map`, of `deletion` and `insertion`.
+    """
+    with matplotlib.rc_context(LOOK):
+        figure, ((ax,),) = new_figure("Pixels deleted and inserted in the order of maps", (7, 5.6))
+        looks = dict(zip(METHODS, _STYLES, strict=True)) | {
+            name: (GRAY, "", marker) for name, marker in zip(BASELINES, "osD", strict=True)
+        }
+        for name, row in summary.groupby("map", sort=False):
+            color, _, marker = looks[name]
+            ax.errorbar(
+                row.deletion, row.insertion, xerr=_spread(row, "deletion"),
+                yerr=_spread(row, "insertion"), fmt=marker, color=color, capsize=2,
+                markerfacecolor="white" if name in BASELINES else color, label=TITLES[name],
+            )  # fmt: skip
+        ax.set_xlabel("area under deletion (less is better)")
+        ax.set_ylabel("area under insertion (more is better)")
+        legend_above(figure, ax)
+    return figure
+
+
+def plot_attention(summary: pd.DataFrame, regions: Mapping[str, str]) -> Figure:
+    """Plot where Grad-CAM's energy lies, a panel a region, by outcome and network.
+
+    Args:
+        summary: From `explanation_summary.summarise` by `network` and `outcome`.
+        regions: Columns, and the titles of their panels.
+    """
+    outcomes, networks = list(CASES.values()), list(summary.network.unique())
+    with matplotlib.rc_context(LOOK):
+        size = (3.6 * len(regions) + 1.8, 4.4)
+        figure, (axes,) = new_figure("Where the energy of Grad-CAM lies", size, 1, len(regions))
+        for ax, (region, title) in zip(axes, regions.items(), strict=True):
+            for number, network in enumerate(networks):
+                rows = summary[summary.network == network]
+                places = rows.outcome.map(outcomes[::-1].index) + 0.2 * (
+                    (len(networks) - 1) / 2 - number
+                )
+                color, _, marker = _STYLES[number]
+                _draw_intervals(ax, rows, region, places, color, marker, network)
+            ax.set_yticks(range(len(outcomes)), outcomes[::-1])
+            ax.set_xlim(0, None)
+            ax.set_xlabel(title)
+            ax.grid(axis="x")
+            ax.label_outer()
+        legend_above(figure, axes[0])
     return figure

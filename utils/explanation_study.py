@@ -16,10 +16,12 @@ table, that it was at.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +29,29 @@ import keras
 import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter, shift
+from sklearn.metrics import roc_auc_score
 
 from utils import heat_map_measures as measures
 from utils.candidate_list import find_candidate
 from utils.candidates import Candidate, predict_images, train_candidate
 from utils.dataset import build_index, load_images, open_dataset
-from utils.development import load_development_images
-from utils.explanation import METHODS, build_explainer, default_layer
+from utils.development import development_index, load_development_images
+from utils.explanation import (
+    METHODS,
+    NOISE,
+    NOISE_SEED,
+    NOISY_COPIES,
+    STRONGEST_CHANNELS,
+    build_explainer,
+    default_layer,
+)
 from utils.facts import IMAGE_SIZE, PNEUMONIA
 from utils.files import file_sha256, read_json, write_csv
 from utils.final_scores import SHIPPED_MODEL
 from utils.finalists import export_full_size, final_name, network_file
 from utils.kept import keep_table
 from utils.paths import dataset_dir, models_dir, predictions_dir, results_dir
-from utils.phantoms import load_opacity_masks, write_phantom_dataset
+from utils.phantoms import PHANTOM_VERSION, load_opacity_mask, write_phantom_dataset
 from utils.progress import track
 from utils.registry import open_shipped_model
 from utils.selection import choices_file
@@ -52,11 +63,15 @@ TABLES = (
 )  # fmt: skip
 BASELINES = ("random", "centre", "edges")
 """Maps that see no model; any method has to beat them."""
+NO_NETWORK = "none"
+"""Stands for the network of a map that sees none."""
+TAUGHT_SHARE = 2
+"""Phantoms that a network is taught with, for each known one."""
 ROBUST, PLAIN = "lite0_96_robust", "lite0_96_reference"
 """Candidates whose attention is compared: the same network and budget, other augmentation."""
-LEVELS = 8
+LEVELS = 5
 """Steps of the cascade: the layers with weights in so many groups, from output to input."""
-RANDOM_LABEL_IMAGES, RANDOM_LABEL_EPOCHS = 1000, 60
+RANDOM_LABEL_IMAGES, RANDOM_LABEL_EPOCHS = 500, 60
 """Few images and many epochs, so that the network can learn shuffled labels by heart."""
 SHIFT, BRIGHTER = 8, 1.1
 """Pixels by which an image is shifted, and the factor by which it is brightened, or darkened."""
@@ -75,6 +90,11 @@ class Explained:
 
     name: str
     file: Path
+
+    @property
+    def title(self) -> str:
+        """What it is called in tables."""
+        return self.name.removeprefix("final/")
 
     def load(self) -> keras.Model:
         """Return the network, from (n, 224, 224, 3) RGB in [0, 255] to probabilities."""
@@ -123,19 +143,27 @@ def _keep(study: Study, name: str, made_from: Mapping[str, Any], make: Callable)
 
 
 def _row_by_row(
-    study: Study, name: str, keys: Sequence[str], make: Callable[[int], list[dict[str, Any]]]
+    study: Study,
+    name: str,
+    made_from: Mapping[str, Any],
+    image_ids: Sequence[str],
+    make: Callable[[int], list[dict[str, Any]]],
 ) -> pd.DataFrame:
     """Make the rows of a table image by image, so that an interrupted run can go on.
 
-    What is done lies in `.<name>-unfinished.csv`, with the key of its image in each row.
+    What is done lies in `.<name>-unfinished.csv`, with a key in each row: of its image, and of
+    what the table is made from, so that nothing is taken over from another network.
 
     Args:
         study: The study.
         name: Of the table.
-        keys: One an image; they say what was done.
+        made_from: What the table depends on.
+        image_ids: One an image.
         make: From the number of an image to its rows.
     """
     file = explanation_dir(study.study) / f".{name}-unfinished.csv"
+    source = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
+    keys = [f"{source} {image_id}" for image_id in image_ids]
     done = pd.read_csv(file) if file.is_file() else pd.DataFrame({"key": []})
     if not set(done.key) <= set(keys):
         done = done.iloc[:0]
@@ -154,15 +182,11 @@ def _row_by_row(
 # --- Images ----------------------------------------------------------------------------------
 
 
-def known_phantoms(count: int) -> tuple[Path, pd.DataFrame]:
-    """Render phantoms that no network was trained on; return their root and the ill ones' index.
-
-    Args:
-        count: Phantoms, normal ones included.
-    """
+def known_phantoms(study: Study) -> tuple[Path, pd.DataFrame]:
+    """Render phantoms that no network was trained on; return their root and index."""
+    count = study.known_phantoms
     root = write_phantom_dataset(dataset_dir(f"known_phantoms_{count}"), count, seed=7)
-    index = build_index(root, seed=0, validation_fraction=0.5)
-    return root, index[index.label == PNEUMONIA].reset_index(drop=True)
+    return root, build_index(root, seed=0, validation_fraction=0.5)
 
 
 def _open_split(study: Study, split: str) -> tuple[Path, pd.DataFrame]:
@@ -187,6 +211,14 @@ def _load(root: Path, images: pd.DataFrame) -> np.ndarray:
 def _images_key(study: Study) -> dict[str, Any]:
     dataset = read_json(results_dir(study.study) / "provenance" / "resnet50.json")["dataset"]
     return {"dataset": dataset["fingerprint"], "images": study.explained_images}
+
+
+def _maps_key(explained: Explained) -> dict[str, Any]:
+    """Return what maps by all methods depend on."""
+    return explained.describe() | {
+        "methods": list(METHODS), "scorecam_channels": STRONGEST_CHANNELS,
+        "smoothgrad": {"copies": NOISY_COPIES, "noise": NOISE, "seed": NOISE_SEED},
+    }  # fmt: skip
 
 
 def _explainers(network: keras.Model) -> dict[str, Callable[[np.ndarray, int], np.ndarray]]:
@@ -219,40 +251,87 @@ def _cells(network: keras.Model) -> int:
 def measure_truth(study: Study) -> pd.DataFrame:
     """Return how maps of ill phantoms meet their opacities.
 
+    A network that was trained on radiographs need not know phantoms, and then its maps cannot
+    point at their opacities. So the same recipe is also trained on other phantoms ("taught"): its
+    maps test the methods, those of the explained network say what it makes of phantoms.
+
     Returns:
-        A row an image and map (methods and baselines): image_id, patient_id, etiology,
-        probability, mask_share, map, energy_inside, pointing_hit, iou.
+        A row an image, network and map (methods), and an image and baseline (no network):
+        image_id, patient_id, etiology, mask_share, network, auc (of the network on all known
+        phantoms), probability, map, energy_inside, pointing_hit, iou.
     """
-    explained = find_explained(study.study)
+    explained, recipe = find_explained(study.study), _taught_recipe(study)
+    made_from = _maps_key(explained) | {
+        "phantoms": [PHANTOM_VERSION, study.known_phantoms], "taught": recipe.describe(),
+    }  # fmt: skip
 
     def make() -> pd.DataFrame:
-        root, ill = known_phantoms(study.known_phantoms)
-        network = explained.load()
-        explainers, cells = _explainers(network), _cells(network)
-        pixels, masks = _load(root, ill), load_opacity_masks(root, ill.image_id)
-        probability = predict_images(network, pixels)
+        root, known = known_phantoms(study)
+        networks = {explained.title: explained.load(), "taught": _teach_phantoms(study, recipe)}
+        everything = _load(root, known)
+        probabilities = {
+            name: predict_images(network, everything) for name, network in networks.items()
+        }
+        auc = {name: roc_auc_score(known.label, found) for name, found in probabilities.items()}
+        explainers = {name: _explainers(network) for name, network in networks.items()}
+        cells = _cells(networks["taught"])
+        ill = np.flatnonzero(known.label == PNEUMONIA)
 
         def measure(number: int) -> list[dict[str, Any]]:
-            image, mask, row = pixels[number], masks[number], ill.iloc[number]
+            place = ill[number]
+            image, row = everything[place], known.iloc[place]
+            mask = load_opacity_mask(root, row.image_id)
             maps = {
-                name: explain(image[None], PNEUMONIA)[0] for name, explain in explainers.items()
+                (name, method): explain(image[None], PNEUMONIA)[0]
+                for name in networks
+                for method, explain in explainers[name].items()
             }
+            for method, seen in baseline_maps(image, cells, number).items():
+                maps[NO_NETWORK, method] = seen
             return [
                 {
                     "image_id": row.image_id, "patient_id": row.patient_id,
-                    "etiology": row.etiology, "probability": probability[number],
-                    "mask_share": measures.mask_share(mask), "map": name,
+                    "etiology": row.etiology, "mask_share": measures.mask_share(mask),
+                    "network": name, "auc": auc.get(name),
+                    "probability": probabilities[name][place] if name in networks else None,
+                    "map": method,
                     "energy_inside": measures.energy_inside_mask(cam, mask),
                     "pointing_hit": measures.pointing_hit(cam, mask),
                     "iou": measures.iou_at_otsu(cam, mask),
                 }
-                for name, cam in (maps | baseline_maps(image, cells, number)).items()
+                for (name, method), cam in maps.items()
             ]  # fmt: skip
 
-        return _row_by_row(study, "truth", ill.image_id.tolist(), measure)
+        return _row_by_row(study, "truth", made_from, known.image_id.iloc[ill].tolist(), measure)
 
-    made_from = explained.describe() | {"phantoms": study.known_phantoms}
     return _keep(study, "truth", made_from, make)
+
+
+def _taught_recipe(study: Study) -> Candidate:
+    """Return the single model's recipe, under a name of its own."""
+    single = find_candidate(read_json(choices_file(study.study))["single"])
+    epochs = study.candidate_epochs or single.epochs
+    return replace(single, name=f"{single.name}_phantoms", epochs=epochs)
+
+
+def _teach_phantoms(study: Study, recipe: Candidate) -> keras.Model:
+    """Return a full-size network that was trained on other phantoms than the known ones."""
+    count = TAUGHT_SHARE * study.known_phantoms
+    root = write_phantom_dataset(dataset_dir(f"taught_phantoms_{count}"), count, seed=8)
+    index = development_index(build_index(root, seed=0, validation_fraction=0.5))
+    images = load_development_images(root, index, recipe.size)
+    return _train_full_size(study, recipe, images, index.label.to_numpy())[0]
+
+
+def _train_full_size(
+    study: Study, recipe: Candidate, images: np.ndarray, labels: np.ndarray
+) -> tuple[keras.Model, keras.Model]:
+    """Train a recipe; return the network at full size, and as it was trained."""
+    folder = models_dir(study.study)
+    trained, _ = train_candidate(
+        recipe, images, labels, study.seed, folder / f"{recipe.name}.h5", recipe.name
+    )
+    return export_full_size(recipe, trained, folder / f"{recipe.name}.keras"), trained
 
 
 def randomise_in_steps(network: keras.Model, seed: int) -> Iterator[tuple[str, keras.Model]]:
@@ -329,7 +408,7 @@ def measure_randomisation(study: Study) -> pd.DataFrame:
             rows += _compare_with(first, random, pixels, images, step=step, layer=layer)
         return pd.DataFrame(rows).round(_ROUND)
 
-    made_from = explained.describe() | _images_key(study) | {"levels": LEVELS}
+    made_from = _maps_key(explained) | _images_key(study) | {"levels": LEVELS}
     return _keep(study, "randomisation", made_from, make)
 
 
@@ -363,7 +442,7 @@ def measure_random_labels(study: Study) -> pd.DataFrame:
         )
         return pd.DataFrame(rows).round(_ROUND)
 
-    made_from = explained.describe() | _images_key(study) | {
+    made_from = _maps_key(explained) | _images_key(study) | {
         "recipe": recipe.describe(), "training_images": RANDOM_LABEL_IMAGES,
     }  # fmt: skip
     return _keep(study, "random_labels", made_from, make)
@@ -375,13 +454,9 @@ def _train_on_random_labels(study: Study, recipe: Candidate) -> tuple[keras.Mode
     train = train.sample(min(RANDOM_LABEL_IMAGES, len(train)), random_state=study.seed)
     labels = np.random.default_rng(study.seed).permutation(train.label.to_numpy())
     images = load_development_images(root, train, recipe.size)
-    folder = models_dir(study.study)
-    small, _ = train_candidate(
-        recipe, images, labels, study.seed, folder / f"{recipe.name}.h5", recipe.name
-    )
-    predicted = predict_images(small, images) >= 0.5
-    exported = export_full_size(recipe, small, folder / f"{recipe.name}.keras")
-    return exported, float((predicted == labels).mean())
+    network, trained = _train_full_size(study, recipe, images, labels)
+    predicted = predict_images(trained, images) >= 0.5
+    return network, float((predicted == labels).mean())
 
 
 def measure_faithfulness(study: Study) -> pd.DataFrame:
@@ -394,6 +469,8 @@ def measure_faithfulness(study: Study) -> pd.DataFrame:
         deletion, insertion: areas under the curves.
     """
     explained = find_explained(study.study)
+
+    made_from = _maps_key(explained) | _images_key(study) | {"blur": _BLUR}
 
     def make() -> pd.DataFrame:
         root, images = draw_test_images(study)
@@ -420,9 +497,8 @@ def measure_faithfulness(study: Study) -> pd.DataFrame:
                 })  # fmt: skip
             return rows
 
-        return _row_by_row(study, "faithfulness", images.image_id.tolist(), measure)
+        return _row_by_row(study, "faithfulness", made_from, images.image_id.tolist(), measure)
 
-    made_from = explained.describe() | _images_key(study) | {"blur": _BLUR}
     return _keep(study, "faithfulness", made_from, make)
 
 
@@ -432,7 +508,7 @@ def _predict_class(network: keras.Model, class_index: int, images: np.ndarray) -
 
 
 def small_changes(image: np.ndarray) -> dict[str, tuple[np.ndarray, tuple[int, int]]]:
-    """Return an image shifted four ways, brightened and darkened, and by how much each moved.
+    """Return an image shifted down and right, brightened and darkened, and how each moved.
 
     Args:
         image: (h, w, 3) in [0, 255].
@@ -440,9 +516,7 @@ def small_changes(image: np.ndarray) -> dict[str, tuple[np.ndarray, tuple[int, i
     Returns:
         For each change the image and its shift in rows and columns.
     """
-    moves = {
-        "down": (SHIFT, 0), "up": (-SHIFT, 0), "right": (0, SHIFT), "left": (0, -SHIFT),
-    }  # fmt: skip
+    moves = {"down": (SHIFT, 0), "right": (0, SHIFT)}
     changed = {
         name: (shift(image, (*move, 0), order=0, mode="nearest"), move)
         for name, move in moves.items()
@@ -471,6 +545,10 @@ def measure_stability(study: Study) -> pd.DataFrame:
     """
     explained = find_explained(study.study)
 
+    made_from = _maps_key(explained) | _images_key(study) | {
+        "shift": SHIFT, "brighter": BRIGHTER, "moved": MOVED,
+    }  # fmt: skip
+
     def make() -> pd.DataFrame:
         root, images = draw_test_images(study)
         pixels, network = _load(root, images), explained.load()
@@ -494,9 +572,8 @@ def measure_stability(study: Study) -> pd.DataFrame:
                     })  # fmt: skip
             return rows
 
-        return _row_by_row(study, "stability", images.image_id.tolist(), measure)
+        return _row_by_row(study, "stability", made_from, images.image_id.tolist(), measure)
 
-    made_from = explained.describe() | _images_key(study) | {"shift": SHIFT, "moved": MOVED}
     return _keep(study, "stability", made_from, make)
 
 
@@ -542,7 +619,7 @@ def measure_attention(study: Study) -> pd.DataFrame:
             }
             parts.append(pd.DataFrame({
                 "image_id": test.image_id.to_numpy(), "patient_id": test.patient_id.to_numpy(),
-                "network": each.name.removeprefix("final/"), "y_true": test.label.to_numpy(),
+                "network": each.title, "y_true": test.label.to_numpy(),
                 "called": (predict_images(network, pixels) >= 0.5).astype(int),
                 "maximum": maps.max((1, 2)),
             } | shares))  # fmt: skip

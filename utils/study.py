@@ -64,6 +64,8 @@ class Study(BaseModel):
     """Test images, both classes alike, whose heat maps `make explain` tests."""
     known_phantoms: Count
     """Phantoms, normal ones included, whose heat maps it compares with their opacities."""
+    draw_cases: bool
+    """Whether notebook 10 draws test images with their heat maps."""
 
 
 def load_study(name: str) -> Study:

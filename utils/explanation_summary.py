@@ -1,0 +1,182 @@
+"""What notebook 10 reads out of the tables about heat maps: means with intervals over patients.
+
+`utils.explanation_study` makes the tables, a row an image and map. A map that is zero everywhere
+has no measure; it is counted beside the mean, and is not in it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from utils.evaluation import format_interval
+from utils.explanation import CASES, METHODS
+from utils.explanation_study import BASELINES, NO_NETWORK
+from utils.facts import PNEUMONIA
+from utils.heat_map_measures import mean_interval
+
+TRUTH_MEASURES = {
+    "energy_inside": "energy inside", "pointing_hit": "pointing game", "iou": "IoU at Otsu",
+}  # fmt: skip
+"""How maps are compared with a known opacity, and what the measures are called."""
+SIZES = ("small", "medium", "large")
+"""Thirds of the opacities by the share of the image that they cover."""
+TITLES = {name: method.title for name, method in METHODS.items()} | {
+    "random": "random cells", "centre": "centre", "edges": "edges of the image",
+}  # fmt: skip
+"""What the maps of the tables are called, methods and maps that see no network."""
+
+
+def summarise(
+    table: pd.DataFrame, by: Sequence[str], measures: Sequence[str], resamples: int, seed: int
+) -> pd.DataFrame:
+    """Return the mean of each measure with its 95 % bootstrap interval over patients.
+
+    Args:
+        table: A row an image and map: `image_id`, `patient_id`, `by` and `measures`.
+        by: Columns whose values make a group; groups stay in their order of appearance.
+        measures: Columns that are averaged.
+        resamples: Bootstrap resamples.
+        seed: Of the resamples.
+
+    Returns:
+        A row a group: `by`, `images`, `zero` (images without a value of the first measure), and
+        for each measure `<measure>`, `<measure>_low` and `<measure>_high`; nan where fewer than
+        two patients have a value.
+    """
+    rows = []
+    for key, group in table.groupby(list(by), sort=False):
+        row = dict(zip(by, key, strict=True)) | {
+            "images": len(group), "zero": int(group[measures[0]].isna().sum()),
+        }  # fmt: skip
+        for measure in measures:
+            row |= _flatten(measure, _interval(group, measure, resamples, seed))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _interval(group: pd.DataFrame, measure: str, resamples: int, seed: int) -> dict[str, float]:
+    known = group.dropna(subset=measure)
+    if known.patient_id.nunique() < 2:
+        return dict.fromkeys(("value", "low", "high"), float("nan"))
+    return mean_interval(known[measure].to_numpy(), known.patient_id.to_numpy(), resamples, seed)
+
+
+def _flatten(measure: str, interval: dict[str, float]) -> dict[str, float]:
+    return {
+        measure: interval["value"],
+        f"{measure}_low": interval["low"],
+        f"{measure}_high": interval["high"],
+    }
+
+
+def as_text(
+    summary: pd.DataFrame, measures: Mapping[str, str], digits: int = 2, signed: bool = False
+) -> pd.DataFrame:
+    """Return a summary to be read: maps by their titles, measures as `0.31 [0.28, 0.34]`.
+
+    Args:
+        summary: From `summarise` or `compare_with_baselines`.
+        measures: Title of each measure that is shown.
+        digits: Behind the point.
+        signed: Whether to show the sign.
+    """
+    shown = summary.drop(
+        columns=[f"{measure}{end}" for measure in measures for end in ("", "_low", "_high")]
+    )
+    if "map" in shown:
+        shown["map"] = shown["map"].map(TITLES)
+    for measure, title in measures.items():
+        shown[title] = [
+            "-" if np.isnan(value) else format_interval(
+                {"value": value, "low": low, "high": high}, digits, signed
+            )
+            for value, low, high in summary[[measure, f"{measure}_low", f"{measure}_high"]].values
+        ]  # fmt: skip
+    return shown
+
+
+def side_by_side(summary: pd.DataFrame, column: str, measure: str, digits: int = 2) -> pd.DataFrame:
+    """Return one measure as text, maps below each other and the values of a column abreast.
+
+    Args:
+        summary: From `summarise` by `map` and `column`, or by `network`, `map` and `column`.
+        column: Whose values become columns, in their order of appearance.
+        measure: That is shown.
+        digits: Behind the point.
+    """
+    keys = [name for name in ("network", "map") if name in summary]
+    text = as_text(summary, {measure: measure}, digits)
+    table = text.pivot(index=keys, columns=column, values=measure)
+    order = text[keys].drop_duplicates()
+    index = pd.MultiIndex.from_frame(order) if len(keys) > 1 else pd.Index(order[keys[0]])
+    return table.reindex(index=index, columns=summary[column].unique())
+
+
+def size_of_opacity(truth: pd.DataFrame) -> pd.Series:
+    """Return for each row in which third its image's opacity is, by size (see `SIZES`)."""
+    shares = truth.drop_duplicates("image_id").set_index("image_id").mask_share
+    thirds = pd.qcut(shares.rank(method="first"), len(SIZES), labels=SIZES)
+    return truth.image_id.map(thirds.astype(str))
+
+
+def compare_with_baselines(
+    table: pd.DataFrame,
+    measures: Mapping[str, str],
+    resamples: int,
+    seed: int,
+    less_is_better: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Return by how much each method beats the best map that sees no network, image by image.
+
+    The best baseline of each measure is the one with the best mean, see `best_baselines`.
+
+    Args:
+        table: A row an image and map, with `map` and, if there are several, `network`.
+        measures: Columns that are compared, with their titles.
+        resamples: Bootstrap resamples.
+        seed: Of the resamples.
+        less_is_better: Measures where the smaller value wins; their difference is turned round, so
+            that above 0 the method is better everywhere.
+
+    Returns:
+        A row a network and method, or a method: for each measure the mean difference with its
+        interval, see `summarise`, and `better`: titles of the measures whose interval lies
+        above 0.
+    """
+    by = ["network", "map"] if "network" in table else ["map"]
+    methods = table[~table["map"].isin(BASELINES)].copy()
+    for measure, best in best_baselines(table, list(measures), less_is_better).items():
+        baseline = table[table["map"] == best].set_index("image_id")[measure]
+        ahead = methods[measure] - methods.image_id.map(baseline)
+        methods[measure] = -ahead if measure in less_is_better else ahead
+    compared = summarise(methods, by, list(measures), resamples, seed)
+    compared["better"] = [
+        ", ".join(title for measure, title in measures.items() if row[f"{measure}_low"] > 0) or "no"
+        for _, row in compared.iterrows()
+    ]
+    return compared
+
+
+def best_baselines(
+    table: pd.DataFrame, measures: Sequence[str], less_is_better: Sequence[str] = ()
+) -> dict[str, str]:
+    """Return which map that sees no network has the best mean, by measure."""
+    means = table[table["map"].isin(BASELINES)].groupby("map")[list(measures)].mean()
+    return {
+        measure: means[measure].idxmin() if measure in less_is_better else means[measure].idxmax()
+        for measure in measures
+    }
+
+
+def outcome_of(attention: pd.DataFrame) -> pd.Series:
+    """Return the title of each row's outcome, one of `explanation.CASES`, at 0.5."""
+    ill, called = attention.y_true == PNEUMONIA, attention.called == PNEUMONIA
+    names = np.select([ill & called, ill, ~called], ["TP", "FN", "TN"], "FP")
+    return pd.Series(names, attention.index).map(CASES)
+
+
+def networks_of(truth: pd.DataFrame) -> pd.DataFrame:
+    """Return each network's ROC-AUC on the phantoms, and its mean probability on the ill ones."""
+    seen = truth[truth.network != NO_NETWORK]
+    return seen.groupby("network", sort=False)[["auc", "probability"]].mean().reset_index()
