@@ -31,6 +31,9 @@ def test_every_method_has_its_own_scale_and_every_map_its_height():
         scales = {axes[row * 3 + column].images[1].get_clim() for row in (0, 1)}
         assert scales == {(0.0, maps[method].max())}
     assert all(ax.collections for ax in axes)
+    apart = plot_methods(images, maps, ["one network", "another"], same_units=False).axes
+    assert apart[2].images[1].get_clim()[1] == maps["SmoothGrad"][0].max()
+    assert apart[4].images[1].get_clim() == (0, 1)
 
 
 def test_maps_that_do_not_fit_are_refused():
@@ -84,6 +87,8 @@ def test_faithfulness_tells_methods_from_maps_that_see_no_network():
 def test_attention_has_a_row_an_outcome_and_a_colour_a_network():
     keys = [(network, outcome) for network in ("small", "plain") for outcome in CASES.values()]
     summary = summary_of(pd.DataFrame(keys, columns=["network", "outcome"]), ["border", "lungs"])
-    axes = plot_attention(summary, {"border": "border", "lungs": "lungs"}).axes
+    shares = {"border": 0.4, "lungs": 0.3}
+    axes = plot_attention(summary, {"border": "border", "lungs": "lungs"}, shares).axes
+    assert axes[1].lines[0].get_xdata()[0] == 0.3
     labels = [label.get_text() for label in axes[0].get_yticklabels()]
     assert labels == list(CASES.values())[::-1] and len(axes[1].containers) == 2

@@ -9,9 +9,10 @@ from utils.explanation_summary import (
     best_baselines,
     compare_with_baselines,
     networks_of,
-    outcome_of,
+    side_by_side,
     size_of_opacity,
     summarise,
+    with_outcome,
 )
 
 
@@ -76,14 +77,21 @@ def test_opacities_fall_into_thirds_by_image(truth):
     per_image = truth.assign(size=sizes).groupby("image_id")["size"].nunique()
     assert (per_image == 1).all()
     assert sizes.value_counts().to_dict() == dict.fromkeys(SIZES, 50)
+    assert side_by_side(
+        summarise(truth.assign(size=sizes), ["network", "map", "size"], ["energy_inside"], 50, 0),
+        "size", "energy_inside",
+    ).columns.tolist() == list(SIZES)  # fmt: skip
     assert sizes[truth.image_id == "0.png"].iloc[0] == "small"
 
 
 def test_outcomes_and_networks_are_named(truth):
-    attention = pd.DataFrame({"y_true": [1, 1, 0, 0], "called": [1, 0, 0, 1]})
-    assert outcome_of(attention).tolist() == [
-        "PNEUMONIA, found", "PNEUMONIA, missed", "NORMAL, recognised", "NORMAL, false alarm",
-    ]  # fmt: skip
+    attention = pd.DataFrame({"y_true": [0, 1, 0, 1], "called": [1, 0, 0, 1]}, index=[9, 8, 7, 6])
+    named = with_outcome(attention)
+    assert named.outcome.to_dict() == {
+        6: "PNEUMONIA, found", 8: "PNEUMONIA, missed",
+        7: "NORMAL, recognised", 9: "NORMAL, false alarm",
+    }  # fmt: skip
+    assert named.index.tolist() == [6, 8, 7, 9]
     assert networks_of(truth).to_dict("records") == [
         {"network": "taught", "auc": 0.9, "probability": pytest.approx(0.7)}
     ]

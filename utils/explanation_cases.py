@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from utils.dataset import load_images, open_dataset
-from utils.explanation import CASES, METHODS, build_explainer
+from utils.explanation import METHODS, build_explainer
 from utils.explanation_study import LEVELS, find_explained, randomise_in_steps
-from utils.explanation_summary import outcome_of
+from utils.explanation_summary import with_outcome
 from utils.facts import PNEUMONIA
 from utils.registry import SHIPPED
 from utils.study import Study
@@ -71,9 +71,7 @@ def draw_outcomes(
         that never happened is left out.
     """
     explained = find_explained(study.study)
-    rows = attention[attention.network == explained.title]
-    drawn = rows.assign(outcome=outcome_of(rows)).groupby("outcome")
-    drawn = drawn.sample(1, random_state=study.seed).set_index("outcome")
-    drawn = drawn.loc[[title for title in CASES.values() if title in drawn.index]]
+    rows = with_outcome(attention[attention.network == explained.title])
+    drawn = rows.groupby("outcome", sort=False).sample(1, random_state=study.seed)
     images = load_images(open_dataset(study.dataset_name), drawn.image_id).astype(np.float32)
-    return images, maps_by_method(explained.load(), images), list(drawn.index)
+    return images, maps_by_method(explained.load(), images), drawn.outcome.tolist()

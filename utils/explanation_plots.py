@@ -38,6 +38,7 @@ def plot_methods(
     titles: Sequence[str],
     masks: np.ndarray | None = None,
     title: str = "Heat maps by five methods",
+    same_units: bool = True,
 ) -> Figure:
     """Show each image in a row beside its maps by several methods, or of several layers.
 
@@ -50,6 +51,8 @@ def plot_methods(
         titles: A title for each image.
         masks: (n, h, w) bool; where given, their outlines are drawn.
         title: Of the figure.
+        same_units: Whether the maps of a column have the same units. Where rows are of different
+            networks they have not, and each map is drawn up to its own maximum.
     """
     pixels = as_pixels(images)
     for method, values in maps.items():
@@ -66,7 +69,8 @@ def plot_methods(
                 ax, maximum = axes[row, column], values[row].max()
                 note = f"max {maximum:.3g}" if maximum > 0 else "zero everywhere"
                 show_picture(ax, pixels[row], f"{method}\n{note}" if row == 0 else note, 11)
-                ax.imshow(values[row], cmap=HEAT, vmin=0, vmax=values.max() or 1.0)
+                hottest = values.max() if same_units else maximum
+                ax.imshow(values[row], cmap=HEAT, vmin=0, vmax=hottest or 1.0)
             if masks is not None:
                 outline_opacity(axes[row], masks[row])
         if masks is not None:
@@ -182,18 +186,22 @@ def plot_faithfulness(summary: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_attention(summary: pd.DataFrame, regions: Mapping[str, str]) -> Figure:
+def plot_attention(
+    summary: pd.DataFrame, regions: Mapping[str, str], shares: Mapping[str, float]
+) -> Figure:
     """Plot where Grad-CAM's energy lies, a panel a region, by outcome and network.
 
     Args:
         summary: From `explanation_summary.summarise` by `network` and `outcome`.
         regions: Columns, and the titles of their panels.
+        shares: Of the image that each region covers, which is what a flat map puts there.
     """
     outcomes, networks = list(CASES.values()), list(summary.network.unique())
     with matplotlib.rc_context(LOOK):
         size = (3.6 * len(regions) + 1.8, 4.4)
         figure, (axes,) = new_figure("Where the energy of Grad-CAM lies", size, 1, len(regions))
         for ax, (region, title) in zip(axes, regions.items(), strict=True):
+            ax.axvline(shares[region], color=GRAY, linestyle=":", linewidth=1.5, label="flat map")
             for number, network in enumerate(networks):
                 rows = summary[summary.network == network]
                 places = rows.outcome.map(outcomes[::-1].index) + 0.2 * (

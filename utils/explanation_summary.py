@@ -126,6 +126,7 @@ def compare_with_baselines(
     resamples: int,
     seed: int,
     less_is_better: Sequence[str] = (),
+    baselines: Sequence[str] = BASELINES,
 ) -> pd.DataFrame:
     """Return by how much each method beats the best map that sees no network, image by image.
 
@@ -138,6 +139,7 @@ def compare_with_baselines(
         seed: Of the resamples.
         less_is_better: Measures where the smaller value wins; their difference is turned round, so
             that above 0 the method is better everywhere.
+        baselines: Maps that see no network, of which the best is taken.
 
     Returns:
         A row a network and method, or a method: for each measure the mean difference with its
@@ -146,7 +148,8 @@ def compare_with_baselines(
     """
     by = ["network", "map"] if "network" in table else ["map"]
     methods = table[~table["map"].isin(BASELINES)].copy()
-    for measure, best in best_baselines(table, list(measures), less_is_better).items():
+    rivals = table[table["map"].isin(baselines)]
+    for measure, best in best_baselines(rivals, list(measures), less_is_better).items():
         baseline = table[table["map"] == best].set_index("image_id")[measure]
         ahead = methods[measure] - methods.image_id.map(baseline)
         methods[measure] = -ahead if measure in less_is_better else ahead
@@ -169,11 +172,12 @@ def best_baselines(
     }
 
 
-def outcome_of(attention: pd.DataFrame) -> pd.Series:
-    """Return the title of each row's outcome, one of `explanation.CASES`, at 0.5."""
+def with_outcome(attention: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with their `outcome`, in the order of `explanation.CASES`, at 0.5."""
     ill, called = attention.y_true == PNEUMONIA, attention.called == PNEUMONIA
-    names = np.select([ill & called, ill, ~called], ["TP", "FN", "TN"], "FP")
-    return pd.Series(names, attention.index).map(CASES)
+    case = pd.Series(np.select([ill & called, ill, ~called], ["TP", "FN", "TN"], "FP"))
+    order = case.map(list(CASES).index).argsort(kind="stable")
+    return attention.assign(outcome=case.map(CASES).to_numpy()).iloc[order]
 
 
 def networks_of(truth: pd.DataFrame) -> pd.DataFrame:
