@@ -46,11 +46,17 @@ def build_dropout_tail():
 
 def build_convolutional_tail():
     x = inputs = keras.Input((4, 4, 2))
-    x = keras.layers.BatchNormalization()(x)
     x = keras.layers.Conv2D(6, 3, padding="same", activation="relu")(x)
     x = keras.layers.MaxPooling2D()(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x), name="conv")
+
+
+def build_normalizing_tail():
+    x = inputs = keras.Input((4, 4, 2))
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Flatten()(x)
+    return keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x), name="normalizing")
 
 
 class CallRecorder(keras.callbacks.Callback):
@@ -208,6 +214,7 @@ SCENARIOS = {
     "even": lambda strategy, _: train(strategy, 44),
     # 41 images: one replica has nothing of the last batch.
     "empty slice": lambda strategy, _: train(strategy, 41, build_convolutional_tail),
+    "empty statistics": lambda strategy, _: train(strategy, 41, build_normalizing_tail),
     "resumed": lambda strategy, _: train(strategy, 43, initial_epoch=1),
     "stopping": lambda strategy, _: train(
         strategy, 43, epochs=12, learning_rate=1e-2, callbacks=watchers(), noise=True
@@ -291,7 +298,9 @@ def free_ports(count):
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     """Return one worker's results, scenario by scenario."""
-    names = ("uneven", "even", "empty slice", "resumed", "stopping", "study")
+    names = (
+        "uneven", "even", "empty slice", "empty statistics", "resumed", "stopping", "study",
+    )  # fmt: skip
     folder = tmp_path_factory.mktemp("one") / "0"
     return {name: SCENARIOS[name](None, folder) for name in names}
 
@@ -327,7 +336,9 @@ def assert_equal_training(result, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["uneven", "even", "empty slice", "resumed", "study"])
+@pytest.mark.parametrize(
+    "name", ["uneven", "even", "empty slice", "empty statistics", "resumed", "study"]
+)
 def test_two_replicas_learn_what_one_learns(several, one, name):
     for results in several:
         assert results["replicas"] == 2

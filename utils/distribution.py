@@ -256,6 +256,10 @@ class _Loop:
                 f"under this strategy compile it with {_LOSS!r} alone"
             )
         self._model, self._strategy = model, strategy
+        self._shares_statistics = any(
+            isinstance(layer, keras.layers.BatchNormalization) and layer.synchronized
+            for layer in model.layers
+        )
         places = strategy.experimental_distribute_values_from_function(
             lambda context: tf.constant(context.replica_id_in_sync_group)
         )
@@ -271,10 +275,17 @@ class _Loop:
         return self._score(x, y, training=False)
 
     def _score(self, x: tf.Tensor, y: tf.Tensor, training: bool) -> tf.Tensor:
+        # Convolutions by oneDNN, which TensorFlow takes on processors with AVX-512 VNNI, return a
+        # wrong shape for no image at all, so that an empty slice becomes one black image that
+        # counts nothing. It would count in statistics over all replicas, where it is left empty.
+        lacking = tf.cast(tf.shape(x)[0] == 0, tf.int32) * int(not self._shares_statistics)
+        x = tf.pad(x, [[0, lacking], *([0, 0] for _ in x.shape[1:])])
+        y = tf.pad(y, [[0, lacking]])
         probabilities = self._model(x, training=training)
         loss = keras.losses.sparse_categorical_crossentropy(y, probabilities)
         hits = tf.argmax(probabilities, axis=-1) == y
-        return tf.stack([tf.reduce_sum(tf.cast(each, tf.float32), axis=0) for each in (loss, hits)])
+        sums = [tf.reduce_sum(tf.cast(each, tf.float32), axis=0) for each in (loss, hits)]
+        return tf.stack(sums) * tf.cast(1 - lacking, tf.float32)
 
     def _learn(self, x: tf.Tensor, y: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         """Take one replica's part in a step of Adam; return its sums as `_judge` does."""

@@ -104,10 +104,7 @@ def plot_truth(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
                     f"maps of {network}" if number else "no network",
                 )  # fmt: skip
             ax.set_yticks(list(places.values()), [TITLES[name] for name in places])
-            ax.set_xlim(0, None)
-            ax.set_xlabel(title)
-            ax.grid(axis="x")
-            ax.label_outer()
+            _label_panel(ax, title)
         legend_above(figure, axes[0])
     return figure
 
@@ -121,6 +118,14 @@ def _draw_intervals(
         rows[measure], places, xerr=_spread(rows, measure), fmt=marker, color=color, capsize=3,
         label=label,
     )  # fmt: skip
+
+
+def _label_panel(ax: Axes, title: str) -> None:
+    """Name the measure of a panel whose rows are named on the left."""
+    ax.set_xlim(0, None)
+    ax.set_xlabel(title)
+    ax.grid(axis="x")
+    ax.label_outer()
 
 
 def _spread(rows: pd.DataFrame, measure: str) -> list[pd.Series]:
@@ -210,9 +215,6 @@ def plot_attention(
                 color, _, marker = _STYLES[number]
                 _draw_intervals(ax, rows, region, places, color, marker, network)
             ax.set_yticks(range(len(outcomes)), outcomes[::-1])
-            ax.set_xlim(0, None)
-            ax.set_xlabel(title)
-            ax.grid(axis="x")
-            ax.label_outer()
+            _label_panel(ax, title)
         legend_above(figure, axes[0])
     return figure
