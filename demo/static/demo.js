@@ -39,7 +39,7 @@ function showAnswer(answer) {
   show("explained", `What speaks for ${answer.label} (Grad-CAM)`);
   show("height", answer.heat_maximum > 0
     ? `The map is stretched to its largest value, ${answer.heat_maximum.toPrecision(3)} in units of the class ` +
-      "score. It shows what the model used, not where a disease is."
+      "score. It does not show where a disease is, and is weak evidence of what the model used."
     : "The map is zero everywhere: nothing in the layer that is explained speaks for this label.");
   show("model", answer.model);
   show("provenance", answer.provenance);
