@@ -104,10 +104,19 @@ def build_explainer(
     layer_name: str | None = None,
     method: str = "gradcam",
     batch_size: int = BATCH_SIZE,
+    scores: keras.Model | None = None,
 ) -> Callable[[np.ndarray, int], np.ndarray]:
     """Return a function from images and a class to the images' maps; see `explain_images`.
 
     The model is copied once, which takes seconds, and not for every call or class.
+
+    Args:
+        model: As `explain_images` takes it.
+        layer_name: See there.
+        method: See there.
+        batch_size: See there.
+        scores: The copy, from `build_score_model`, where it is there already; a mean of models
+            makes its own.
 
     Raises:
         ValueError: if method or layer do not fit the model; the function raises it for images and
@@ -126,7 +135,7 @@ def build_explainer(
     if method != "smoothgrad":
         layer_name = layer_name or default_layer(model)
         _require_spatial_layer(model, layer_name)
-    scores = build_score_model(model)
+    scores = scores or build_score_model(model)
     make_cells = _choose_method(method, scores, layer_name, batch_size)
     at_once = 1 if METHODS[method].one_by_one else batch_size
 
@@ -150,6 +159,16 @@ def build_explainer(
         return maps
 
     return explain
+
+
+def build_explainers(model: keras.Model) -> dict[str, Callable[[np.ndarray, int], np.ndarray]]:
+    """Return the explainer of every method by its name, all with one copy of the model.
+
+    Args:
+        model: As `explain_images` takes it; no mean of models.
+    """
+    scores = build_score_model(model)
+    return {name: build_explainer(model, method=name, scores=scores) for name in METHODS}
 
 
 def _choose_method(

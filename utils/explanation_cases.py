@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from utils.dataset import load_images, open_dataset
-from utils.explanation import METHODS, build_explainer
+from utils.explanation import METHODS, build_explainers
 from utils.explanation_study import LEVELS, find_explained, randomise_in_steps
 from utils.explanation_summary import with_outcome
 from utils.facts import PNEUMONIA
@@ -26,8 +26,8 @@ def load_phantom() -> np.ndarray:
 def maps_by_method(network: keras.Model, images: np.ndarray) -> dict[str, np.ndarray]:
     """Return (n, h, w) maps of PNEUMONIA by the title of each method."""
     return {
-        method.title: build_explainer(network, method=name)(images, PNEUMONIA)
-        for name, method in METHODS.items()
+        METHODS[name].title: explain(images, PNEUMONIA)
+        for name, explain in build_explainers(network).items()
     }
 
 

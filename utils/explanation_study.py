@@ -43,6 +43,7 @@ from utils.explanation import (
     NOISY_COPIES,
     STRONGEST_CHANNELS,
     build_explainer,
+    build_explainers,
     default_layer,
 )
 from utils.facts import IMAGE_SIZE, PNEUMONIA
@@ -221,10 +222,6 @@ def _maps_key(explained: Explained) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _explainers(network: keras.Model) -> dict[str, Callable[[np.ndarray, int], np.ndarray]]:
-    return {name: build_explainer(network, method=name) for name in METHODS}
-
-
 def baseline_maps(image: np.ndarray, cells: int, seed: int) -> dict[str, np.ndarray]:
     """Return the maps of `BASELINES` for one image.
 
@@ -273,7 +270,7 @@ def measure_truth(study: Study) -> pd.DataFrame:
             name: predict_images(network, everything) for name, network in networks.items()
         }
         auc = {name: roc_auc_score(known.label, found) for name, found in probabilities.items()}
-        explainers = {name: _explainers(network) for name, network in networks.items()}
+        explainers = {name: build_explainers(network) for name, network in networks.items()}
         cells = _cells(networks["taught"])
         ill = np.flatnonzero(known.label == PNEUMONIA)
 
@@ -372,7 +369,7 @@ def _compare_with(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return the likeness of a network's maps to maps that were made before, a row an image."""
     rows = []
-    for name, explain in _explainers(network).items():
+    for name, explain in build_explainers(network).items():
         second = explain(pixels, PNEUMONIA)
         for number, (one, other) in enumerate(zip(first[name], second, strict=True)):
             spearman, ssim = measures.similarity(one, other)
@@ -387,7 +384,7 @@ def _compare_with(
 def _all_maps(network: keras.Model, pixels: np.ndarray) -> dict[str, np.ndarray]:
     return {
         name: explain(pixels, PNEUMONIA).astype(np.float16).astype(np.float32)
-        for name, explain in _explainers(network).items()
+        for name, explain in build_explainers(network).items()
     }
 
 
@@ -475,7 +472,7 @@ def measure_faithfulness(study: Study) -> pd.DataFrame:
     def make() -> pd.DataFrame:
         root, images = draw_test_images(study)
         pixels, network = _load(root, images), explained.load()
-        explainers, cells = _explainers(network), _cells(network)
+        explainers, cells = build_explainers(network), _cells(network)
         called = (predict_images(network, pixels) >= 0.5).astype(int)
 
         def measure(number: int) -> list[dict[str, Any]]:
@@ -552,7 +549,7 @@ def measure_stability(study: Study) -> pd.DataFrame:
     def make() -> pd.DataFrame:
         root, images = draw_test_images(study)
         pixels, network = _load(root, images), explained.load()
-        explainers, probability = _explainers(network), predict_images(network, pixels)
+        explainers, probability = build_explainers(network), predict_images(network, pixels)
 
         def measure(number: int) -> list[dict[str, Any]]:
             row, changes = images.iloc[number], small_changes(pixels[number])
