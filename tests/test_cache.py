@@ -73,7 +73,7 @@ def test_doubled_entries_are_noticed(store, tmp_path):
 def small_study(data, tmp_path, monkeypatch):
     """Replace data, weights and trunk by small ones; the command stays what it is."""
     monkeypatch.setenv("ACTIVATION_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(cache, "open_dataset", lambda name: data[0])
+    monkeypatch.setattr("utils.dataset.open_dataset", lambda name: data[0])
     weights = Weights("resnet50", "ImageNet", "npm", "0" * 64, None)
     monkeypatch.setattr(cache, "resolve_weights", lambda *args, **kwargs: weights)
     monkeypatch.setattr(cache, "build_trunk", lambda *args, **kwargs: build_small_trunk())

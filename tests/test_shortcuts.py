@@ -120,5 +120,5 @@ def test_places_are_told_apart_by_cues_alone(study):
 def test_cues_of_the_training_split_are_kept(study, monkeypatch):
     cues = measure_training_cues("full")
     assert cues.roc_auc.is_monotonic_decreasing and set(cues.cue) == set(CUES)
-    monkeypatch.setattr("utils.shortcuts.open_dataset", None)
+    monkeypatch.setattr("utils.shortcuts.open_study_index", None)
     assert measure_training_cues("full").equals(cues)

@@ -28,7 +28,7 @@ from utils.activations import (
     View,
 )
 from utils.backbones import build_trunk
-from utils.dataset import build_index, open_dataset
+from utils.dataset import open_study_index
 from utils.facts import BACKBONES
 from utils.files import read_json
 from utils.hardware import choose_precision
@@ -157,8 +157,7 @@ def fill_cache(study: Study, backbone: str, shard: Shard) -> str:
     Returns:
         What was computed, and which other shards are not complete.
     """
-    root = open_dataset(study.dataset_name)
-    index = build_index(root, study.seed, study.validation_fraction)
+    root, index = open_study_index(study)
     weights = resolve_weights(
         backbone, study.weights, allow_random=study.allow_random_weights, seed=study.seed
     )

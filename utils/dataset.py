@@ -20,6 +20,7 @@ from utils.files import read_json, write_csv
 from utils.paths import dataset_dir
 from utils.phantoms import write_phantom_dataset
 from utils.progress import track
+from utils.study import Study
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 IMAGE_FORMATS = ("JPEG", "PNG")
@@ -271,6 +272,16 @@ def build_index(root: Path, seed: int, validation_fraction: float) -> pd.DataFra
                 f"split {split!r} of {root} holds {present}; both classes are needed"
             )
     return index
+
+
+def open_study_index(study: Study) -> tuple[Path, pd.DataFrame]:
+    """Return the root of a study's data set and the index of all its images.
+
+    Raises:
+        DatasetError: as `open_dataset` and `build_index` raise it.
+    """
+    root = open_dataset(study.dataset_name)
+    return root, build_index(root, study.seed, study.validation_fraction)
 
 
 def dataset_fingerprint(index: pd.DataFrame) -> str:

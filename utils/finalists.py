@@ -26,7 +26,7 @@ from utils.backbones import build_reference_head, build_trunk, join
 from utils.calibration import fit_temperature
 from utils.candidate_list import pick_candidates
 from utils.candidates import Candidate, train_candidate
-from utils.dataset import build_index, load_images, open_dataset
+from utils.dataset import load_images, open_study_index
 from utils.development import development_index, load_development_images, plain_fold
 from utils.evaluation import SCORED_SPLITS, load_predictions, select_split
 from utils.facts import IMAGE_SIZE, PNEUMONIA, PREDICTION_COLUMNS
@@ -144,8 +144,7 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> float | None:
     """
     name = final_name(candidate.name, seed)
     stopwatch = Stopwatch()
-    root = open_dataset(study.dataset_name)
-    index = build_index(root, study.seed, study.validation_fraction)
+    root, index = open_study_index(study)
     images = development_index(index)
     pixels = load_development_images(root, images, candidate.size)
     train = (images.split == "train").to_numpy()
@@ -211,8 +210,7 @@ def train_reference(study: Study, seed: int) -> None:
     ):  # fmt: skip
         return
     stopwatch = Stopwatch()
-    root = open_dataset(study.dataset_name)
-    index = build_index(root, study.seed, study.validation_fraction)
+    root, index = open_study_index(study)
     weights = resolve_weights(
         REFERENCE, study.weights, allow_random=study.allow_random_weights, seed=study.seed
     )
@@ -352,9 +350,7 @@ def predict_test_with_crops(
     made_from = {"crop": _CROP, "parts": prediction_hashes(study, [name])}
 
     def make() -> pd.DataFrame:
-        settings = load_study(study)
-        root = open_dataset(settings.dataset_name)
-        index = build_index(root, settings.seed, settings.validation_fraction)
+        root, index = open_study_index(load_study(study))
         test = index[index.split == "test"].rename(columns={"label": "y_true"})
         network = keras.models.load_model(network_file(study, name), compile=False)
         probability = predict_with_crops(

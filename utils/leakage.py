@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from utils.activations import ActivationStore, ActivationTable, View
 from utils.backbones import build_reference_head, build_trunk
-from utils.dataset import build_index, open_dataset
+from utils.dataset import open_study_index
 from utils.development import development_index
 from utils.facts import NORMAL, PNEUMONIA
 from utils.files import write_csv
@@ -104,8 +104,7 @@ def measure_leakage(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _train_carelessly(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train the reference head under both splits; return what `measure_leakage` keeps."""
-    root = open_dataset(study.dataset_name)
-    index = build_index(root, study.seed, study.validation_fraction)
+    root, index = open_study_index(study)
     images, test = development_index(index), index[index.split == "test"]
     weights = resolve_weights(
         "resnet50", study.weights, allow_random=study.allow_random_weights, seed=study.seed

@@ -18,7 +18,7 @@ import pandas as pd
 
 from utils.candidate_list import pick_candidates
 from utils.candidates import Candidate, predict_images, train_candidate
-from utils.dataset import build_index, dataset_fingerprint, open_dataset
+from utils.dataset import dataset_fingerprint, open_study_index
 from utils.development import (
     Fold,
     block_folds,
@@ -110,9 +110,8 @@ def fingerprint_of(study: str) -> str:
     record = results_dir(study) / "provenance" / "resnet50.json"
     if record.is_file():
         return read_json(record)["dataset"]["fingerprint"]
-    settings = load_study(study)
-    root = open_dataset(settings.dataset_name)
-    return dataset_fingerprint(build_index(root, settings.seed, settings.validation_fraction))
+    _, index = open_study_index(load_study(study))
+    return dataset_fingerprint(index)
 
 
 def list_trainings(
@@ -154,8 +153,8 @@ def _read_records(
 
 def open_development_images(study: Study) -> tuple[Path, pd.DataFrame]:
     """Return the root of a study's data set and the index of its development images."""
-    root = open_dataset(study.dataset_name)
-    return root, development_index(build_index(root, study.seed, study.validation_fraction))
+    root, index = open_study_index(study)
+    return root, development_index(index)
 
 
 def _screen_one(

@@ -20,7 +20,7 @@ import pandas as pd
 
 from utils.calibration import fit_temperature
 from utils.candidates import Candidate
-from utils.dataset import build_index, open_dataset
+from utils.dataset import build_index, open_dataset, open_study_index
 from utils.evaluation import SCORED_SPLITS
 from utils.files import file_sha256, read_json
 from utils.final_scores import SHIPPED_MODEL
@@ -67,8 +67,7 @@ def ship_model(study: str, candidate: str, seed: int, folds: Sequence[str]) -> P
     threshold = choose_block_threshold(
         read_screening(screening_dir(study), recipe, folds, [settings.seed])
     )
-    root = open_dataset(settings.dataset_name)
-    index = build_index(root, settings.seed, settings.validation_fraction)
+    root, index = open_study_index(settings)
     parts = {split: index[index.split == split] for split in ("train", *SCORED_SPLITS)}
     probabilities = {
         split: predict_files(network, root, parts[split], split) for split in SCORED_SPLITS

@@ -1,7 +1,6 @@
 """Shortcuts, measured: what tells the classes apart without a lung, and how far places differ."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,7 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from utils.dataset import build_index, load_images, open_dataset, patient_number
+from utils.dataset import load_images, open_study_index, patient_number
 from utils.development import load_development_images, reduce_images
 from utils.evaluation import SCORED_SPLITS, evaluate_predictions
 from utils.facts import CLASS_NAMES, PNEUMONIA
@@ -85,13 +84,6 @@ def score_cues(cues: pd.DataFrame, labels: np.ndarray) -> pd.Series:
     return pd.Series({name: max(score, 1 - score) for name, score in scores.items()})
 
 
-def _open_index(study: str) -> tuple[Path, pd.DataFrame]:
-    """Return the root of a study's data set and its image index."""
-    settings = load_study(study)
-    root = open_dataset(settings.dataset_name)
-    return root, build_index(root, settings.seed, settings.validation_fraction)
-
-
 def _cues_made_from(study: str) -> dict[str, Any]:
     """Return what a kept table of cues depends on."""
     dataset = read_provenance(results_dir(study), "resnet50")["dataset"]
@@ -112,7 +104,7 @@ def measure_training_cues(study: str) -> pd.DataFrame:
     """
 
     def make() -> pd.DataFrame:
-        root, index = _open_index(study)
+        root, index = open_study_index(load_study(study))
         train = index[index.split == "train"]
         cues = measure_cues(load_development_images(root, train, CUES_SIZE))
         scores = score_cues(cues, train.label.to_numpy()).sort_values(ascending=False)
@@ -191,7 +183,7 @@ def measure_regions(study: str, names: Sequence[str], resamples: int, seed: int)
     }  # fmt: skip
 
     def make() -> pd.DataFrame:
-        root, index = _open_index(study)
+        root, index = open_study_index(load_study(study))
         test = index[index.split == "test"].rename(columns={"label": "y_true"})
         pixels = load_images(root, test.image_id)
         rows = []
@@ -233,7 +225,7 @@ def measure_places(study: str) -> pd.DataFrame:
     """
 
     def make() -> pd.DataFrame:
-        root, index = _open_index(study)
+        root, index = open_study_index(load_study(study))
         cues = measure_cues(reduce_images(load_images(root, index.image_id), CUES_SIZE))
         rows = []
         for label, class_name in enumerate(CLASS_NAMES):

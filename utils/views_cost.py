@@ -13,7 +13,7 @@ import pandas as pd
 
 from utils.activations import ActivationStore, View
 from utils.backbones import build_reference_head, build_trunk
-from utils.dataset import build_index, open_dataset
+from utils.dataset import open_study_index
 from utils.files import write_csv
 from utils.paths import activation_cache_dir, results_dir
 from utils.study import Study, load_study
@@ -53,8 +53,7 @@ def measure_views_cost(study: Study, images: int, contenders: tuple[int, ...]) -
             is random but the same everywhere.
         contenders: Numbers of views; the number of epochs means a fresh view every epoch.
     """
-    root = open_dataset(study.dataset_name)
-    index = build_index(root, study.seed, study.validation_fraction)
+    root, index = open_study_index(study)
     part = index[index.split == "train"].sort_values("pixel_sha256").head(images)
     validation = index[index.split == "validation"]
     trunk = build_trunk(resolve_weights("resnet50", study.weights))
