@@ -14,6 +14,7 @@ from utils import heat_map_measures as measures
 from utils.candidates import predict_images
 from utils.dataset import load_images
 from utils.explanation import METHODS, build_explainer
+from utils.explanation_networks import find_explained, randomise_in_steps
 from utils.explanation_study import BASELINES, NO_NETWORK, TABLES, baseline_maps
 from utils.facts import PNEUMONIA
 from utils.fetch import fetch
@@ -59,7 +60,7 @@ def real_data(tmp_path_factory):
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_are_of_the_shipped_network_and_whole(name):
     record, table = read_json(FOLDER / f"{name}.json"), read(name)
-    assert record["sha256"] == explanation_study.find_explained("full").describe()["sha256"]
+    assert record["sha256"] == find_explained("full").describe()["sha256"]
     if name == "truth":
         assert table.image_id.nunique() >= 200, "the issue asks for 200 ill phantoms"
         expected = {(NO_NETWORK, each) for each in BASELINES} | {
@@ -98,6 +99,22 @@ def test_maps_of_phantoms_meet_their_opacities_as_committed(network, explain, tm
             assert measures.energy_inside_mask(cam, mask) == pytest.approx(
                 row.energy_inside, abs=1e-4
             )
+
+
+@needs_data
+@pytest.mark.slow
+def test_random_weights_leave_as_much_of_a_map_as_committed(network, explain, real_data):
+    table = read("randomisation")
+    table = table[table["map"] == METHOD].set_index(["image_id", "step"])
+    image_ids = table.index.unique("image_id")[[5, 150]]
+    images = load_images(real_data, image_ids).astype(np.float32)
+    first = explain(images, PNEUMONIA)
+    for step, (layer, random) in enumerate(randomise_in_steps(network, STUDY.seed), start=1):
+        second = build_explainer(random, method=METHOD)(images, PNEUMONIA)
+        for image_id, *pair in zip(image_ids, first, second, strict=True):
+            row = table.loc[(image_id, step)]
+            assert row.layer == layer
+            assert measures.similarity(*pair) == pytest.approx((row.spearman, row.ssim), abs=CLOSE)
 
 
 @needs_data

@@ -1,18 +1,21 @@
 """The steps behind the tables about heat maps; the tables themselves are made by `make explain`."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 
-from utils import explanation_study
+from utils import explanation_networks, explanation_study
+from utils.candidate_list import find_candidate
+from utils.candidates import train_candidate
+from utils.explanation_networks import LEVELS, randomise_in_steps
 from utils.explanation_study import (
     BASELINES,
-    LEVELS,
     SHIFT,
     baseline_maps,
     explain_study,
-    randomise_in_steps,
     regions_of_interest,
     small_changes,
 )
@@ -81,6 +84,29 @@ def test_an_interrupted_table_goes_on_with_the_next_image(tmp_path, monkeypatch)
     assert made.count(3) == 1, "what was kept is not made again"
     assert made.count(11) == 2, "what was not kept yet is"
     assert not list((tmp_path / "sample/explanation").glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_network_is_trained_once_for_the_same_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
+    recipe = replace(find_candidate("small_cnn_64_robust"), name="once", epochs=1)
+    images = np.random.default_rng(0).integers(0, 256, (32, recipe.size, recipe.size, 1), np.uint8)
+    labels, trained = np.arange(32) % 2, []
+
+    def train(*arguments):
+        trained.append(arguments[0].name)
+        return train_candidate(*arguments)
+
+    monkeypatch.setattr(explanation_networks, "train_candidate", train)
+    first, again = (
+        explanation_networks._train_full_size(load_study("sample"), recipe, images, labels)
+        for _ in range(2)
+    )
+    assert trained == ["once"]
+    pairs = zip(first.get_weights(), again.get_weights(), strict=True)
+    assert all(np.array_equal(one, other) for one, other in pairs)
+    explanation_networks._train_full_size(load_study("sample"), recipe, images, labels[::-1])
+    assert trained == ["once", "once"], "other labels are another network"
 
 
 def test_rows_of_another_network_are_not_taken_over(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from utils.dataset import load_images, open_dataset
 from utils.explanation import METHODS, build_explainers
-from utils.explanation_study import LEVELS, find_explained, randomise_in_steps
+from utils.explanation_networks import LEVELS, find_explained, randomise_in_steps
 from utils.explanation_summary import with_outcome
 from utils.facts import PNEUMONIA
 from utils.registry import SHIPPED
@@ -39,7 +39,7 @@ def cascade_maps(
     Args:
         network: Stays as it is.
         image: (1, h, w, 3) in [0, 255].
-        steps: Of `explanation_study.LEVELS`, in order; 0 is the network as it was trained.
+        steps: Of `explanation_networks.LEVELS`, in order; 0 is the network as it was trained.
         seed: Of the random weights.
 
     Returns:

@@ -18,8 +18,7 @@ table, that it was at.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -32,10 +31,8 @@ from scipy.ndimage import gaussian_filter, shift
 from sklearn.metrics import roc_auc_score
 
 from utils import heat_map_measures as measures
-from utils.candidate_list import find_candidate
-from utils.candidates import Candidate, predict_images, train_candidate
-from utils.dataset import build_index, load_images, open_dataset
-from utils.development import development_index, load_development_images
+from utils.candidates import predict_images
+from utils.dataset import build_index, load_images, open_study_index
 from utils.explanation import (
     METHODS,
     NOISE,
@@ -46,16 +43,24 @@ from utils.explanation import (
     build_explainers,
     default_layer,
 )
+from utils.explanation_networks import (
+    LEVELS,
+    RANDOM_LABEL_IMAGES,
+    Explained,
+    find_explained,
+    random_label_recipe,
+    randomise_in_steps,
+    taught_recipe,
+    teach_phantoms,
+    train_on_random_labels,
+)
 from utils.facts import IMAGE_SIZE, PNEUMONIA
-from utils.files import file_sha256, read_json, write_csv
-from utils.final_scores import SHIPPED_MODEL
-from utils.finalists import export_full_size, final_name, network_file
+from utils.files import read_json, write_csv
+from utils.finalists import final_name, network_file
 from utils.kept import keep_table
-from utils.paths import dataset_dir, models_dir, predictions_dir, results_dir
+from utils.paths import dataset_dir, predictions_dir, results_dir
 from utils.phantoms import PHANTOM_VERSION, load_opacity_mask, write_phantom_dataset
 from utils.progress import track
-from utils.registry import open_shipped_model
-from utils.selection import choices_file
 from utils.shortcuts import inside_frame, lung_template
 from utils.study import Study, load_study
 
@@ -66,14 +71,8 @@ BASELINES = ("random", "centre", "edges")
 """Maps that see no model; any method has to beat them."""
 NO_NETWORK = "none"
 """Stands for the network of a map that sees none."""
-TAUGHT_SHARE = 2
-"""Phantoms that a network is taught with, for each known one."""
 ROBUST, PLAIN = "lite0_96_robust", "lite0_96_reference"
 """Candidates whose attention is compared: the same network and budget, other augmentation."""
-LEVELS = 5
-"""Steps of the cascade: the layers with weights in so many groups, from output to input."""
-RANDOM_LABEL_IMAGES, RANDOM_LABEL_EPOCHS = 500, 60
-"""Few images and many epochs, so that the network can learn shuffled labels by heart."""
 SHIFT, BRIGHTER = 8, 1.1
 """Pixels by which an image is shifted, and the factor by which it is brightened, or darkened."""
 MOVED = 0.05
@@ -85,43 +84,9 @@ _BLUR = 16
 _ROUND = 5
 
 
-@dataclass(frozen=True)
-class Explained:
-    """The network that is explained."""
-
-    name: str
-    file: Path
-
-    @property
-    def title(self) -> str:
-        """What it is called in tables."""
-        return self.name.removeprefix("final/")
-
-    def load(self) -> keras.Model:
-        """Return the network, from (n, 224, 224, 3) RGB in [0, 255] to probabilities."""
-        return keras.models.load_model(self.file, compile=False, safe_mode=True)
-
-    def describe(self) -> dict[str, str]:
-        """Return what a table that is made from the network depends on."""
-        return {"network": self.name, "sha256": file_sha256(self.file)}
-
-
 def explanation_dir(study: str) -> Path:
     """Return the folder of a study's tables about heat maps."""
     return results_dir(study) / "explanation"
-
-
-def find_explained(study: str) -> Explained:
-    """Return the single model that a study chose: as it ships, or as it was trained here.
-
-    Raises:
-        ModelError: if the shipped file is not the recorded one.
-    """
-    if (predictions_dir(study) / "final" / f"{SHIPPED_MODEL}.csv").is_file():
-        return Explained(SHIPPED_MODEL, open_shipped_model().file)
-    single = read_json(choices_file(study))["single"]
-    name = final_name(single, load_study(study).final_seeds[0])
-    return Explained(name, network_file(study, name))
 
 
 def explain_study(study: Study, tables: Sequence[str] = TABLES) -> dict[str, pd.DataFrame]:
@@ -190,16 +155,14 @@ def known_phantoms(study: Study) -> tuple[Path, pd.DataFrame]:
     return root, build_index(root, seed=0, validation_fraction=0.5)
 
 
-def _open_split(study: Study, split: str) -> tuple[Path, pd.DataFrame]:
-    """Return the root of the study's data set and the rows of one split."""
-    root = open_dataset(study.dataset_name)
-    index = build_index(root, study.seed, study.validation_fraction)
-    return root, index[index.split == split]
+def _open_test_images(study: Study) -> tuple[Path, pd.DataFrame]:
+    root, index = open_study_index(study)
+    return root, index[index.split == "test"]
 
 
 def draw_test_images(study: Study) -> tuple[Path, pd.DataFrame]:
     """Draw test images, classes alike; return the root and the rows of the index."""
-    root, test = _open_split(study, "test")
+    root, test = _open_test_images(study)
     each = min(study.explained_images // 2, *test.label.value_counts())
     drawn = test.groupby("label").sample(each, random_state=study.seed)
     return root, drawn.sort_values("image_id", ignore_index=True)
@@ -238,6 +201,13 @@ def baseline_maps(image: np.ndarray, cells: int, seed: int) -> dict[str, np.ndar
     }
 
 
+def _maps_of(
+    image: np.ndarray, explainers: Mapping[str, Callable], class_index: int = PNEUMONIA
+) -> dict[str, np.ndarray]:
+    """Return the (224, 224) maps of one image by every method, from `build_explainers`."""
+    return {name: explain(image[None], class_index)[0] for name, explain in explainers.items()}
+
+
 def _cells(network: keras.Model) -> int:
     return network.get_layer(default_layer(network)).output.shape[1]
 
@@ -257,14 +227,14 @@ def measure_truth(study: Study) -> pd.DataFrame:
         image_id, patient_id, etiology, mask_share, network, auc (of the network on all known
         phantoms), probability, map, energy_inside, pointing_hit, iou.
     """
-    explained, recipe = find_explained(study.study), _taught_recipe(study)
+    explained, recipe = find_explained(study.study), taught_recipe(study)
     made_from = _maps_key(explained) | {
         "phantoms": [PHANTOM_VERSION, study.known_phantoms], "taught": recipe.describe(),
     }  # fmt: skip
 
     def make() -> pd.DataFrame:
         root, known = known_phantoms(study)
-        networks = {explained.title: explained.load(), "taught": _teach_phantoms(study, recipe)}
+        networks = {explained.title: explained.load(), "taught": teach_phantoms(study, recipe)}
         everything = _load(root, known)
         probabilities = {
             name: predict_images(network, everything) for name, network in networks.items()
@@ -278,13 +248,8 @@ def measure_truth(study: Study) -> pd.DataFrame:
             place = ill[number]
             image, row = everything[place], known.iloc[place]
             mask = load_opacity_mask(root, row.image_id)
-            maps = {
-                (name, method): explain(image[None], PNEUMONIA)[0]
-                for name in networks
-                for method, explain in explainers[name].items()
-            }
-            for method, seen in baseline_maps(image, cells, number).items():
-                maps[NO_NETWORK, method] = seen
+            maps = {name: _maps_of(image, explainers[name]) for name in networks}
+            maps[NO_NETWORK] = baseline_maps(image, cells, number)
             return [
                 {
                     "image_id": row.image_id, "patient_id": row.patient_id,
@@ -296,7 +261,8 @@ def measure_truth(study: Study) -> pd.DataFrame:
                     "pointing_hit": measures.pointing_hit(cam, mask),
                     "iou": measures.iou_at_otsu(cam, mask),
                 }
-                for (name, method), cam in maps.items()
+                for name in maps
+                for method, cam in maps[name].items()
             ]  # fmt: skip
 
         return _row_by_row(study, "truth", made_from, known.image_id.iloc[ill].tolist(), measure)
@@ -304,118 +270,49 @@ def measure_truth(study: Study) -> pd.DataFrame:
     return _keep(study, "truth", made_from, make)
 
 
-def _taught_recipe(study: Study) -> Candidate:
-    """Return the single model's recipe, under a name of its own."""
-    single = find_candidate(read_json(choices_file(study.study))["single"])
-    epochs = study.candidate_epochs or single.epochs
-    return replace(single, name=f"{single.name}_phantoms", epochs=epochs)
-
-
-def _teach_phantoms(study: Study, recipe: Candidate) -> keras.Model:
-    """Return a full-size network that was trained on other phantoms than the known ones."""
-    count = TAUGHT_SHARE * study.known_phantoms
-    root = write_phantom_dataset(dataset_dir(f"taught_phantoms_{count}"), count, seed=8)
-    index = development_index(build_index(root, seed=0, validation_fraction=0.5))
-    images = load_development_images(root, index, recipe.size)
-    return _train_full_size(study, recipe, images, index.label.to_numpy())[0]
-
-
-def _train_full_size(
-    study: Study, recipe: Candidate, images: np.ndarray, labels: np.ndarray
-) -> tuple[keras.Model, keras.Model]:
-    """Train a recipe; return the network at full size, and as it was trained."""
-    folder = models_dir(study.study)
-    trained, _ = train_candidate(
-        recipe, images, labels, study.seed, folder / f"{recipe.name}.h5", recipe.name
-    )
-    return export_full_size(recipe, trained, folder / f"{recipe.name}.keras"), trained
-
-
-def randomise_in_steps(network: keras.Model, seed: int) -> Iterator[tuple[str, keras.Model]]:
-    """Yield copies of a network whose weights are random from the output down to some layer.
-
-    Cascading randomisation of Adebayo et al. 2018. Kernels are drawn anew by the standard
-    deviation that they have, so that activations keep their size; other weights are shuffled.
-
-    Args:
-        network: Stays as it is.
-        seed: Of the draws.
-
-    Yields:
-        The first layer that is random, and the network; the same copy each time, changed further.
-    """
-    copy = keras.models.clone_model(network)
-    copy.set_weights(network.get_weights())
-    random = np.random.default_rng(seed)
-    weighted = [layer for layer in copy.layers if layer.weights][::-1]
-    # The output layer alone is the first step; the others share the rest alike.
-    groups = [[0], *np.array_split(np.arange(1, len(weighted)), LEVELS - 1)]
-    for places in groups:
-        for place in places:
-            layer = weighted[place]
-            layer.set_weights([_randomise(value, random) for value in layer.get_weights()])
-        yield layer.name, copy
-
-
-def _randomise(value: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    if value.ndim > 1:
-        return random.normal(0, value.std(), value.shape).astype(value.dtype)
-    return random.permutation(value)
-
-
-def _compare_with(
-    first: Mapping[str, np.ndarray], network: keras.Model, pixels: np.ndarray,
-    images: pd.DataFrame, **columns: Any,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Return the likeness of a network's maps to maps that were made before, a row an image."""
+def _likeness(
+    first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """Return how like two networks' maps of one image are, a row a method."""
     rows = []
-    for name, explain in build_explainers(network).items():
-        second = explain(pixels, PNEUMONIA)
-        for number, (one, other) in enumerate(zip(first[name], second, strict=True)):
-            spearman, ssim = measures.similarity(one, other)
-            row = images.iloc[number]
-            rows.append(
-                {"image_id": row.image_id, "patient_id": row.patient_id, "map": name}
-                | columns | {"spearman": spearman, "ssim": ssim}
-            )  # fmt: skip
+    for method, cam in first.items():
+        spearman, ssim = measures.similarity(cam, second[method])
+        rows.append({"map": method, "spearman": spearman, "ssim": ssim})
     return rows
-
-
-def _all_maps(network: keras.Model, pixels: np.ndarray) -> dict[str, np.ndarray]:
-    return {
-        name: explain(pixels, PNEUMONIA).astype(np.float16).astype(np.float32)
-        for name, explain in build_explainers(network).items()
-    }
 
 
 def measure_randomisation(study: Study) -> pd.DataFrame:
     """Return how much of the maps is left when the weights are randomised step by step.
 
     Returns:
-        A row an image, method and step: image_id, patient_id, map, step, layer, spearman, ssim.
+        A row an image, step and method: image_id, patient_id, step, layer, map, spearman, ssim.
     """
     explained = find_explained(study.study)
+    made_from = _maps_key(explained) | _images_key(study) | {"levels": LEVELS}
 
     def make() -> pd.DataFrame:
         root, images = draw_test_images(study)
         pixels, network = _load(root, images), explained.load()
-        first = _all_maps(network, pixels)
-        rows = []
-        for step, (layer, random) in enumerate(randomise_in_steps(network, study.seed), start=1):
-            rows += _compare_with(first, random, pixels, images, step=step, layer=layer)
-        return pd.DataFrame(rows).round(_ROUND)
+        explainers = build_explainers(network)
+        randomised = {
+            layer: build_explainers(random)
+            for layer, random in randomise_in_steps(network, study.seed)
+        }
 
-    made_from = _maps_key(explained) | _images_key(study) | {"levels": LEVELS}
+        def measure(number: int) -> list[dict[str, Any]]:
+            row, first = images.iloc[number], _maps_of(pixels[number], explainers)
+            return [
+                {
+                    "image_id": row.image_id, "patient_id": row.patient_id,
+                    "step": step, "layer": layer,
+                } | likeness
+                for step, (layer, random) in enumerate(randomised.items(), start=1)
+                for likeness in _likeness(first, _maps_of(pixels[number], random))
+            ]  # fmt: skip
+
+        return _row_by_row(study, "randomisation", made_from, images.image_id.tolist(), measure)
+
     return _keep(study, "randomisation", made_from, make)
-
-
-def _random_label_recipe(study: Study) -> Candidate:
-    single = find_candidate(read_json(choices_file(study.study))["single"])
-    epochs = RANDOM_LABEL_EPOCHS if study.candidate_epochs is None else study.candidate_epochs
-    return replace(
-        single, name=f"{single.name}_random_labels", transforms=(), epochs=epochs,
-        label_smoothing=0.0, dropout=0.0, class_weights=False,
-    )  # fmt: skip
 
 
 def measure_random_labels(study: Study) -> pd.DataFrame:
@@ -425,35 +322,32 @@ def measure_random_labels(study: Study) -> pd.DataFrame:
     accuracy is noted, because only a network that fits its labels has learned something.
 
     Returns:
-        A row an image and method: image_id, patient_id, map, training_accuracy, spearman, ssim.
+        A row an image and method: image_id, patient_id, training_accuracy, map, spearman, ssim.
     """
-    explained, recipe = find_explained(study.study), _random_label_recipe(study)
-
-    def make() -> pd.DataFrame:
-        root, images = draw_test_images(study)
-        pixels = _load(root, images)
-        first = _all_maps(explained.load(), pixels)
-        network, accuracy = _train_on_random_labels(study, recipe)
-        rows = _compare_with(
-            first, network, pixels, images, training_accuracy=round(accuracy, _ROUND)
-        )
-        return pd.DataFrame(rows).round(_ROUND)
-
+    explained, recipe = find_explained(study.study), random_label_recipe(study)
     made_from = _maps_key(explained) | _images_key(study) | {
         "recipe": recipe.describe(), "training_images": RANDOM_LABEL_IMAGES,
     }  # fmt: skip
+
+    def make() -> pd.DataFrame:
+        root, images = draw_test_images(study)
+        pixels, explainers = _load(root, images), build_explainers(explained.load())
+        network, accuracy = train_on_random_labels(study, recipe)
+        by_heart = build_explainers(network)
+
+        def measure(number: int) -> list[dict[str, Any]]:
+            row, image = images.iloc[number], pixels[number]
+            return [
+                {
+                    "image_id": row.image_id, "patient_id": row.patient_id,
+                    "training_accuracy": accuracy,
+                } | likeness
+                for likeness in _likeness(_maps_of(image, explainers), _maps_of(image, by_heart))
+            ]  # fmt: skip
+
+        return _row_by_row(study, "random_labels", made_from, images.image_id.tolist(), measure)
+
     return _keep(study, "random_labels", made_from, make)
-
-
-def _train_on_random_labels(study: Study, recipe: Candidate) -> tuple[keras.Model, float]:
-    """Return a full-size network that fits shuffled labels, and how well it does."""
-    root, train = _open_split(study, "train")
-    train = train.sample(min(RANDOM_LABEL_IMAGES, len(train)), random_state=study.seed)
-    labels = np.random.default_rng(study.seed).permutation(train.label.to_numpy())
-    images = load_development_images(root, train, recipe.size)
-    network, trained = _train_full_size(study, recipe, images, labels)
-    predicted = predict_images(trained, images) >= 0.5
-    return network, float((predicted == labels).mean())
 
 
 def measure_faithfulness(study: Study) -> pd.DataFrame:
@@ -477,10 +371,7 @@ def measure_faithfulness(study: Study) -> pd.DataFrame:
 
         def measure(number: int) -> list[dict[str, Any]]:
             image, row = pixels[number], images.iloc[number]
-            orders = {
-                name: explain(image[None], called[number])[0]
-                for name, explain in explainers.items()
-            }
+            orders = _maps_of(image, explainers, called[number])
             orders |= baseline_maps(image, cells, number)
             blurred = gaussian_filter(image, (_BLUR, _BLUR, 0))
             predict = partial(_predict_class, network, called[number])
@@ -603,7 +494,7 @@ def measure_attention(study: Study) -> pd.DataFrame:
     ]
 
     def make() -> pd.DataFrame:
-        root, test = _open_split(study, "test")
+        root, test = _open_test_images(study)
         pixels, regions = _load(root, test), regions_of_interest()
         others = [Explained(name, network_file(study.study, name)) for name in names]
         parts = []

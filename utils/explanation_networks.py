@@ -1,0 +1,173 @@
+"""The network whose heat maps are tested, and others that know more or less than it does.
+
+A method is tested by what its maps show of networks that differ: of one that was taught the images
+in question, of one whose weights are random from the output down, of one that learned shuffled
+labels by heart. `utils.explanation_study` compares their maps.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from utils.candidate_list import find_candidate
+from utils.candidates import Candidate, predict_images, train_candidate
+from utils.dataset import build_index, load_images, open_study_index
+from utils.development import development_index, load_development_images
+from utils.files import file_sha256, read_json, write_json
+from utils.final_scores import SHIPPED_MODEL
+from utils.finalists import export_full_size, final_name, network_file
+from utils.paths import dataset_dir, models_dir, predictions_dir
+from utils.phantoms import write_phantom_dataset
+from utils.registry import open_shipped_model
+from utils.selection import choices_file
+from utils.study import Study, load_study
+
+TAUGHT_SHARE = 2
+"""Phantoms that a network is taught with, for each known one."""
+LEVELS = 5
+"""Steps of the cascade: the layers with weights in so many groups, from output to input."""
+RANDOM_LABEL_IMAGES, RANDOM_LABEL_EPOCHS = 500, 60
+"""Few images and many epochs, so that the network can learn shuffled labels by heart."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A network that is explained."""
+
+    name: str
+    file: Path
+
+    @property
+    def title(self) -> str:
+        """What it is called in tables."""
+        return self.name.removeprefix("final/")
+
+    def load(self) -> keras.Model:
+        """Return the network, from (n, 224, 224, 3) RGB in [0, 255] to probabilities."""
+        return keras.models.load_model(self.file, compile=False, safe_mode=True)
+
+    def describe(self) -> dict[str, str]:
+        """Return what a table that is made from the network depends on."""
+        return {"network": self.name, "sha256": file_sha256(self.file)}
+
+
+def find_explained(study: str) -> Explained:
+    """Return the single model that a study chose: as it ships, or as it was trained here.
+
+    Raises:
+        ModelError: if the shipped file is not the recorded one.
+    """
+    if (predictions_dir(study) / "final" / f"{SHIPPED_MODEL}.csv").is_file():
+        return Explained(SHIPPED_MODEL, open_shipped_model().file)
+    single = read_json(choices_file(study))["single"]
+    name = final_name(single, load_study(study).final_seeds[0])
+    return Explained(name, network_file(study, name))
+
+
+# --- A network that knows phantoms -----------------------------------------------------------
+
+
+def taught_recipe(study: Study) -> Candidate:
+    """Return the single model's recipe, under a name of its own."""
+    single = find_candidate(read_json(choices_file(study.study))["single"])
+    epochs = study.candidate_epochs or single.epochs
+    return replace(single, name=f"{single.name}_phantoms", epochs=epochs)
+
+
+def teach_phantoms(study: Study, recipe: Candidate) -> keras.Model:
+    """Return a full-size network that was trained on other phantoms than the known ones."""
+    count = TAUGHT_SHARE * study.known_phantoms
+    root = write_phantom_dataset(dataset_dir(f"taught_phantoms_{count}"), count, seed=8)
+    index = development_index(build_index(root, seed=0, validation_fraction=0.5))
+    images = load_development_images(root, index, recipe.size)
+    return _train_full_size(study, recipe, images, index.label.to_numpy())
+
+
+def _train_full_size(
+    study: Study, recipe: Candidate, images: np.ndarray, labels: np.ndarray
+) -> keras.Model:
+    """Train a recipe and return its network at full size; one that is there is not trained again.
+
+    What a network was trained with lies beside it and is written last.
+    """
+    folder = models_dir(study.study) / "explanation"
+    network = Explained(recipe.name, folder / f"{recipe.name}.keras")
+    record = network.file.with_suffix(".json")
+    trained_with = {
+        "recipe": recipe.describe(), "seed": study.seed,
+        "images": sha256(images.tobytes()).hexdigest(),
+        "labels": sha256(labels.tobytes()).hexdigest(),
+    }  # fmt: skip
+    if network.file.is_file() and record.is_file() and read_json(record) == trained_with:
+        return network.load()
+    record.unlink(missing_ok=True)
+    trained, _ = train_candidate(
+        recipe, images, labels, study.seed, folder / f"{recipe.name}.h5", recipe.name
+    )
+    export_full_size(recipe, trained, network.file)
+    write_json(record, trained_with)
+    return network.load()
+
+
+# --- A network with random weights -----------------------------------------------------------
+
+
+def randomise_in_steps(network: keras.Model, seed: int) -> Iterator[tuple[str, keras.Model]]:
+    """Yield copies of a network whose weights are random from the output down to some layer.
+
+    Cascading randomisation of Adebayo et al. 2018. Kernels are drawn anew by the standard
+    deviation that they have, so that activations keep their size; other weights are shuffled.
+
+    Args:
+        network: Stays as it is.
+        seed: Of the draws.
+
+    Yields:
+        The first layer that is random, and the network; the same copy each time, changed further.
+    """
+    copy = keras.models.clone_model(network)
+    copy.set_weights(network.get_weights())
+    random = np.random.default_rng(seed)
+    weighted = [layer for layer in copy.layers if layer.weights][::-1]
+    # The output layer alone is the first step; the others share the rest alike.
+    groups = [[0], *np.array_split(np.arange(1, len(weighted)), LEVELS - 1)]
+    for places in groups:
+        for place in places:
+            layer = weighted[place]
+            layer.set_weights([_randomise(value, random) for value in layer.get_weights()])
+        yield layer.name, copy
+
+
+def _randomise(value: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    if value.ndim > 1:
+        return random.normal(0, value.std(), value.shape).astype(value.dtype)
+    return random.permutation(value)
+
+
+# --- A network that knows shuffled labels ----------------------------------------------------
+
+
+def random_label_recipe(study: Study) -> Candidate:
+    """Return the single model's recipe without what keeps it from learning labels by heart."""
+    single = find_candidate(read_json(choices_file(study.study))["single"])
+    epochs = RANDOM_LABEL_EPOCHS if study.candidate_epochs is None else study.candidate_epochs
+    return replace(
+        single, name=f"{single.name}_random_labels", transforms=(), epochs=epochs,
+        label_smoothing=0.0, dropout=0.0, class_weights=False,
+    )  # fmt: skip
+
+
+def train_on_random_labels(study: Study, recipe: Candidate) -> tuple[keras.Model, float]:
+    """Return a full-size network that was trained on shuffled labels, and its accuracy on them."""
+    root, index = open_study_index(study)
+    train = index[index.split == "train"]
+    train = train.sample(min(RANDOM_LABEL_IMAGES, len(train)), random_state=study.seed)
+    labels = np.random.default_rng(study.seed).permutation(train.label.to_numpy())
+    images = load_development_images(root, train, recipe.size)
+    network = _train_full_size(study, recipe, images, labels)
+    predicted = predict_images(network, load_images(root, train.image_id)) >= 0.5
+    return network, float((predicted == labels).mean())
