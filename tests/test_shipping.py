@@ -46,6 +46,7 @@ def test_a_shipped_model_scores_without_any_training(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(pd.read_csv(out), reference, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_committed_phantoms_are_rendered_and_nothing_else(tmp_path):
     shipping.copy_phantoms(tmp_path)
     rendered = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.jpeg"))
