@@ -70,6 +70,10 @@ def test_tables_are_of_the_shipped_network_and_whole(name):
         assert found == expected
     elif name == "attention":
         assert (table.groupby("network").size() == 624).all()
+    elif name == "other_images":
+        pairs = table.groupby("map")[["image_id", "healthy_id"]].nunique()
+        assert set(pairs.index) == set(METHODS)
+        assert (pairs == STUDY.explained_images // 2).all(axis=None), "every image is in one pair"
     else:
         # In the table of stability are images of which some change left the prediction alone.
         least = STUDY.explained_images - (5 if name == "stability" else 0)
@@ -99,6 +103,16 @@ def test_maps_of_phantoms_meet_their_opacities_as_committed(network, explain, tm
             assert measures.energy_inside_mask(cam, mask) == pytest.approx(
                 row.energy_inside, abs=1e-4
             )
+
+
+@needs_data
+@pytest.mark.slow
+def test_maps_of_two_children_are_as_alike_as_committed(explain, real_data):
+    table = read("other_images")
+    for _, row in table[table["map"] == METHOD].iloc[[5, 80]].iterrows():
+        images = load_images(real_data, [row.image_id, row.healthy_id]).astype(np.float32)
+        found = measures.similarity(*explain(images, PNEUMONIA))
+        assert found == pytest.approx((row.spearman, row.ssim), abs=CLOSE)
 
 
 @needs_data

@@ -94,10 +94,13 @@ def plot_truth(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
         size = (3.6 * len(measures) + 1.5, 1.9 + 0.42 * len(order))
         figure, (axes,) = new_figure("Do maps meet a known opacity?", size, 1, len(measures))
         for ax, (measure, title) in zip(axes, measures.items(), strict=True):
-            ax.axvline(blind[measure].max(), color=GRAY, linestyle=":", linewidth=1.5)
+            ax.axvline(
+                blind[measure].max(), color=GRAY, linestyle=":", linewidth=1.5,
+                label="best without a network",
+            )  # fmt: skip
             for number, network in enumerate([NO_NETWORK, *networks]):
                 rows = summary[summary.network == network]
-                offset = 0.15 * (-1) ** number if number else 0.0
+                offset = 0.15 * (-1) ** (number - 1) if number else 0.0
                 color, _, marker = (GRAY, "", "s") if number == 0 else _STYLES[number - 1]
                 _draw_intervals(
                     ax, rows, measure, rows["map"].map(places) + offset, color, marker,
@@ -154,9 +157,9 @@ def plot_cascade(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
                     [0, *rows.step], [1, *rows[measure]], color=color, linestyle=line,
                     marker=marker, markersize=5, label=TITLES[method],
                 )  # fmt: skip
-                ax.fill_between(
-                    rows.step, rows[f"{measure}_low"], rows[f"{measure}_high"],
-                    color=color, alpha=0.15, linewidth=0,
+                ax.errorbar(
+                    rows.step, rows[measure], yerr=_spread(rows, measure), fmt="none",
+                    ecolor=color, capsize=3,
                 )  # fmt: skip
             ax.axhline(0, color=GRAY, linewidth=1)
             ax.set_ylim(min(-0.25, summary[f"{measure}_low"].min()), 1.05)

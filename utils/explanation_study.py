@@ -1,10 +1,11 @@
 """Whether heat maps can be believed: the tables of notebook 10, made once and kept.
 
 `python -m utils.explanation_study --study full` (`make explain`) explains one network, the single
-model that the study chose, in six ways, and writes a table for each to
+model that the study chose, in seven ways, and writes a table for each to
 `results/<study>/explanation/`:
 
 - `truth.csv`: maps of phantoms against their opacities, beside maps that see no model;
+- `other_images.csv`: maps of ill children against maps of healthy ones, by the same network;
 - `randomisation.csv`: maps after the weights are randomised layer by layer from the output on;
 - `random_labels.csv`: maps of a network that was trained on shuffled labels;
 - `faithfulness.csv`: deletion and insertion, in the order of a map and in orders that see no model;
@@ -54,7 +55,7 @@ from utils.explanation_networks import (
     teach_phantoms,
     train_on_random_labels,
 )
-from utils.facts import IMAGE_SIZE, PNEUMONIA
+from utils.facts import IMAGE_SIZE, NORMAL, PNEUMONIA
 from utils.files import read_json, write_csv
 from utils.finalists import final_name, network_file
 from utils.kept import keep_table
@@ -65,7 +66,8 @@ from utils.shortcuts import inside_frame, lung_template
 from utils.study import Study, load_study
 
 TABLES = (
-    "truth", "randomisation", "random_labels", "faithfulness", "stability", "attention",
+    "truth", "other_images", "randomisation", "random_labels", "faithfulness", "stability",
+    "attention",
 )  # fmt: skip
 BASELINES = ("random", "centre", "edges")
 """Maps that see no model; any method has to beat them."""
@@ -279,6 +281,40 @@ def _likeness(
         spearman, ssim = measures.similarity(cam, second[method])
         rows.append({"map": method, "spearman": spearman, "ssim": ssim})
     return rows
+
+
+def measure_other_images(study: Study) -> pd.DataFrame:
+    """Return how like the map of an ill child is to that of a healthy one, by the same network.
+
+    A likeness that any two images share says nothing of the image, nor of the network.
+
+    Returns:
+        A row a pair and method: image_id and patient_id of the ill child, healthy_id of the other
+        one's image, map, spearman, ssim.
+    """
+    explained = find_explained(study.study)
+    made_from = _maps_key(explained) | _images_key(study)
+
+    def make() -> pd.DataFrame:
+        root, images = draw_test_images(study)
+        ill, healthy = images[images.label == PNEUMONIA], images[images.label == NORMAL]
+        explainers = build_explainers(explained.load())
+        pixels = {"ill": _load(root, ill), "healthy": _load(root, healthy)}
+
+        def measure(number: int) -> list[dict[str, Any]]:
+            row = ill.iloc[number]
+            first, second = (_maps_of(part[number], explainers) for part in pixels.values())
+            return [
+                {
+                    "image_id": row.image_id, "patient_id": row.patient_id,
+                    "healthy_id": healthy.image_id.iloc[number],
+                } | likeness
+                for likeness in _likeness(first, second)
+            ]  # fmt: skip
+
+        return _row_by_row(study, "other_images", made_from, ill.image_id.tolist(), measure)
+
+    return _keep(study, "other_images", made_from, make)
 
 
 def measure_randomisation(study: Study) -> pd.DataFrame:
@@ -522,6 +558,7 @@ def measure_attention(study: Study) -> pd.DataFrame:
 
 _MAKERS: dict[str, Callable[[Study], pd.DataFrame]] = {
     "truth": measure_truth,
+    "other_images": measure_other_images,
     "randomisation": measure_randomisation,
     "random_labels": measure_random_labels,
     "faithfulness": measure_faithfulness,
