@@ -12,6 +12,7 @@ the committed ones.
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,24 @@ CHOSEN_FILE = "chosen.keras"
 _AT_ONCE = 64
 _CROP = 0.07
 """Share of the side that a corner crop of test-time augmentation leaves out."""
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """How far a rebuilt network is from what was committed, on validation images."""
+
+    mean: float
+    """Of the absolute differences between probabilities, and so is `largest`."""
+    largest: float
+    committed_auc: float
+    auc: float
+
+    def __str__(self) -> str:
+        """Return the comparison in words."""
+        return (
+            f"validation probabilities are {self.mean:.3f} from the committed ones on average, "
+            f"{self.largest:.3f} at most; ROC-AUC {self.auc:.4f}, was {self.committed_auc:.4f}"
+        )
 
 
 def final_name(candidate: str, seed: int) -> str:
@@ -135,12 +154,12 @@ def train_finalists(
         build_chosen(study, choices, seeds)
 
 
-def train_final(study: Study, candidate: Candidate, seed: int) -> float | None:
+def train_final(study: Study, candidate: Candidate, seed: int) -> Rebuilt | None:
     """Train a candidate on the training split and export it; write its predictions, once.
 
     Returns:
-        None where the predictions are new; where this recipe has predicted before, the largest
-        difference of a validation probability to what it said then, and nothing is overwritten.
+        None where the predictions are new; where this recipe has predicted before, how far the
+        new network is from what it said then, and nothing is overwritten.
     """
     name = final_name(candidate.name, seed)
     stopwatch = Stopwatch()
@@ -155,7 +174,7 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> float | None:
     trained = stopwatch.minutes
     exported = export_full_size(candidate, network, network_file(study.study, name))
     if is_finished(study.study, candidate, seed):
-        return _largest_difference(study.study, name, exported, root)
+        return _compare_with_committed(study.study, name, exported, root)
     # The plain fold's split is the study's own, so this is its training too.
     keep_held_out(
         study.study, candidate, images, pixels, plain_fold(images), seed, network, weights, trained
@@ -184,10 +203,14 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> float | None:
     return None
 
 
-def _largest_difference(study: str, name: str, network: keras.Model, root: Path) -> float:
+def _compare_with_committed(study: str, name: str, network: keras.Model, root: Path) -> Rebuilt:
     before = select_split(load_predictions(predictions_dir(study) / f"{name}.csv"), "validation")
     again = predict_files(network, root, before, f"{name}, validation")
-    return float(np.abs(again - before.probability.to_numpy()).max())
+    difference = np.abs(again - before.probability.to_numpy())
+    return Rebuilt(
+        float(difference.mean()), float(difference.max()),
+        roc_auc_score(before.y_true, before.probability), roc_auc_score(before.y_true, again),
+    )  # fmt: skip
 
 
 def train_reference(study: Study, seed: int) -> None:
@@ -408,12 +431,9 @@ def main() -> None:
             file = network_file(arguments.study, final_name(name, seed))
             if file.is_file() and is_finished(arguments.study, candidate, seed):
                 continue
-            difference = train_final(study, candidate, seed)
-            if difference is not None:
-                sys.stdout.write(
-                    f"{name}, seed {seed}: validation probabilities differ by at most "
-                    f"{difference:.4f} from the committed ones\n"
-                )
+            rebuilt = train_final(study, candidate, seed)
+            if rebuilt is not None:
+                sys.stdout.write(f"{name}, seed {seed}: {rebuilt}\n")
     if choices is not None:
         sys.stdout.write(f"{build_chosen(arguments.study, choices, seeds)}\n")
 
