@@ -14,8 +14,29 @@ from PIL import Image
 
 from utils import plots
 from utils.baselines import BASELINES
+from utils.data_plots import (
+    plot_baseline_scores,
+    plot_class_balance,
+    plot_combined_views,
+    plot_example_grid,
+    plot_image_sizes,
+    plot_images_per_patient,
+    plot_intensity_distributions,
+    plot_pixel_ranges,
+    plot_split,
+    plot_transform_rows,
+)
 from utils.evaluation import METRICS, evaluate_study
+from utils.evaluation_plots import (
+    plot_confusion_matrix,
+    plot_metric_intervals,
+    plot_precision_recall,
+    plot_probability_histogram,
+    plot_roc,
+)
+from utils.explanation_plots import plot_cam_grid
 from utils.facts import REPORTED
+from utils.training_plots import plot_history, plot_views_cost
 
 MODELS = ("resnet50", "vgg19")
 THRESHOLDS = {"resnet50": 0.5, "vgg19": 0.25}
@@ -106,47 +127,45 @@ def captions(count: int) -> list[str]:
 
 
 DRAWINGS: dict[str, Callable[[], Figure]] = {
-    "class_balance": lambda: plots.plot_class_balance(make_index()),
-    "images_per_patient": lambda: plots.plot_images_per_patient(make_index()),
-    "image_sizes": lambda: plots.plot_image_sizes(make_index()),
-    "image_sizes_equal": lambda: plots.plot_image_sizes(make_index().assign(width=224, height=224)),
-    "intensity": lambda: plots.plot_intensity_distributions(
+    "class_balance": lambda: plot_class_balance(make_index()),
+    "images_per_patient": lambda: plot_images_per_patient(make_index()),
+    "image_sizes": lambda: plot_image_sizes(make_index()),
+    "image_sizes_equal": lambda: plot_image_sizes(make_index().assign(width=224, height=224)),
+    "intensity": lambda: plot_intensity_distributions(
         np.linspace(50, 200, len(make_index())), make_index().label
     ),
-    "split": lambda: plots.plot_split(make_index()),
-    "baselines": lambda: plots.plot_baseline_scores(make_scores()),
-    "pixel_ranges": lambda: plots.plot_pixel_ranges(
+    "split": lambda: plot_split(make_index()),
+    "baselines": lambda: plot_baseline_scores(make_scores()),
+    "pixel_ranges": lambda: plot_pixel_ranges(
         make_images(2), make_images(2) - np.array([103.939, 116.779, 123.68])
     ),
-    "history": lambda: plots.plot_history(make_history()),
-    "views_cost": lambda: plots.plot_views_cost(make_costs()),
-    "roc": lambda: plots.plot_roc(rows_of_test(), THRESHOLDS),
-    "precision_recall": lambda: plots.plot_precision_recall(rows_of_test(), THRESHOLDS),
-    "confusion": lambda: plots.plot_confusion_matrix(rows_of_test(), THRESHOLDS),
-    "confusion_of_four": lambda: plots.plot_confusion_matrix(
+    "history": lambda: plot_history(make_history()),
+    "views_cost": lambda: plot_views_cost(make_costs()),
+    "roc": lambda: plot_roc(rows_of_test(), THRESHOLDS),
+    "precision_recall": lambda: plot_precision_recall(rows_of_test(), THRESHOLDS),
+    "confusion": lambda: plot_confusion_matrix(rows_of_test(), THRESHOLDS),
+    "confusion_of_four": lambda: plot_confusion_matrix(
         {name: rows_of_test()["vgg19"] for name in "abcd"}, dict.fromkeys("abcd", 0.5)
     ),
-    "probabilities": lambda: plots.plot_probability_histogram(rows_of_test(), THRESHOLDS),
-    "intervals": lambda: plots.plot_metric_intervals(make_metrics(), "test", with_reported=True),
-    "intervals_by_etiology": lambda: plots.plot_metric_intervals(
+    "probabilities": lambda: plot_probability_histogram(rows_of_test(), THRESHOLDS),
+    "intervals": lambda: plot_metric_intervals(make_metrics(), "test", with_reported=True),
+    "intervals_by_etiology": lambda: plot_metric_intervals(
         make_metrics(), "test", "by_etiology", ["roc_auc", "sensitivity"]
     ),
-    "differences": lambda: plots.plot_metric_intervals(make_metrics(), "test", "differences"),
+    "differences": lambda: plot_metric_intervals(make_metrics(), "test", "differences"),
 }
 """Figures that show numbers."""
 
 PICTURES: dict[str, Callable[[], Figure]] = {
-    "examples": lambda: plots.plot_example_grid(make_images(6), ["normal"] * 6),
-    "transforms": lambda: plots.plot_transform_rows(
+    "examples": lambda: plot_example_grid(make_images(6), ["normal"] * 6),
+    "transforms": lambda: plot_transform_rows(
         make_images(1)[0], {"rotation": make_images(5), "horizontal_flip": make_images(5) / 2}
     ),
-    "views": lambda: plots.plot_combined_views(
+    "views": lambda: plot_combined_views(
         make_images(6), [make_images(6), make_images(6) * 0.5], ["virus"] * 6
     ),
-    "cams": lambda: plots.plot_cam_grid(make_images(7), make_maps(7), captions(7), make_mask(7)),
-    "cams_all_zero": lambda: plots.plot_cam_grid(
-        make_images(2), np.zeros((2, 16, 16)), captions(2)
-    ),
+    "cams": lambda: plot_cam_grid(make_images(7), make_maps(7), captions(7), make_mask(7)),
+    "cams_all_zero": lambda: plot_cam_grid(make_images(2), np.zeros((2, 16, 16)), captions(2)),
 }
 """Figures that show images."""
 
@@ -315,21 +334,21 @@ def test_a_notebook_shows_drawings_as_png_and_pictures_as_jpeg():
 def test_bars_are_counts():
     index = make_index()
     for figure, table in (
-        (plots.plot_class_balance(index), index),
-        (plots.plot_split(index), index),
+        (plot_class_balance(index), index),
+        (plot_split(index), index),
     ):
         ax = figure.axes[0]
         heights = [[bar.get_height() for bar in bars] for bars in ax.containers]
         for label in (0, 1):
             for split, height in zip(("train", "validation", "test"), heights[label], strict=True):
                 assert height == ((table.split == split) & (table.label == label)).sum()
-    patients = plots.plot_split(index).axes[1]
+    patients = plot_split(index).axes[1]
     assert sum(bar.get_height() for bars in patients.containers for bar in bars) == 60
-    assert "60 patients" in texts_of(plots.plot_split(index))
+    assert "60 patients" in texts_of(plot_split(index))
 
 
 def test_an_image_level_split_shows_no_patients():
-    figure = plots.plot_split(make_index().assign(patient_id=""))
+    figure = plot_split(make_index().assign(patient_id=""))
     assert len(figure.axes) == 1 and "patients are unknown" in figure.get_suptitle()
 
 
@@ -337,7 +356,7 @@ def test_the_roc_legend_tells_the_auc():
     rows = pd.DataFrame(
         {"split": "test", "y_true": [0, 0, 1, 1], "probability": [0.1, 0.6, 0.4, 0.9]}
     )
-    figure = plots.plot_roc({"small": rows}, {"small": 0.4})
+    figure = plot_roc({"small": rows}, {"small": 0.4})
     assert "small: AUC 0.750" in texts_of(figure)
     (point,) = [line for line in figure.axes[0].lines if "threshold" in line.get_label()]
     # At the threshold itself the answer is PNEUMONIA: both sick found, one false alarm of two.
@@ -348,7 +367,7 @@ def test_precision_recall_shows_prevalence():
     rows = pd.DataFrame(
         {"split": "test", "y_true": [0, 1, 1, 1], "probability": [0.1, 0.6, 0.4, 0.9]}
     )
-    figure = plots.plot_precision_recall({"small": rows}, {"small": 0.95})
+    figure = plot_precision_recall({"small": rows}, {"small": 0.95})
     assert "small: average precision 1.000" in texts_of(figure)
     assert "everyone called sick: 0.750" in texts_of(figure)
     assert "at threshold" not in texts_of(figure)  # nobody is called: there is no precision
@@ -358,7 +377,7 @@ def test_the_confusion_matrix_counts_rows():
     rows = pd.DataFrame(
         {"split": "test", "y_true": [0, 0, 0, 1], "probability": [0.1, 0.2, 0.5, 0.5]}
     )
-    figure = plots.plot_confusion_matrix({"small": rows}, {"small": 0.5})
+    figure = plot_confusion_matrix({"small": rows}, {"small": 0.5})
     cells = [text.get_text() for text in figure.axes[0].texts]
     assert cells == ["2\n66.7%", "1\n33.3%", "0\n0.0%", "1\n100.0%"]
     assert "small, threshold 0.50" in texts_of(figure)
@@ -366,13 +385,13 @@ def test_the_confusion_matrix_counts_rows():
 
 def test_the_probability_histogram_shows_every_image():
     rows = rows_of_test()["resnet50"].assign(probability=1.0)
-    figure = plots.plot_probability_histogram({"sure": rows}, {"sure": 0.5})
+    figure = plot_probability_histogram({"sure": rows}, {"sure": 0.5})
     ax = figure.axes[0]
     assert ax.get_ylim()[1] > rows.y_true.value_counts().max()
 
 
 def test_the_history_marks_the_kept_epoch_and_falling_rates():
-    loss, accuracy = plots.plot_history(make_history(), "ResNet50").axes
+    loss, accuracy = plot_history(make_history(), "ResNet50").axes
     for ax, value in ((loss, 0.3), (accuracy, 0.9)):
         lines = {line.get_label(): line for line in ax.lines}
         kept = lines["kept epoch: lowest validation loss"]
@@ -382,18 +401,22 @@ def test_the_history_marks_the_kept_epoch_and_falling_rates():
 
 
 def test_a_history_of_one_epoch_without_rates_is_plotted():
-    figure = plots.plot_history(make_history().head(1).drop(columns="learning_rate"))
+    figure = plot_history(make_history().head(1).drop(columns="learning_rate"))
     assert "learning rate" not in texts_of(figure)
 
 
 def test_thresholds_may_be_left_out():
-    for plot in (plots.plot_roc, plots.plot_precision_recall, plots.plot_probability_histogram):
+    for plot in (
+        plot_roc,
+        plot_precision_recall,
+        plot_probability_histogram,
+    ):
         assert "threshold" not in texts_of(plot(rows_of_test()))
 
 
 def test_intervals_stand_where_they_belong():
     metrics = make_metrics()
-    figure = plots.plot_metric_intervals(
+    figure = plot_metric_intervals(
         metrics, "test", metrics=["roc_auc", "accuracy_at_0.5", "specificity"], with_reported=True
     )
     ax = figure.axes[0]
@@ -417,7 +440,7 @@ def test_intervals_stand_where_they_belong():
 def test_baselines_are_read_from_the_table_or_its_file():
     scores = make_scores()
     for table in (scores, scores.reset_index()):
-        ax = plots.plot_baseline_scores(table).axes[0]
+        ax = plot_baseline_scores(table).axes[0]
         assert [label.get_text() for label in ax.get_yticklabels()] == list(BASELINES.values())
 
 
@@ -429,9 +452,7 @@ def test_maps_share_one_scale_and_tell_their_maximum():
     text = texts_of(figure)
     assert "maximum 5" in text and text.count("zero everywhere") == 1
     assert "one scale for all" in text and "known opacity" in text
-    assert "known opacity" not in texts_of(
-        plots.plot_cam_grid(make_images(2), make_maps(2), captions(2))
-    )
+    assert "known opacity" not in texts_of(plot_cam_grid(make_images(2), make_maps(2), captions(2)))
 
 
 def test_a_zero_map_is_shown_without_division():
@@ -443,7 +464,7 @@ def test_a_zero_map_is_shown_without_division():
 
 def test_pixels_of_a_picture_are_shown_as_they_are():
     images = make_images(2) * 0.5
-    figure = plots.plot_example_grid(images, ["a", "b"])
+    figure = plot_example_grid(images, ["a", "b"])
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), np.round(images[0]))
 
 
@@ -452,104 +473,119 @@ def test_pixels_of_a_picture_are_shown_as_they_are():
 TEST = rows_of_test()
 WRONG = {
     "index without split": (
-        lambda: plots.plot_class_balance(make_index().drop(columns="split")),
+        lambda: plot_class_balance(make_index().drop(columns="split")),
         "lacks the column split",
     ),
-    "empty index": (lambda: plots.plot_class_balance(make_index().head(0)), "no rows"),
-    "label 2": (lambda: plots.plot_split(make_index().assign(label=2)), "0 or 1, not"),
+    "empty index": (lambda: plot_class_balance(make_index().head(0)), "no rows"),
+    "label 2": (lambda: plot_split(make_index().assign(label=2)), "0 or 1, not"),
     "patients unknown": (
-        lambda: plots.plot_images_per_patient(make_index().assign(patient_id="")),
+        lambda: plot_images_per_patient(make_index().assign(patient_id="")),
         "patient_id is empty",
     ),
     "intensity of other images": (
-        lambda: plots.plot_intensity_distributions(np.zeros(3), np.zeros(4, int)),
+        lambda: plot_intensity_distributions(np.zeros(3), np.zeros(4, int)),
         r"\(3,\) and labels \(4,\)",
     ),
-    "too few titles": (lambda: plots.plot_example_grid(make_images(2), ["a"]), "2 images but 1"),
-    "no images": (lambda: plots.plot_example_grid(make_images(0), []), r"n of 1 or more"),
-    "gray images": (lambda: plots.plot_example_grid(np.zeros((2, 8, 8)), "ab"), r"\(n, h, w, 3\)"),
+    "too few titles": (
+        lambda: plot_example_grid(make_images(2), ["a"]),
+        "2 images but 1",
+    ),
+    "no images": (lambda: plot_example_grid(make_images(0), []), r"n of 1 or more"),
+    "gray images": (
+        lambda: plot_example_grid(np.zeros((2, 8, 8)), "ab"),
+        r"\(n, h, w, 3\)",
+    ),
     "preprocessed images": (
-        lambda: plots.plot_example_grid(make_images(2) - 120.0, "ab"),
+        lambda: plot_example_grid(make_images(2) - 120.0, "ab"),
         "before preprocessing",
     ),
     "NaN": (
-        lambda: plots.plot_example_grid(np.full((1, 8, 8, 3), np.nan), "a"),
+        lambda: plot_example_grid(np.full((1, 8, 8, 3), np.nan), "a"),
         r"\[0, 255\], not nan",
     ),
-    "no transforms": (lambda: plots.plot_transform_rows(make_images(1)[0], {}), "no transforms"),
+    "no transforms": (
+        lambda: plot_transform_rows(make_images(1)[0], {}),
+        "no transforms",
+    ),
     "uneven transforms": (
-        lambda: plots.plot_transform_rows(
+        lambda: plot_transform_rows(
             make_images(1)[0], {"shear": make_images(2), "zoom": make_images(3)}
         ),
         r"one number of images, not \[2, 3\]",
     ),
     "uneven views": (
-        lambda: plots.plot_combined_views(make_images(2), [make_images(3)], "ab"),
+        lambda: plot_combined_views(make_images(2), [make_images(3)], "ab"),
         "2 images but 3",
     ),
     "other images after preprocessing": (
-        lambda: plots.plot_pixel_ranges(make_images(2), make_images(3)),
+        lambda: plot_pixel_ranges(make_images(2), make_images(3)),
         "must be alike",
     ),
     "history without validation": (
-        lambda: plots.plot_history(make_history().drop(columns="val_loss")),
+        lambda: plot_history(make_history().drop(columns="val_loss")),
         "lacks the column val_loss",
     ),
     "costs without range": (
-        lambda: plots.plot_views_cost(make_costs().drop(columns="auc_min")),
+        lambda: plot_views_cost(make_costs().drop(columns="auc_min")),
         "auc_min",
     ),
     "baselines without test": (
-        lambda: plots.plot_baseline_scores(make_scores().filter(like="validation")),
+        lambda: plot_baseline_scores(make_scores().filter(like="validation")),
         "test_roc_auc",
     ),
-    "no predictions": (partial(plots.plot_roc, {}), "no predictions"),
+    "no predictions": (partial(plot_roc, {}), "no predictions"),
     "two splits": (
-        lambda: plots.plot_roc({"a": make_predictions()}),
+        lambda: plot_roc({"a": make_predictions()}),
         r"2 splits \(test, validation\)",
     ),
-    "one class": (lambda: plots.plot_roc({"a": TEST["vgg19"].query("y_true == 1")}), "one class"),
+    "one class": (
+        lambda: plot_roc({"a": TEST["vgg19"].query("y_true == 1")}),
+        "one class",
+    ),
     "models of different splits": (
-        lambda: plots.plot_precision_recall(
+        lambda: plot_precision_recall(
             {"a": TEST["vgg19"], "b": make_predictions().query("split == 'validation'")}
         ),
         "2 splits",
     ),
     "no threshold": (
-        lambda: plots.plot_confusion_matrix(TEST, {"vgg19": 0.5}),
+        lambda: plot_confusion_matrix(TEST, {"vgg19": 0.5}),
         "no threshold for resnet50",
     ),
     "no threshold for the histogram": (
-        lambda: plots.plot_probability_histogram(TEST, {"vgg19": 0.5}),
+        lambda: plot_probability_histogram(TEST, {"vgg19": 0.5}),
         "no threshold for resnet50",
     ),
     "unknown section": (
-        lambda: plots.plot_metric_intervals(make_metrics(), "test", "by_hospital"),
+        lambda: plot_metric_intervals(make_metrics(), "test", "by_hospital"),
         "no 'by_hospital', only",
     ),
-    "train metrics": (lambda: plots.plot_metric_intervals(make_metrics(), "train"), "'train'"),
+    "train metrics": (
+        lambda: plot_metric_intervals(make_metrics(), "train"),
+        "'train'",
+    ),
     "unknown metric": (
-        lambda: plots.plot_metric_intervals(make_metrics(), "test", metrics=["kappa"]),
+        lambda: plot_metric_intervals(make_metrics(), "test", metrics=["kappa"]),
         "unknown metric .*kappa.*choose from",
     ),
     "reported on validation": (
-        lambda: plots.plot_metric_intervals(make_metrics(), "validation", with_reported=True),
+        lambda: plot_metric_intervals(make_metrics(), "validation", with_reported=True),
         "test by image alone",
     ),
     "maps of other images": (
-        lambda: plots.plot_cam_grid(make_images(2), make_maps(3), "ab"),
+        lambda: plot_cam_grid(make_images(2), make_maps(3), "ab"),
         "do not fit images",
     ),
     "negative maps": (
-        lambda: plots.plot_cam_grid(make_images(2), make_maps(2) - 1, "ab"),
+        lambda: plot_cam_grid(make_images(2), make_maps(2) - 1, "ab"),
         "finite and not negative",
     ),
     "maps with NaN": (
-        lambda: plots.plot_cam_grid(make_images(2), make_maps(2) * np.nan, "ab"),
+        lambda: plot_cam_grid(make_images(2), make_maps(2) * np.nan, "ab"),
         "finite and not negative",
     ),
     "masks of other images": (
-        lambda: plots.plot_cam_grid(make_images(2), make_maps(2), "ab", make_mask(3)),
+        lambda: plot_cam_grid(make_images(2), make_maps(2), "ab", make_mask(3)),
         "masks .* do not fit",
     ),
 }

@@ -19,6 +19,7 @@ from utils.selection import (
     make_choices,
     mean_auc,
     rank,
+    read_choices,
     read_screening,
     resample_mean_auc,
 )
@@ -194,6 +195,13 @@ def test_choices_follow_the_rule(tmp_path):
     alone = make_choices(tmp_path, [candidates[0], candidates[2]], folds, [42])
     assert alone["members"] == [] and alone["chosen"] == "a", "one size is no ensemble"
     assert ENSEMBLE not in alone["thresholds"]
+
+
+def test_choices_are_read_or_missed_with_a_remedy(tmp_path, monkeypatch):
+    assert read_choices("full")["single"] == "lite0_128_long"
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
+    with pytest.raises(SelectionError, match=r"'full' has chosen nothing yet.*run notebook 08"):
+        read_choices("full")
 
 
 def test_members_are_averaged_image_by_image():

@@ -42,7 +42,7 @@ def test_criteria_are_drawn_in_order(ranked):
     assert ax.get_yticklabels()[2].get_color() != "black"
     assert drawn(figure).std() > 5
     plot_criteria(ranked.assign(plain=None))
-    with pytest.raises(ValueError, match="criteria need rows"):
+    with pytest.raises(ValueError, match="table of criteria lacks the column block"):
         plot_criteria(ranked.drop(columns="block"))
 
 
@@ -58,7 +58,7 @@ def test_differences_are_drawn_around_the_base():
                   and line.get_marker() == "o")  # fmt: skip
     assert points.get_xdata().tolist() == [0.004, -0.01]
     assert ax.get_xlim()[0] < -0.02 and drawn(figure).std() > 5
-    with pytest.raises(ValueError, match="differences need rows"):
+    with pytest.raises(ValueError, match="table of differences lacks the column low"):
         plot_differences(compared.drop(columns="low"), "base", "")
 
 
@@ -67,7 +67,7 @@ def test_every_auc_is_written_into_its_field():
     figure = plot_auc_by_change(table)
     written = [text.get_text() for text in figure.axes[0].texts]
     assert written == [f"{value:.3f}" for value in table.loc["a"]]
-    with pytest.raises(ValueError, match="AUCs by change need rows"):
+    with pytest.raises(ValueError, match="table of AUCs by change lacks the column noise"):
         plot_auc_by_change(table.drop(columns="noise"))
 
 

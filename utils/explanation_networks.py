@@ -23,7 +23,7 @@ from utils.finalists import export_full_size, final_name, network_file
 from utils.paths import dataset_dir, models_dir, predictions_dir
 from utils.phantoms import write_phantom_dataset
 from utils.registry import open_shipped_model
-from utils.selection import choices_file
+from utils.selection import read_choices
 from utils.study import Study, load_study
 
 TAUGHT_SHARE = 2
@@ -63,7 +63,7 @@ def find_explained(study: str) -> Explained:
     """
     if (predictions_dir(study) / "final" / f"{SHIPPED_MODEL}.csv").is_file():
         return Explained(SHIPPED_MODEL, open_shipped_model().file)
-    single = read_json(choices_file(study))["single"]
+    single = read_choices(study)["single"]
     name = final_name(single, load_study(study).final_seeds[0])
     return Explained(name, network_file(study, name))
 
@@ -73,7 +73,7 @@ def find_explained(study: str) -> Explained:
 
 def taught_recipe(study: Study) -> Candidate:
     """Return the single model's recipe, under a name of its own."""
-    single = find_candidate(read_json(choices_file(study.study))["single"])
+    single = find_candidate(read_choices(study.study)["single"])
     epochs = study.candidate_epochs or single.epochs
     return replace(single, name=f"{single.name}_phantoms", epochs=epochs)
 
@@ -153,7 +153,7 @@ def _randomise(value: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 def random_label_recipe(study: Study) -> Candidate:
     """Return the single model's recipe without what keeps it from learning labels by heart."""
-    single = find_candidate(read_json(choices_file(study.study))["single"])
+    single = find_candidate(read_choices(study.study)["single"])
     epochs = RANDOM_LABEL_EPOCHS if study.candidate_epochs is None else study.candidate_epochs
     return replace(
         single, name=f"{single.name}_random_labels", transforms=(), epochs=epochs,

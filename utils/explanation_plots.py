@@ -1,11 +1,12 @@
 """The figures of notebooks 06 and 10 on heat maps, in the look of the study's other figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -14,22 +15,82 @@ from utils.explanation_study import BASELINES, NO_NETWORK
 from utils.explanation_summary import TITLES
 from utils.plots import (
     GRAY,
-    HEAT,
     LOOK,
     SERIES,
+    SKY,
     VERMILION,
     as_pixels,
+    draw_intervals,
+    grid_shape,
+    hide_frame,
+    in_house_look,
     legend_above,
-    name_outline,
     new_figure,
-    outline_opacity,
     require_count,
-    require_maps,
     show_picture,
 )
 
+HEAT = LinearSegmentedColormap.from_list(
+    # From clear to opaque: where nothing speaks for the class, the image is seen as it is.
+    "heat", [(0.0, (0.35, 0.0, 0.45, 0.0)), (0.35, (0.75, 0.1, 0.4, 0.45)),
+             (0.7, (0.97, 0.45, 0.1, 0.65)), (1.0, (1.0, 0.95, 0.4, 0.8))],
+)  # fmt: skip
+"""Colours of the Grad-CAM overlay."""
+
 _STYLES = (*SERIES, (VERMILION, "-", "v"))
 """Colour, line and marker of each method, or network, in turn."""
+
+
+@in_house_look
+def plot_cam_grid(
+    images: np.ndarray,
+    maps: np.ndarray,
+    titles: Sequence[str],
+    masks: np.ndarray | None = None,
+    columns: int = 3,
+) -> Figure:
+    """Show each image beside its Grad-CAM, all on one colour scale.
+
+    The scale ends at the largest value of all maps; each picture says how high its own map is. A
+    map that is zero everywhere is said to be so.
+
+    Args:
+        images: (n, h, w, 3) in [0, 255].
+        maps: (n, h, w), not negative, from `explanation.explain_images`.
+        titles: A title for each.
+        masks: (n, h, w) bool; where given, their outlines are drawn.
+        columns: Cases side by side; each takes two pictures.
+    """
+    pixels, maps = as_pixels(images), np.asarray(maps)
+    _require_maps(maps, pixels)
+    require_count(titles, len(pixels), "titles")
+    if masks is not None and np.shape(masks) != maps.shape:
+        raise ValueError(f"masks {np.shape(masks)} do not fit maps {maps.shape}")
+    highest = float(maps.max()) or 1.0
+    rows, columns = grid_shape(len(pixels), columns)
+    # Two pictures a case, and a narrow gap between cases.
+    figure, axes = new_figure(
+        "Grad-CAM", (4.0 * columns + 1.3, 2.4 * rows + 0.9), rows, 3 * columns,
+        width_ratios=[1, 1, 0.06] * columns,
+    )  # fmt: skip
+    for ax in axes.flat:
+        hide_frame(ax)
+    for ax in axes[:, 2::3].flat:
+        ax.set_axis_off()
+    for case, title in enumerate(titles):
+        plain, overlay = axes.flat[3 * case], axes.flat[3 * case + 1]
+        show_picture(plain, pixels[case], title, fontsize=11)
+        maximum = maps[case].max()
+        note = f"maximum {maximum:.3g}" if maximum > 0 else "zero everywhere"
+        show_picture(overlay, pixels[case], note, fontsize=11)
+        heat = overlay.imshow(maps[case], cmap=HEAT, vmin=0, vmax=highest)
+        if masks is not None:
+            _outline_opacity((plain, overlay), masks[case])
+    bar = figure.colorbar(heat, ax=axes, shrink=min(1.0, 1.6 / rows + 0.3), pad=0.02)
+    bar.set_label("Grad-CAM, not normalised\n(one scale for all)")
+    if masks is not None:
+        _name_outline(figure, axes[0, 0])
+    return figure
 
 
 def plot_methods(
@@ -56,7 +117,7 @@ def plot_methods(
     """
     pixels = as_pixels(images)
     for method, values in maps.items():
-        require_maps(values, pixels, f"{method}: maps")
+        _require_maps(values, pixels, f"{method}: maps")
     require_count(titles, len(pixels), "titles")
     with matplotlib.rc_context(LOOK):
         columns = 1 + len(maps)
@@ -72,9 +133,9 @@ def plot_methods(
                 hottest = values.max() if same_units else maximum
                 ax.imshow(values[row], cmap=HEAT, vmin=0, vmax=hottest or 1.0)
             if masks is not None:
-                outline_opacity(axes[row], masks[row])
+                _outline_opacity(axes[row], masks[row])
         if masks is not None:
-            name_outline(figure, axes[0, 0])
+            _name_outline(figure, axes[0, 0])
     return figure
 
 
@@ -102,25 +163,15 @@ def plot_truth(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
                 rows = summary[summary.network == network]
                 offset = 0.15 * (-1) ** (number - 1) if number else 0.0
                 color, _, marker = (GRAY, "", "s") if number == 0 else _STYLES[number - 1]
-                _draw_intervals(
-                    ax, rows, measure, rows["map"].map(places) + offset, color, marker,
+                draw_intervals(
+                    ax, rows[measure], rows[f"{measure}_low"], rows[f"{measure}_high"],
+                    rows["map"].map(places) + offset, color, marker,
                     f"maps of {network}" if number else "no network",
                 )  # fmt: skip
             ax.set_yticks(list(places.values()), [TITLES[name] for name in places])
             _label_panel(ax, title)
         legend_above(figure, axes[0])
     return figure
-
-
-def _draw_intervals(
-    ax: Axes, rows: pd.DataFrame, measure: str, places: pd.Series, color: str, marker: str,
-    label: str,
-) -> None:  # fmt: skip
-    """Draw means as markers on horizontal lines from `<measure>_low` to `<measure>_high`."""
-    ax.errorbar(
-        rows[measure], places, xerr=_spread(rows, measure), fmt=marker, color=color, capsize=3,
-        label=label,
-    )  # fmt: skip
 
 
 def _label_panel(ax: Axes, title: str) -> None:
@@ -216,8 +267,32 @@ def plot_attention(
                     (len(networks) - 1) / 2 - number
                 )
                 color, _, marker = _STYLES[number]
-                _draw_intervals(ax, rows, region, places, color, marker, network)
+                draw_intervals(
+                    ax, rows[region], rows[f"{region}_low"], rows[f"{region}_high"], places, color,
+                    marker, network,
+                )  # fmt: skip
             ax.set_yticks(range(len(outcomes)), outcomes[::-1])
             _label_panel(ax, title)
         legend_above(figure, axes[0])
     return figure
+
+
+def _require_maps(maps: np.ndarray, pixels: np.ndarray, what: str = "maps") -> None:
+    """Refuse heat maps that do not fit (n, h, w, 3) images, or that are no heat maps."""
+    if np.shape(maps) != pixels.shape[:3]:
+        raise ValueError(f"{what} {np.shape(maps)} do not fit images {pixels.shape}")
+    if not (np.isfinite(maps).all() and np.min(maps) >= 0):
+        raise ValueError(f"{what} must be finite and not negative; see explanation.explain_images")
+
+
+def _outline_opacity(axes: Iterable[Axes], mask: np.ndarray) -> None:
+    """Draw the outline of a known opacity, (h, w) bool, into each of some pictures."""
+    if np.any(mask):
+        for ax in axes:
+            ax.contour(np.asarray(mask, float), [0.5], colors=[SKY], linewidths=1.6)
+
+
+def _name_outline(figure: Figure, ax: Axes) -> None:
+    """Say above a figure what the outline is."""
+    ax.plot([], [], color=SKY, label="outline of the known opacity")
+    legend_above(figure, ax)

@@ -46,7 +46,7 @@ from utils.provenance import (
 )
 from utils.registry import register_model
 from utils.screening import fingerprint_of, keep_held_out
-from utils.selection import ENSEMBLE, choices_file
+from utils.selection import ENSEMBLE, read_choices
 from utils.study import Study, load_study
 from utils.training import (
     Recipe,
@@ -423,7 +423,7 @@ def main() -> None:
     arguments = parser.parse_args()
     study = load_study(arguments.study)
     seeds = arguments.seeds or study.final_seeds
-    choices = None if arguments.candidates else read_json(choices_file(arguments.study))
+    choices = None if arguments.candidates else read_choices(arguments.study)
     recipes = {each.name: each for each in pick_candidates(None, study.candidate_epochs)}
     for name in arguments.candidates or final_names(choices):
         for seed in seeds:

@@ -41,6 +41,20 @@ def choices_file(study: str) -> Path:
     return results_dir(study) / "choices.json"
 
 
+def read_choices(study: str) -> dict[str, Any]:
+    """Return what a study chose, as notebook 08 wrote it.
+
+    Raises:
+        SelectionError: if the study has chosen nothing yet.
+    """
+    file = choices_file(study)
+    if not file.is_file():
+        raise SelectionError(
+            f"study {study!r} has chosen nothing yet: there is no {file}; run notebook 08 first"
+        )
+    return read_json(file)
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """What one training says of the images of its fold."""

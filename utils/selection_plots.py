@@ -16,19 +16,21 @@ from matplotlib.ticker import (
     NullFormatter,
 )
 
-from utils.plots import BLUE, GRAY, GREEN, LOOK, ORANGE, SERIES, legend_above, new_figure
+from utils.plots import (
+    BLUE,
+    GRAY,
+    GREEN,
+    LOOK,
+    ORANGE,
+    SERIES,
+    legend_above,
+    new_figure,
+    require_rows,
+)
 from utils.stress import CHANGES
 
 _MARKERS = "osD^vP"
 _CRITERION_TICKS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.94, 0.96, 0.98, 0.99, 0.995, 1)
-
-
-def _require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
-    missing = [name for name in columns if name not in table]
-    if missing or table.empty:
-        raise ValueError(
-            f"{what} need rows and the columns {', '.join(columns)}; missing: {missing}"
-        )
 
 
 def plot_criteria(ranked: pd.DataFrame) -> Figure:
@@ -37,7 +39,11 @@ def plot_criteria(ranked: pd.DataFrame) -> Figure:
     Args:
         ranked: From `selection.rank`, in order; the first one is the choice.
     """
-    _require(ranked, ["candidate", "criterion", "standard_error", "block", "within"], "criteria")
+    require_rows(
+        ranked,
+        ["candidate", "criterion", "standard_error", "block", "within"],
+        "the table of criteria",
+    )
     with matplotlib.rc_context(LOOK):
         size = (10, 1.6 + 0.42 * len(ranked))
         figure, ((ax,),) = new_figure("What each criterion says of the candidates", size)
@@ -73,7 +79,7 @@ def plot_differences(compared: pd.DataFrame, base: str, title: str) -> Figure:
         base: Name of the recipe that is changed; it is drawn as the line at 0.
         title: Of the figure.
     """
-    _require(compared, ["candidate", "difference", "low", "high"], "differences")
+    require_rows(compared, ["candidate", "difference", "low", "high"], "the table of differences")
     rows = compared[compared.candidate != base]
     with matplotlib.rc_context(LOOK):
         figure, ((ax,),) = new_figure(title, (9.5, 1.8 + 0.4 * len(rows)))
@@ -95,7 +101,7 @@ def plot_auc_by_change(table: pd.DataFrame) -> Figure:
     Args:
         table: From `selection.auc_by_change`.
     """
-    _require(table, CHANGES, "AUCs by change")
+    require_rows(table, CHANGES, "the table of AUCs by change")
     with matplotlib.rc_context(LOOK):
         size = (12, 1.9 + 0.42 * len(table))
         figure, ((ax,),) = new_figure("AUC on blocks left out, by change", size)
@@ -116,7 +122,7 @@ def plot_cost(costs: pd.DataFrame, cost: str, title: str) -> Figure:
         cost: Name of the cost's column.
         title: Of the cost's axis, with its unit.
     """
-    _require(costs, ["network", "criterion", "standard_error", cost], "costs")
+    require_rows(costs, ["network", "criterion", "standard_error", cost], "the table of costs")
     with matplotlib.rc_context(LOOK):
         figure, ((ax,),) = new_figure("Quality against cost", (9, 5.2))
         for row, marker in zip(costs.itertuples(), cycle(_MARKERS), strict=False):

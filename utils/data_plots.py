@@ -1,0 +1,379 @@
+"""The figures of notebooks 01 and 02: the data set, and what augmentation does to an image."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from utils.baselines import BASELINES
+from utils.evaluation import SCORED_SPLITS
+from utils.facts import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
+from utils.plots import (
+    BLUE,
+    CLASS_COLOURS,
+    GRAY,
+    GREEN,
+    SPLIT_MARKERS,
+    THOUSANDS,
+    VERMILION,
+    as_pixels,
+    count_axis,
+    draw_intervals,
+    grid_shape,
+    hide_frame,
+    in_house_look,
+    legend_above,
+    new_figure,
+    require_count,
+    require_labels,
+    require_rows,
+    show_picture,
+)
+
+# --- 01: data --------------------------------------------------------------------------------
+
+
+@in_house_look
+def plot_class_balance(index: pd.DataFrame) -> Figure:
+    """Plot the number of images of each class in each split.
+
+    Args:
+        index: The image index.
+    """
+    require_rows(index, ("split", "label"), "the index")
+    require_labels(index.label)
+    counts = _count_classes(index, "split")
+    figure, axes = new_figure("Images by split and class", (9, 5))
+    ax = axes[0, 0]
+    _class_bars(ax, counts)
+    share = counts[PNEUMONIA] / counts.sum(axis=1)
+    ax.set_xticks(
+        range(len(counts)),
+        [f"{split}\n{value:.1%} pneumonia" for split, value in share.items()],
+    )
+    ax.set_ylabel("images")
+    legend_above(figure, ax)
+    return figure
+
+
+@in_house_look
+def plot_images_per_patient(index: pd.DataFrame) -> Figure:
+    """Plot how many patients have one image, two, and so on, by class.
+
+    Args:
+        index: The image index, with patients.
+
+    Raises:
+        ValueError: if the patients are unknown.
+    """
+    require_rows(index, ("patient_id", "label"), "the index")
+    if (index.patient_id == "").any():
+        raise ValueError("patient_id is empty: this data set does not say who the patients are")
+    images = index.groupby(["patient_id", "label"]).size().reset_index(name="images")
+    counts = images.groupby(["images", "label"]).size().unstack(fill_value=0)
+    counts = counts.reindex(columns=[NORMAL, PNEUMONIA], fill_value=0)
+    figure, axes = new_figure("Images of one patient", (9, 5))
+    ax = axes[0, 0]
+    for label, name in enumerate(CLASS_NAMES):
+        ax.bar(
+            counts.index + (label - 0.5) * 0.4, counts[label], 0.4,
+            color=CLASS_COLOURS[label], label=name,
+        )  # fmt: skip
+    ax.set_yscale("log")
+    ax.set_ylim(0.7, 1.5 * counts.max(axis=None))
+    ax.yaxis.set_major_formatter(THOUSANDS)
+    most = counts.index.max()
+    ax.set_xticks(range(1, most + 1) if most <= 12 else [1, *range(5, most + 1, 5)])
+    ax.set(xlabel="images of the patient", ylabel="patients (log scale)")
+    ax.set_xlim(0.3, most + 0.7)
+    legend_above(figure, ax)
+    return figure
+
+
+@in_house_look
+def plot_image_sizes(index: pd.DataFrame) -> Figure:
+    """Plot width and height of the stored images, and the square that the network takes.
+
+    Args:
+        index: The image index; `width` and `height` in pixels.
+    """
+    require_rows(index, ("width", "height", "label"), "the index")
+    require_labels(index.label)
+    figure, axes = new_figure("Sizes of the stored images", (8, 7))
+    ax = axes[0, 0]
+    for label in (PNEUMONIA, NORMAL):
+        rows = index[index.label == label]
+        ax.scatter(
+            rows.width, rows.height, s=22, alpha=0.5, color=CLASS_COLOURS[label], lw=0,
+            label=f"{CLASS_NAMES[label]} ({len(rows):,})",
+        )  # fmt: skip
+    ax.plot(
+        IMAGE_SIZE, IMAGE_SIZE, "s", mfc="none", mec="black", mew=2, ms=13, ls="none",
+        label=f"network input ({IMAGE_SIZE} x {IMAGE_SIZE})",
+    )  # fmt: skip
+    largest = 1.08 * max(index.width.max(), index.height.max(), IMAGE_SIZE)
+    ax.plot([0, largest], [0, largest], color=GRAY, lw=1, ls=":", label="square")
+    ax.set(xlabel="width (pixels)", ylabel="height (pixels)", xlim=(0, largest), ylim=(0, largest))
+    sizes = index[["width", "height"]].drop_duplicates()
+    if len(sizes) == 1:
+        width, height = sizes.iloc[0]
+        ax.annotate(
+            f"all {len(index):,} images:\n{width} x {height}", (width, height),
+            xytext=(0.45, 0.62), textcoords="axes fraction", ha="center",
+            arrowprops={"arrowstyle": "->", "color": GRAY, "shrinkB": 10},
+        )  # fmt: skip
+    for axis in (ax.xaxis, ax.yaxis):
+        count_axis(axis)
+    ax.set_aspect("equal")
+    legend_above(figure, ax)
+    return figure
+
+
+@in_house_look
+def plot_intensity_distributions(
+    mean_intensity: np.ndarray, labels: pd.Series | np.ndarray
+) -> Figure:
+    """Plot how bright the images of each class are.
+
+    Args:
+        mean_intensity: (n,) mean of each image, in [0, 255].
+        labels: (n,) 0 or 1.
+    """
+    mean_intensity, labels = np.asarray(mean_intensity), np.asarray(labels)
+    if mean_intensity.ndim != 1 or mean_intensity.shape != labels.shape or not len(labels):
+        raise ValueError(
+            f"mean_intensity {mean_intensity.shape} and labels {labels.shape} must both be (n,)"
+        )
+    require_labels(labels)
+    figure, axes = new_figure("Mean intensity of an image", (9, 5))
+    ax = axes[0, 0]
+    bins = np.linspace(np.floor(mean_intensity.min()), np.ceil(mean_intensity.max()), 41)
+    for label, name in enumerate(CLASS_NAMES):
+        values = mean_intensity[labels == label]
+        if not len(values):
+            continue
+        seaborn.histplot(
+            x=values, bins=bins, stat="percent", element="step", alpha=0.25, linewidth=2.2,
+            color=CLASS_COLOURS[label], label=f"{name} (median {np.median(values):.0f})", ax=ax,
+        )  # fmt: skip
+        ax.axvline(np.median(values), color=CLASS_COLOURS[label], lw=1.6, ls="--")
+    ax.set(xlabel="mean intensity (0 black, 255 white)", ylabel="images of the class (%)")
+    legend_above(figure, ax)
+    return figure
+
+
+@in_house_look
+def plot_example_grid(images: np.ndarray, titles: Sequence[str], columns: int = 4) -> Figure:
+    """Show images in a grid, with a title above each.
+
+    Args:
+        images: (n, h, w, 3) in [0, 255].
+        titles: A title for each.
+        columns: Images side by side.
+    """
+    pixels = as_pixels(images)
+    require_count(titles, len(pixels), "titles")
+    rows, columns = grid_shape(len(pixels), columns)
+    figure, axes = new_figure("Examples", (2.4 * columns, 2.6 * rows + 0.7), rows, columns)
+    for ax in axes.flat:
+        hide_frame(ax)
+    for ax, image, title in zip(axes.flat, pixels, titles, strict=False):
+        show_picture(ax, image, title)
+    return figure
+
+
+@in_house_look
+def plot_split(index: pd.DataFrame) -> Figure:
+    """Plot images and patients of each split, by class.
+
+    Where patients are unknown there are images alone, and the title says so.
+
+    Args:
+        index: The image index.
+    """
+    require_rows(index, ("split", "label", "patient_id"), "the index")
+    require_labels(index.label)
+    known = bool((index.patient_id != "").all())
+    panels = {"images": index}
+    if known:
+        panels["patients"] = index.drop_duplicates(["split", "patient_id"])
+    title = "The split, by patient" if known else "The split, by image: patients are unknown"
+    figure, axes = new_figure(title, (11 if known else 7, 5), 1, len(panels))
+    for ax, (what, rows) in zip(axes[0], panels.items(), strict=True):
+        _class_bars(ax, _count_classes(rows, "split"))
+        ax.set_title(f"{len(rows):,} {what}")
+        ax.set_ylabel(what)
+    legend_above(figure, axes[0, 0])
+    return figure
+
+
+@in_house_look
+def plot_baseline_scores(scores: pd.DataFrame) -> Figure:
+    """Plot the ROC-AUC of the pixel baselines with their intervals.
+
+    Args:
+        scores: From `baselines.score_pixel_baselines`, one row a baseline.
+    """
+    if "baseline" in scores.columns:
+        scores = scores.set_index("baseline")
+    metric = "roc_auc"
+    columns = [f"{split}_{metric}{end}" for split in SCORED_SPLITS for end in ("", "_low", "_high")]
+    require_rows(scores, columns, "the table of baselines")
+    figure, axes = new_figure("What pixel statistics reach", (9, 1.6 + 0.85 * len(scores)))
+    ax = axes[0, 0]
+    places = np.arange(len(scores))
+    for number, split in enumerate(SCORED_SPLITS):
+        name = f"{split}_{metric}"
+        colour = (GRAY, "black")[number]
+        draw_intervals(
+            ax, scores[name], scores[f"{name}_low"], scores[f"{name}_high"],
+            places + (number - 0.5) * 0.3, colour, SPLIT_MARKERS[split], split,
+        )  # fmt: skip
+    ax.axvline(0.5, color=GRAY, lw=1.4, ls=":", label="a coin")
+    ax.set_yticks(places, [BASELINES.get(name, name) for name in scores.index])
+    ax.invert_yaxis()
+    ax.grid(axis="x")
+    ax.set_xlabel("ROC-AUC, 95 % interval")
+    legend_above(figure, ax)
+    return figure
+
+
+# --- 02: augmentation ------------------------------------------------------------------------
+
+
+@in_house_look
+def plot_transform_rows(image: np.ndarray, rows: dict[str, np.ndarray]) -> Figure:
+    """Show an image and, in a row for each transform, what the transform makes of it.
+
+    Args:
+        image: (h, w, 3) in [0, 255].
+        rows: For each transform (k, h, w, 3) in [0, 255], the same k in all.
+    """
+    if not rows:
+        raise ValueError("no transforms to show; pass {transform: images}")
+    original = as_pixels(np.asarray(image)[None], "image")[0]
+    pixels = {name: as_pixels(images, name) for name, images in rows.items()}
+    counts = {len(images) for images in pixels.values()}
+    if len(counts) != 1:
+        raise ValueError(f"transforms must have one number of images, not {sorted(counts)}")
+    columns = counts.pop() + 1
+    figure, axes = new_figure(
+        "Each transform by itself",
+        (1.75 * columns + 1.2, 1.75 * len(rows) + 1.0),
+        len(rows),
+        columns,
+    )
+    for row, (name, images) in enumerate(pixels.items()):
+        show_picture(axes[row, 0], original, "original" if row == 0 else "")
+        axes[row, 0].set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center")
+        for column, changed in enumerate(images, start=1):
+            show_picture(axes[row, column], changed, f"draw {column}" if row == 0 else "")
+    return figure
+
+
+@in_house_look
+def plot_combined_views(
+    originals: np.ndarray,
+    views: Sequence[np.ndarray],
+    titles: Sequence[str],
+    names: Sequence[str] | None = None,
+    title: str = "All transforms together",
+) -> Figure:
+    """Show images in the first row and their changed views in the rows below.
+
+    Args:
+        originals: (n, h, w, 3) in [0, 255].
+        views: For each view (n, h, w, 3) in [0, 255].
+        titles: A title for each image.
+        names: A name for each view; they are numbered without.
+        title: Of the figure.
+    """
+    names = names or [f"view {number}" for number in range(len(views))]
+    require_count(names, len(views), "names of views")
+    rows = [as_pixels(originals, "originals")]
+    rows += [as_pixels(view, name) for name, view in zip(names, views, strict=True)]
+    for part in rows:
+        require_count(part, len(rows[0]), "images in a view")
+    require_count(titles, len(rows[0]), "titles")
+    columns = len(rows[0])
+    figure, axes = new_figure(
+        title,
+        (1.75 * columns + 1.2, 1.75 * len(rows) + 1.0),
+        len(rows),
+        columns,
+    )
+    for row, images in enumerate(rows):
+        for column, picture in enumerate(images):
+            show_picture(axes[row, column], picture, titles[column] if row == 0 else "")
+        label = "original" if row == 0 else names[row - 1].replace("_", "\n")
+        axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
+    return figure
+
+
+@in_house_look
+def plot_pixel_ranges(before: np.ndarray, after: np.ndarray) -> Figure:
+    """Plot the pixel values of each channel before and after `preprocess_input`.
+
+    Args:
+        before: (n, h, w, 3) RGB in [0, 255].
+        after: (n, h, w, 3) BGR with ImageNet's mean subtracted.
+    """
+    as_pixels(before, "images before preprocessing")
+    if np.shape(after) != np.shape(before):
+        raise ValueError(f"before {np.shape(before)} and after {np.shape(after)} must be alike")
+    colours = {"red": VERMILION, "green": GREEN, "blue": BLUE}
+    # Gray images have three equal channels: wide lines under narrow ones show all of them.
+    wide = {"red": 7.0, "green": 4.0, "blue": 1.6}
+    narrow = dict.fromkeys(wide, 2.0)
+    rgb = ("red", "green", "blue")
+    panels = {
+        "before: RGB": (before, rgb, (0, 255), wide),
+        "after: BGR, mean subtracted": (after, rgb[::-1], (-123.68, 151.061), narrow),
+    }
+    figure, axes = new_figure("What reaches the network", (11, 5), 1, 2, sharey=True)
+    for ax, (title, panel) in zip(axes[0], panels.items(), strict=True):
+        pixels, channels, limits, widths = panel
+        bins = np.linspace(limits[0] - 0.5, limits[1] + 0.5, 65)
+        for channel in sorted(range(3), key=lambda number: -widths[channels[number]]):
+            name = channels[channel]
+            counts, edges = np.histogram(pixels[..., channel], bins)
+            ax.stairs(
+                100 * counts / counts.sum(), edges, color=colours[name], lw=widths[name],
+                label=f"channel {channel}: {name}",
+            )  # fmt: skip
+        for limit in limits:
+            ax.axvline(limit, color=GRAY, lw=1.2, ls=":")
+        low, high = (f"{limit:g}".replace("-", "\N{MINUS SIGN}") for limit in limits)
+        ax.set(title=title, xlabel=f"pixel value ({low} to {high})")
+        handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        ax.legend([handles[name] for name in sorted(handles)], sorted(handles), loc="upper center")
+    axes[0, 0].set_ylabel("pixels (%)")
+    axes[0, 0].margins(y=0.35)
+    return figure
+
+
+def _class_bars(ax: Axes, counts: pd.DataFrame) -> None:
+    """Draw grouped bars of counts: a row a group, a column a label, the number above each bar."""
+    places = np.arange(len(counts))
+    for label, name in enumerate(CLASS_NAMES):
+        bars = ax.bar(
+            places + (label - 0.5) * 0.4,
+            counts[label],
+            0.38,
+            color=CLASS_COLOURS[label],
+            label=name,
+        )
+        ax.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=12)
+    ax.set_xticks(places, counts.index)
+    ax.margins(y=0.12)
+    count_axis(ax.yaxis)
+
+
+def _count_classes(table: pd.DataFrame, group: str) -> pd.DataFrame:
+    """Count the rows of each group (in the order of appearance below) and label."""
+    counts = table.groupby([group, "label"]).size().unstack(fill_value=0)
+    order = [name for name in ("train", "validation", "test") if name in counts.index]
+    return counts.reindex(index=order, columns=[NORMAL, PNEUMONIA], fill_value=0)

@@ -1,0 +1,298 @@
+"""The figures of notebook 05: curves, counts and intervals of predictions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
+
+from utils.evaluation import METRICS, NOT_REPORTED, REPORTED_ROW, SCORED_SPLITS, reported_row
+from utils.facts import CLASS_NAMES, ETIOLOGIES, NORMAL, PNEUMONIA
+from utils.plots import (
+    CLASS_COLOURS,
+    GRAY,
+    REFERENCE_COLOUR,
+    SERIES,
+    THOUSANDS,
+    draw_intervals,
+    grid_shape,
+    in_house_look,
+    legend_above,
+    new_figure,
+    require_labels,
+    require_rows,
+)
+
+
+@in_house_look
+def plot_roc(
+    predictions: dict[str, pd.DataFrame], thresholds: dict[str, float] | None = None
+) -> Figure:
+    """Plot the ROC curve of each model, with its AUC and its operating point.
+
+    Args:
+        predictions: For each model its rows of one split.
+        thresholds: For each model the threshold frozen on validation; without them, no points.
+    """
+    split = _require_predictions(predictions)
+    figure, axes = new_figure(f"ROC, {split}", (7.4, 7))
+    ax = axes[0, 0]
+    for number, (model, rows) in enumerate(predictions.items()):
+        colour, line, marker = SERIES[number % len(SERIES)]
+        false_alarms, found, _ = roc_curve(rows.y_true, rows.probability, drop_intermediate=False)
+        auc = roc_auc_score(rows.y_true, rows.probability)
+        ax.plot(false_alarms, found, ls=line, color=colour, label=f"{model}: AUC {auc:.3f}")
+        if thresholds is not None:
+            _require_thresholds(thresholds, predictions)
+            called = rows.probability >= thresholds[model]
+            ax.plot(
+                called[rows.y_true == NORMAL].mean(), called[rows.y_true == PNEUMONIA].mean(),
+                marker, ms=11, color=colour, mec="black", ls="none",
+                label=f"{model} at threshold {thresholds[model]:.2f}",
+            )  # fmt: skip
+    ax.plot([0, 1], [0, 1], ls=":", color=GRAY, lw=1.4, label="a coin: AUC 0.5")
+    ax.set(xlabel="false alarms (1 - specificity)", ylabel="pneumonia found (sensitivity)")
+    _square_unit_axes(ax)
+    ax.legend(loc="lower right")
+    return figure
+
+
+def _square_unit_axes(ax: Axes) -> None:
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    ax.grid()
+
+
+@in_house_look
+def plot_precision_recall(
+    predictions: dict[str, pd.DataFrame], thresholds: dict[str, float] | None = None
+) -> Figure:
+    """Plot precision against recall of each model, and the precision of calling everyone sick.
+
+    Args:
+        predictions: For each model its rows of one split.
+        thresholds: For each model the threshold frozen on validation; without them, no points.
+    """
+    split = _require_predictions(predictions)
+    figure, axes = new_figure(f"Precision and recall, {split}", (7.4, 7))
+    ax = axes[0, 0]
+    for number, (model, rows) in enumerate(predictions.items()):
+        colour, line, marker = SERIES[number % len(SERIES)]
+        precision, recall, _ = precision_recall_curve(rows.y_true, rows.probability)
+        average = average_precision_score(rows.y_true, rows.probability)
+        label = f"{model}: average precision {average:.3f}"
+        ax.plot(recall, precision, ls=line, color=colour, drawstyle="steps-post", label=label)
+        if thresholds is not None:
+            _require_thresholds(thresholds, predictions)
+            called = rows.probability >= thresholds[model]
+            if called.any():
+                ax.plot(
+                    called[rows.y_true == PNEUMONIA].mean(), rows.y_true[called].mean(),
+                    marker, ms=11, color=colour, mec="black", ls="none",
+                    label=f"{model} at threshold {thresholds[model]:.2f}",
+                )  # fmt: skip
+    prevalence = next(iter(predictions.values())).y_true.mean()
+    ax.axhline(
+        prevalence, ls=":", color=GRAY, lw=1.4, label=f"everyone called sick: {prevalence:.3f}"
+    )
+    ax.set(
+        xlabel="recall (pneumonia found)", ylabel="precision (calls that are right)",
+    )  # fmt: skip
+    _square_unit_axes(ax)
+    ax.legend(loc="lower left")
+    return figure
+
+
+@in_house_look
+def plot_confusion_matrix(
+    predictions: dict[str, pd.DataFrame], thresholds: dict[str, float]
+) -> Figure:
+    """Plot the confusion matrix of each model: images, and their share of the true class.
+
+    Args:
+        predictions: For each model its rows of one split.
+        thresholds: For each model its threshold; PNEUMONIA is called at or above it.
+    """
+    split = _require_predictions(predictions)
+    _require_thresholds(thresholds, predictions)
+    rows, columns = grid_shape(len(predictions), 3)
+    figure, axes = new_figure(
+        f"Confusion matrix, {split}",
+        (max(4.2 * columns + 0.8, 6.5), 4.3 * rows + 0.6),
+        rows,
+        columns,
+    )
+    for ax in axes.flat[len(predictions) :]:
+        ax.set_axis_off()
+    for ax, (model, part) in zip(axes.flat, predictions.items(), strict=False):
+        called = (part.probability >= thresholds[model]).astype(int)
+        counts = confusion_matrix(part.y_true, called, labels=[NORMAL, PNEUMONIA])
+        shares = counts / counts.sum(axis=1, keepdims=True)
+        text = [
+            [f"{count:,}\n{share:.1%}" for count, share in zip(*row, strict=True)]
+            for row in zip(counts, shares, strict=True)
+        ]
+        seaborn.heatmap(
+            shares, annot=np.array(text), fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False,
+            square=True, linewidths=2, annot_kws={"fontsize": 15}, ax=ax,
+            xticklabels=CLASS_NAMES, yticklabels=CLASS_NAMES,
+        )  # fmt: skip
+        ax.set(title=f"{model}, threshold {thresholds[model]:.2f}", xlabel="called by the model")
+        ax.tick_params(length=0)
+        ax.set_yticklabels(CLASS_NAMES, rotation=90, va="center")
+        ax.set_ylabel("true class" if ax.get_subplotspec().is_first_col() else "")
+    return figure
+
+
+@in_house_look
+def plot_probability_histogram(
+    predictions: dict[str, pd.DataFrame], thresholds: dict[str, float] | None = None
+) -> Figure:
+    """Plot the probabilities that each model gives to images of each class.
+
+    Args:
+        predictions: For each model its rows of one split.
+        thresholds: For each model its threshold; without them, no line.
+    """
+    split = _require_predictions(predictions)
+    if thresholds is not None:
+        _require_thresholds(thresholds, predictions)
+    rows, columns = grid_shape(len(predictions), 2)
+    figure, axes = new_figure(
+        f"Probability of PNEUMONIA, {split}", (5.5 * columns + 1, 4.4 * rows + 0.6), rows, columns,
+        sharey=True,
+    )  # fmt: skip
+    for ax in axes.flat[len(predictions) :]:
+        ax.set_axis_off()
+    for ax, (model, part) in zip(axes.flat, predictions.items(), strict=False):
+        for label, name in enumerate(CLASS_NAMES):
+            seaborn.histplot(
+                x=part.probability[part.y_true == label], bins=np.linspace(0, 1, 26),
+                element="step", alpha=0.25, linewidth=2.2, color=CLASS_COLOURS[label],
+                label=name, ax=ax,
+            )  # fmt: skip
+        if thresholds is not None:
+            ax.axvline(thresholds[model], color="black", lw=1.8, ls="--", label="threshold")
+        # Most probabilities lie at the ends; a linear scale would hide the doubtful ones.
+        ax.set_yscale("symlog", linthresh=1)
+        ax.yaxis.set_major_formatter(THOUSANDS)
+        threshold = "" if thresholds is None else f", threshold {thresholds[model]:.2f}"
+        ax.set(title=f"{model}{threshold}", xlabel="probability of PNEUMONIA", ylabel="")
+        ax.set_ylabel("images (log scale)" if ax.get_subplotspec().is_first_col() else "")
+    highest = max(np.histogram(part.probability, 25)[0].max() for part in predictions.values())
+    axes[0, 0].set_ylim(0, 1.6 * highest)
+    legend_above(figure, axes[0, 0])
+    return figure
+
+
+@in_house_look
+def plot_metric_intervals(
+    study_metrics: dict[str, Any],
+    split: str,
+    section: str = "models",
+    metrics: Sequence[str] = tuple(METRICS),
+    with_reported: bool = False,
+) -> Figure:
+    """Plot metrics with their intervals, models beside each other.
+
+    Args:
+        study_metrics: The content of `metrics.json`; see `evaluation.evaluate_study`.
+        split: `validation` or `test`.
+        section: `models` (by image), `by_patient`, `by_etiology` or `differences`.
+        metrics: Keys of `evaluation.METRICS`, from top to bottom.
+        with_reported: Whether to add what the reference reported on test, by image.
+    """
+    if section not in study_metrics:
+        raise ValueError(f"these metrics have no {section!r}, only {', '.join(study_metrics)}")
+    if split not in SCORED_SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SCORED_SPLITS)}, not {split!r}")
+    unknown = [metric for metric in metrics if metric not in METRICS]
+    if unknown or not metrics:
+        raise ValueError(f"unknown metric {unknown}; choose from {', '.join(METRICS)}")
+    if with_reported and (split, section) != ("test", "models"):
+        raise ValueError("the reference reported metrics of test by image alone")
+    series = _flatten_series(study_metrics[section], split)
+    titles = {
+        "models": f"Scores on {split}, by image",
+        "by_patient": f"Scores on {split}, by patient",
+        "by_etiology": f"Scores on {split}, by etiology",
+        "differences": f"Paired differences on {split}",
+    }
+    # The reference has a line of its own in each row, below the models.
+    lines = len(series) + with_reported
+    figure, axes = new_figure(titles[section], (10, 2.0 + (0.3 + 0.22 * lines) * len(metrics)))
+    ax = axes[0, 0]
+    places = np.arange(len(metrics))
+    step = 0.7 / max(lines, 2)
+    offsets = (np.arange(lines) - (lines - 1) / 2) * step
+    for number, (name, values) in enumerate(series.items()):
+        colour, _, marker = SERIES[number % len(SERIES)]
+        draw_intervals(
+            ax, *([values[metric][key] for metric in metrics] for key in ("value", "low", "high")),
+            places + offsets[number], colour, marker, name,
+        )  # fmt: skip
+    if with_reported:
+        reported = dict(zip(metrics, reported_row(metrics), strict=True))
+        known = [number for number in places if reported[metrics[number]] != NOT_REPORTED]
+        ax.plot(
+            [float(reported[metrics[number]]) for number in known], np.array(known) + offsets[-1],
+            "*", ms=17, color=REFERENCE_COLOUR, mec="black", mew=0.8, ls="none", label=REPORTED_ROW,
+        )  # fmt: skip
+    if section == "differences":
+        ax.axvline(0, color=GRAY, lw=1.4, ls=":", label="no difference")
+    ax.set_yticks(places, [METRICS[metric] for metric in metrics])
+    ax.set_ylim(len(metrics) - 0.5, -0.5)
+    ax.hlines(places[:-1] + 0.5, 0, 1, color="#DDDDDD", lw=1, transform=ax.get_yaxis_transform())
+    ax.grid(axis="x")
+    ax.set_xlabel("difference, 95 % interval" if section == "differences" else "95 % interval")
+    legend_above(figure, ax)
+    return figure
+
+
+def _flatten_series(section: dict[str, Any], split: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the metrics of one split by model, or by model and etiology."""
+    series = {}
+    for name, splits in section.items():
+        if split not in splits:
+            raise ValueError(f"{name} has no metrics of {split!r}, only of {', '.join(splits)}")
+        if set(splits[split]) <= set(ETIOLOGIES):
+            for etiology, values in splits[split].items():
+                series[f"{name}, {etiology}"] = values
+        else:
+            series[name] = splits[split]
+    return series
+
+
+def _require_predictions(predictions: dict[str, pd.DataFrame]) -> str:
+    """Check the rows of each model, and return the one split that they are of."""
+    if not predictions:
+        raise ValueError("no predictions to plot; pass {model: rows of one split}")
+    for model, rows in predictions.items():
+        require_rows(rows, ("split", "y_true", "probability"), f"predictions of {model}")
+        require_labels(rows.y_true)
+        if rows.y_true.nunique() < 2:
+            raise ValueError(f"predictions of {model} hold one class only; both are needed")
+    splits = sorted({split for rows in predictions.values() for split in rows.split})
+    if len(splits) != 1:
+        raise ValueError(
+            f"predictions of {len(splits)} splits ({', '.join(splits)}) must not be plotted "
+            "together; take one with evaluation.select_split"
+        )
+    return splits[0]
+
+
+def _require_thresholds(
+    thresholds: dict[str, float] | None, predictions: dict[str, pd.DataFrame]
+) -> None:
+    missing = [model for model in predictions if model not in (thresholds or {})]
+    if missing:
+        raise ValueError(f"no threshold for {', '.join(missing)}; pass {{model: threshold}}")
