@@ -1,0 +1,55 @@
+"""The networks that are compared with the explained one, on small ones."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from utils import explanation_networks
+from utils.candidate_list import find_candidate
+from utils.candidates import train_candidate
+from utils.explanation_networks import LEVELS, randomise_in_steps
+from utils.networks import build_network
+from utils.study import load_study
+
+
+def test_weights_are_randomised_from_the_output_on_and_the_network_is_left_alone():
+    network = build_network("efficientnet_lite0", 64, seed=0)
+    before = network.get_weights()
+    still_equal = []
+    for _, copy in randomise_in_steps(network, seed=0):
+        pairs = zip(network.layers, copy.layers, strict=True)
+        still_equal.append([
+            all(np.array_equal(a, b) for a, b in zip(x.get_weights(), y.get_weights(), strict=True))
+            for x, y in pairs
+            if isinstance(x, keras.layers.Conv2D | keras.layers.Dense)
+        ])  # fmt: skip
+    assert len(still_equal) == LEVELS
+    counts = [sum(step) for step in still_equal]
+    assert counts[0] == len(still_equal[0]) - 1 and not still_equal[0][-1], "the output is first"
+    assert counts == sorted(counts, reverse=True) and counts[-1] == 0
+    assert all(np.array_equal(a, b) for a, b in zip(before, network.get_weights(), strict=True))
+
+
+@pytest.mark.slow
+def test_a_network_is_trained_once_for_the_same_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
+    recipe = replace(find_candidate("small_cnn_64_robust"), name="once", epochs=1)
+    images = np.random.default_rng(0).integers(0, 256, (32, recipe.size, recipe.size, 1), np.uint8)
+    labels, trained = np.arange(32) % 2, []
+
+    def train(*arguments):
+        trained.append(arguments[0].name)
+        return train_candidate(*arguments)
+
+    monkeypatch.setattr(explanation_networks, "train_candidate", train)
+    first, again = (
+        explanation_networks._train_full_size(load_study("sample"), recipe, images, labels)
+        for _ in range(2)
+    )
+    assert trained == ["once"]
+    pairs = zip(first.get_weights(), again.get_weights(), strict=True)
+    assert all(np.array_equal(one, other) for one, other in pairs)
+    explanation_networks._train_full_size(load_study("sample"), recipe, images, labels[::-1])
+    assert trained == ["once", "once"], "other labels are another network"
