@@ -45,6 +45,8 @@ def plot_roc(
         thresholds: For each model the threshold frozen on validation; without them, no points.
     """
     split = _require_predictions(predictions)
+    if thresholds is not None:
+        _require_thresholds(thresholds, predictions)
     figure, axes = new_figure(f"ROC, {split}", (7.4, 7))
     ax = axes[0, 0]
     for number, (model, rows) in enumerate(predictions.items()):
@@ -53,18 +55,24 @@ def plot_roc(
         auc = roc_auc_score(rows.y_true, rows.probability)
         ax.plot(false_alarms, found, ls=line, color=colour, label=f"{model}: AUC {auc:.3f}")
         if thresholds is not None:
-            _require_thresholds(thresholds, predictions)
             called = rows.probability >= thresholds[model]
-            ax.plot(
-                called[rows.y_true == NORMAL].mean(), called[rows.y_true == PNEUMONIA].mean(),
-                marker, ms=11, color=colour, mec="black", ls="none",
-                label=f"{model} at threshold {thresholds[model]:.2f}",
-            )  # fmt: skip
+            point = called[rows.y_true == NORMAL].mean(), called[rows.y_true == PNEUMONIA].mean()
+            _draw_operating_point(ax, point, model, thresholds[model], colour, marker)
     ax.plot([0, 1], [0, 1], ls=":", color=GRAY, lw=1.4, label="a coin: AUC 0.5")
     ax.set(xlabel="false alarms (1 - specificity)", ylabel="pneumonia found (sensitivity)")
     _square_unit_axes(ax)
     ax.legend(loc="lower right")
     return figure
+
+
+def _draw_operating_point(
+    ax: Axes, point: tuple[float, float], model: str, threshold: float, colour: str, marker: str
+) -> None:
+    """Mark where a model's threshold puts it on its curve."""
+    ax.plot(
+        *point, marker, ms=11, color=colour, mec="black", ls="none",
+        label=f"{model} at threshold {threshold:.2f}",
+    )  # fmt: skip
 
 
 def _square_unit_axes(ax: Axes) -> None:
@@ -83,6 +91,8 @@ def plot_precision_recall(
         thresholds: For each model the threshold frozen on validation; without them, no points.
     """
     split = _require_predictions(predictions)
+    if thresholds is not None:
+        _require_thresholds(thresholds, predictions)
     figure, axes = new_figure(f"Precision and recall, {split}", (7.4, 7))
     ax = axes[0, 0]
     for number, (model, rows) in enumerate(predictions.items()):
@@ -92,14 +102,10 @@ def plot_precision_recall(
         label = f"{model}: average precision {average:.3f}"
         ax.plot(recall, precision, ls=line, color=colour, drawstyle="steps-post", label=label)
         if thresholds is not None:
-            _require_thresholds(thresholds, predictions)
             called = rows.probability >= thresholds[model]
             if called.any():
-                ax.plot(
-                    called[rows.y_true == PNEUMONIA].mean(), rows.y_true[called].mean(),
-                    marker, ms=11, color=colour, mec="black", ls="none",
-                    label=f"{model} at threshold {thresholds[model]:.2f}",
-                )  # fmt: skip
+                point = called[rows.y_true == PNEUMONIA].mean(), rows.y_true[called].mean()
+                _draw_operating_point(ax, point, model, thresholds[model], colour, marker)
     prevalence = next(iter(predictions.values())).y_true.mean()
     ax.axhline(
         prevalence, ls=":", color=GRAY, lw=1.4, label=f"everyone called sick: {prevalence:.3f}"

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,7 +14,6 @@ from utils.explanation_study import BASELINES, NO_NETWORK
 from utils.explanation_summary import TITLES
 from utils.plots import (
     GRAY,
-    LOOK,
     SERIES,
     SKY,
     VERMILION,
@@ -24,6 +22,7 @@ from utils.plots import (
     grid_shape,
     hide_frame,
     in_house_look,
+    interval_lengths,
     legend_above,
     new_figure,
     require_count,
@@ -93,6 +92,7 @@ def plot_cam_grid(
     return figure
 
 
+@in_house_look
 def plot_methods(
     images: np.ndarray,
     maps: Mapping[str, np.ndarray],
@@ -119,26 +119,26 @@ def plot_methods(
     for method, values in maps.items():
         _require_maps(values, pixels, f"{method}: maps")
     require_count(titles, len(pixels), "titles")
-    with matplotlib.rc_context(LOOK):
-        columns = 1 + len(maps)
-        size = (2.1 * columns, 2.25 * len(pixels) + 0.9)
-        figure, axes = new_figure(title, size, len(pixels), columns)
-        for row, name in enumerate(titles):
-            show_picture(axes[row, 0], pixels[row])
-            axes[row, 0].set_ylabel(name, fontsize=10)
-            for column, (method, values) in enumerate(maps.items(), start=1):
-                ax, maximum = axes[row, column], values[row].max()
-                note = f"max {maximum:.3g}" if maximum > 0 else "zero everywhere"
-                show_picture(ax, pixels[row], f"{method}\n{note}" if row == 0 else note, 11)
-                hottest = values.max() if same_units else maximum
-                ax.imshow(values[row], cmap=HEAT, vmin=0, vmax=hottest or 1.0)
-            if masks is not None:
-                _outline_opacity(axes[row], masks[row])
+    columns = 1 + len(maps)
+    size = (2.1 * columns, 2.25 * len(pixels) + 0.9)
+    figure, axes = new_figure(title, size, len(pixels), columns)
+    for row, name in enumerate(titles):
+        show_picture(axes[row, 0], pixels[row])
+        axes[row, 0].set_ylabel(name, fontsize=10)
+        for column, (method, values) in enumerate(maps.items(), start=1):
+            ax, maximum = axes[row, column], values[row].max()
+            note = f"max {maximum:.3g}" if maximum > 0 else "zero everywhere"
+            show_picture(ax, pixels[row], f"{method}\n{note}" if row == 0 else note, 11)
+            hottest = values.max() if same_units else maximum
+            ax.imshow(values[row], cmap=HEAT, vmin=0, vmax=hottest or 1.0)
         if masks is not None:
-            _name_outline(figure, axes[0, 0])
+            _outline_opacity(axes[row], masks[row])
+    if masks is not None:
+        _name_outline(figure, axes[0, 0])
     return figure
 
 
+@in_house_look
 def plot_truth(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     """Plot how well maps meet known opacities, a panel a measure and a row a map.
 
@@ -151,26 +151,25 @@ def plot_truth(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     networks = [name for name in summary.network.unique() if name != NO_NETWORK]
     order = [*(name for name in TITLES if name in set(summary["map"]))]
     places = dict(zip(order, range(len(order))[::-1], strict=True))
-    with matplotlib.rc_context(LOOK):
-        size = (3.6 * len(measures) + 1.5, 1.9 + 0.42 * len(order))
-        figure, (axes,) = new_figure("Do maps meet a known opacity?", size, 1, len(measures))
-        for ax, (measure, title) in zip(axes, measures.items(), strict=True):
-            ax.axvline(
-                blind[measure].max(), color=GRAY, linestyle=":", linewidth=1.5,
-                label="best without a network",
+    size = (3.6 * len(measures) + 1.5, 1.9 + 0.42 * len(order))
+    figure, (axes,) = new_figure("Do maps meet a known opacity?", size, 1, len(measures))
+    for ax, (measure, title) in zip(axes, measures.items(), strict=True):
+        ax.axvline(
+            blind[measure].max(), color=GRAY, linestyle=":", linewidth=1.5,
+            label="best without a network",
+        )  # fmt: skip
+        for number, network in enumerate([NO_NETWORK, *networks]):
+            rows = summary[summary.network == network]
+            offset = 0.15 * (-1) ** (number - 1) if number else 0.0
+            color, _, marker = (GRAY, "", "s") if number == 0 else _STYLES[number - 1]
+            draw_intervals(
+                ax, rows[measure], rows[f"{measure}_low"], rows[f"{measure}_high"],
+                rows["map"].map(places) + offset, color, marker,
+                f"maps of {network}" if number else "no network",
             )  # fmt: skip
-            for number, network in enumerate([NO_NETWORK, *networks]):
-                rows = summary[summary.network == network]
-                offset = 0.15 * (-1) ** (number - 1) if number else 0.0
-                color, _, marker = (GRAY, "", "s") if number == 0 else _STYLES[number - 1]
-                draw_intervals(
-                    ax, rows[measure], rows[f"{measure}_low"], rows[f"{measure}_high"],
-                    rows["map"].map(places) + offset, color, marker,
-                    f"maps of {network}" if number else "no network",
-                )  # fmt: skip
-            ax.set_yticks(list(places.values()), [TITLES[name] for name in places])
-            _label_panel(ax, title)
-        legend_above(figure, axes[0])
+        ax.set_yticks(list(places.values()), [TITLES[name] for name in places])
+        _label_panel(ax, title)
+    legend_above(figure, axes[0])
     return figure
 
 
@@ -182,11 +181,12 @@ def _label_panel(ax: Axes, title: str) -> None:
     ax.label_outer()
 
 
-def _spread(rows: pd.DataFrame, measure: str) -> list[pd.Series]:
-    """Return how far the ends of the intervals lie from the means, as error bars take it."""
-    return [rows[measure] - rows[f"{measure}_low"], rows[f"{measure}_high"] - rows[measure]]
+def _spread(rows: pd.DataFrame, measure: str) -> np.ndarray:
+    """Return the lengths of a measure's error bars."""
+    return interval_lengths(rows[measure], rows[f"{measure}_low"], rows[f"{measure}_high"])
 
 
+@in_house_look
 def plot_cascade(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     """Plot what is left of maps when weights are randomised from the output on.
 
@@ -194,57 +194,55 @@ def plot_cascade(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
         summary: From `explanation_summary.summarise` by `map` and `step`.
         measures: Columns, and the titles of their panels.
     """
-    with matplotlib.rc_context(LOOK):
-        size = (4.6 * len(measures) + 0.6, 4.6)
-        title = "Maps while weights are randomised from the output on"
-        figure, (axes,) = new_figure(title, size, 1, len(measures))
-        for ax, (measure, name) in zip(axes, measures.items(), strict=True):
-            for (method, rows), style in zip(
-                summary.groupby("map", sort=False), _STYLES, strict=True
-            ):
-                color, line, marker = style
-                # Before the first step a map is compared with itself.
-                ax.plot(
-                    [0, *rows.step], [1, *rows[measure]], color=color, linestyle=line,
-                    marker=marker, markersize=5, label=TITLES[method],
-                )  # fmt: skip
-                ax.errorbar(
-                    rows.step, rows[measure], yerr=_spread(rows, measure), fmt="none",
-                    ecolor=color, capsize=3,
-                )  # fmt: skip
-            ax.axhline(0, color=GRAY, linewidth=1)
-            ax.set_ylim(min(-0.25, summary[f"{measure}_low"].min()), 1.05)
-            ax.set_xlabel("groups of layers with random weights")
-            ax.set_ylabel(name)
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        legend_above(figure, axes[0])
+    size = (4.6 * len(measures) + 0.6, 4.6)
+    title = "Maps while weights are randomised from the output on"
+    figure, (axes,) = new_figure(title, size, 1, len(measures))
+    for ax, (measure, name) in zip(axes, measures.items(), strict=True):
+        for (method, rows), style in zip(summary.groupby("map", sort=False), _STYLES, strict=True):
+            color, line, marker = style
+            # Before the first step a map is compared with itself.
+            ax.plot(
+                [0, *rows.step], [1, *rows[measure]], color=color, linestyle=line,
+                marker=marker, markersize=5, label=TITLES[method],
+            )  # fmt: skip
+            ax.errorbar(
+                rows.step, rows[measure], yerr=_spread(rows, measure), fmt="none",
+                ecolor=color, capsize=3,
+            )  # fmt: skip
+        ax.axhline(0, color=GRAY, linewidth=1)
+        ax.set_ylim(min(-0.25, summary[f"{measure}_low"].min()), 1.05)
+        ax.set_xlabel("groups of layers with random weights")
+        ax.set_ylabel(name)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_above(figure, axes[0])
     return figure
 
 
+@in_house_look
 def plot_faithfulness(summary: pd.DataFrame) -> Figure:
     """Plot deletion against insertion of each order; the better ones lie to the upper left.
 
     Args:
         summary: From `explanation_summary.summarise` by `map`, of `deletion` and `insertion`.
     """
-    with matplotlib.rc_context(LOOK):
-        figure, ((ax,),) = new_figure("Pixels deleted and inserted in the order of maps", (7, 5.6))
-        looks = dict(zip(METHODS, _STYLES, strict=True)) | {
-            name: (GRAY, "", marker) for name, marker in zip(BASELINES, "osD", strict=True)
-        }
-        for name, row in summary.groupby("map", sort=False):
-            color, _, marker = looks[name]
-            ax.errorbar(
-                row.deletion, row.insertion, xerr=_spread(row, "deletion"),
-                yerr=_spread(row, "insertion"), fmt=marker, color=color, capsize=2,
-                markerfacecolor="white" if name in BASELINES else color, label=TITLES[name],
-            )  # fmt: skip
-        ax.set_xlabel("area under deletion (less is better)")
-        ax.set_ylabel("area under insertion (more is better)")
-        legend_above(figure, ax)
+    figure, ((ax,),) = new_figure("Pixels deleted and inserted in the order of maps", (7, 5.6))
+    looks = dict(zip(METHODS, _STYLES, strict=True)) | {
+        name: (GRAY, "", marker) for name, marker in zip(BASELINES, "osD", strict=True)
+    }
+    for name, row in summary.groupby("map", sort=False):
+        color, _, marker = looks[name]
+        ax.errorbar(
+            row.deletion, row.insertion, xerr=_spread(row, "deletion"),
+            yerr=_spread(row, "insertion"), fmt=marker, color=color, capsize=2,
+            markerfacecolor="white" if name in BASELINES else color, label=TITLES[name],
+        )  # fmt: skip
+    ax.set_xlabel("area under deletion (less is better)")
+    ax.set_ylabel("area under insertion (more is better)")
+    legend_above(figure, ax)
     return figure
 
 
+@in_house_look
 def plot_attention(
     summary: pd.DataFrame, regions: Mapping[str, str], shares: Mapping[str, float]
 ) -> Figure:
@@ -256,24 +254,23 @@ def plot_attention(
         shares: Of the image that each region covers, which is what a flat map puts there.
     """
     outcomes, networks = list(CASES.values()), list(summary.network.unique())
-    with matplotlib.rc_context(LOOK):
-        size = (3.6 * len(regions) + 1.8, 4.4)
-        figure, (axes,) = new_figure("Where the energy of Grad-CAM lies", size, 1, len(regions))
-        for ax, (region, title) in zip(axes, regions.items(), strict=True):
-            ax.axvline(shares[region], color=GRAY, linestyle=":", linewidth=1.5, label="flat map")
-            for number, network in enumerate(networks):
-                rows = summary[summary.network == network]
-                places = rows.outcome.map(outcomes[::-1].index) + 0.2 * (
-                    (len(networks) - 1) / 2 - number
-                )
-                color, _, marker = _STYLES[number]
-                draw_intervals(
-                    ax, rows[region], rows[f"{region}_low"], rows[f"{region}_high"], places, color,
-                    marker, network,
-                )  # fmt: skip
-            ax.set_yticks(range(len(outcomes)), outcomes[::-1])
-            _label_panel(ax, title)
-        legend_above(figure, axes[0])
+    size = (3.6 * len(regions) + 1.8, 4.4)
+    figure, (axes,) = new_figure("Where the energy of Grad-CAM lies", size, 1, len(regions))
+    for ax, (region, title) in zip(axes, regions.items(), strict=True):
+        ax.axvline(shares[region], color=GRAY, linestyle=":", linewidth=1.5, label="flat map")
+        for number, network in enumerate(networks):
+            rows = summary[summary.network == network]
+            places = rows.outcome.map(outcomes[::-1].index) + 0.2 * (
+                (len(networks) - 1) / 2 - number
+            )
+            color, _, marker = _STYLES[number]
+            draw_intervals(
+                ax, rows[region], rows[f"{region}_low"], rows[f"{region}_high"], places, color,
+                marker, network,
+            )  # fmt: skip
+        ax.set_yticks(range(len(outcomes)), outcomes[::-1])
+        _label_panel(ax, title)
+    legend_above(figure, axes[0])
     return figure
 
 

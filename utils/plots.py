@@ -278,13 +278,18 @@ def grid_shape(count: int, columns: int) -> tuple[int, int]:
     return -(-count // columns), columns
 
 
+def interval_lengths(value: Any, low: Any, high: Any) -> np.ndarray:
+    """Return how far below and above (n,) values their intervals reach, (2, n) for error bars."""
+    value, low, high = (np.asarray(part, float) for part in (value, low, high))
+    # A point estimate may lie outside a percentile interval; lengths must not be negative.
+    return np.stack([value - low, high - value]).clip(min=0)
+
+
 def draw_intervals(
     ax: Axes, value: Any, low: Any, high: Any, places: Any, colour: str, marker: str, label: str
 ) -> None:
     """Draw values as markers on horizontal lines from `low` to `high`."""
-    value, low, high = (np.asarray(part, float) for part in (value, low, high))
-    # A point estimate may lie outside a percentile interval; lengths must not be negative.
-    lengths = np.stack([value - low, high - value]).clip(min=0)
     ax.errorbar(
-        value, places, xerr=lengths, fmt=marker, color=colour, capsize=4, elinewidth=2, label=label
-    )
+        np.asarray(value, float), places, xerr=interval_lengths(value, low, high), fmt=marker,
+        color=colour, capsize=4, elinewidth=2, label=label,
+    )  # fmt: skip

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from itertools import cycle
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn
@@ -20,9 +19,10 @@ from utils.plots import (
     BLUE,
     GRAY,
     GREEN,
-    LOOK,
     ORANGE,
     SERIES,
+    in_house_look,
+    interval_lengths,
     legend_above,
     new_figure,
     require_rows,
@@ -33,6 +33,7 @@ _MARKERS = "osD^vP"
 _CRITERION_TICKS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.94, 0.96, 0.98, 0.99, 0.995, 1)
 
 
+@in_house_look
 def plot_criteria(ranked: pd.DataFrame) -> Figure:
     """Plot each candidate's criterion with its standard error, beside plain and block AUC.
 
@@ -44,33 +45,33 @@ def plot_criteria(ranked: pd.DataFrame) -> Figure:
         ["candidate", "criterion", "standard_error", "block", "within"],
         "the table of criteria",
     )
-    with matplotlib.rc_context(LOOK):
-        size = (10, 1.6 + 0.42 * len(ranked))
-        figure, ((ax,),) = new_figure("What each criterion says of the candidates", size)
-        places = np.arange(len(ranked))[::-1]
-        best = ranked.loc[ranked.criterion.idxmax()]
-        ax.axvspan(
-            best.criterion - best.standard_error, best.criterion + best.standard_error,
-            color=BLUE, alpha=0.12, label="one standard error of the best",
-        )  # fmt: skip
-        ax.errorbar(
-            ranked.criterion, places, xerr=ranked.standard_error, fmt="o", color=BLUE,
-            capsize=3, label="criterion: blocks left out, eight versions",
-        )  # fmt: skip
-        ax.plot(ranked.block, places, "^", color=GREEN, label="blocks left out, as they are")
-        if "plain" in ranked and ranked["plain"].notna().any():
-            plain = ranked["plain"].astype(float)
-            ax.plot(plain, places, "s", color=ORANGE, label="plain validation")
-        ax.set_yticks(places, ranked.candidate)
-        for label, row in zip(ax.get_yticklabels(), ranked.itertuples(), strict=True):
-            label.set_color("black" if row.within else GRAY)
-        ax.get_yticklabels()[0].set_fontweight("bold")
-        ax.set_xlabel("ROC-AUC on images held out")
-        ax.grid(axis="x")
-        legend_above(figure, ax)
+    size = (10, 1.6 + 0.42 * len(ranked))
+    figure, ((ax,),) = new_figure("What each criterion says of the candidates", size)
+    places = np.arange(len(ranked))[::-1]
+    best = ranked.loc[ranked.criterion.idxmax()]
+    ax.axvspan(
+        best.criterion - best.standard_error, best.criterion + best.standard_error,
+        color=BLUE, alpha=0.12, label="one standard error of the best",
+    )  # fmt: skip
+    ax.errorbar(
+        ranked.criterion, places, xerr=ranked.standard_error, fmt="o", color=BLUE,
+        capsize=3, label="criterion: blocks left out, eight versions",
+    )  # fmt: skip
+    ax.plot(ranked.block, places, "^", color=GREEN, label="blocks left out, as they are")
+    if "plain" in ranked and ranked["plain"].notna().any():
+        plain = ranked["plain"].astype(float)
+        ax.plot(plain, places, "s", color=ORANGE, label="plain validation")
+    ax.set_yticks(places, ranked.candidate)
+    for label, row in zip(ax.get_yticklabels(), ranked.itertuples(), strict=True):
+        label.set_color("black" if row.within else GRAY)
+    ax.get_yticklabels()[0].set_fontweight("bold")
+    ax.set_xlabel("ROC-AUC on images held out")
+    ax.grid(axis="x")
+    legend_above(figure, ax)
     return figure
 
 
+@in_house_look
 def plot_differences(compared: pd.DataFrame, base: str, title: str) -> Figure:
     """Plot what each change of a recipe does to the criterion, with its 95 % interval.
 
@@ -81,20 +82,20 @@ def plot_differences(compared: pd.DataFrame, base: str, title: str) -> Figure:
     """
     require_rows(compared, ["candidate", "difference", "low", "high"], "the table of differences")
     rows = compared[compared.candidate != base]
-    with matplotlib.rc_context(LOOK):
-        figure, ((ax,),) = new_figure(title, (9.5, 1.8 + 0.4 * len(rows)))
-        places = np.arange(len(rows))[::-1]
-        ax.axvline(0, color=GRAY, linestyle="--", label=base)
-        lengths = np.stack([rows.difference - rows.low, rows.high - rows.difference]).clip(min=0)
-        ax.errorbar(rows.difference, places, xerr=lengths, fmt="o", color=BLUE, capsize=4)
-        ax.set_yticks(places, rows.candidate)
-        ax.set_ylim(-0.6, len(rows) - 0.4)
-        ax.xaxis.set_major_locator(MaxNLocator(6))
-        ax.set_xlabel(f"criterion less that of {base} (95 % interval over patients)")
-        ax.grid(axis="x")
+    figure, ((ax,),) = new_figure(title, (9.5, 1.8 + 0.4 * len(rows)))
+    places = np.arange(len(rows))[::-1]
+    ax.axvline(0, color=GRAY, linestyle="--", label=base)
+    lengths = interval_lengths(rows.difference, rows.low, rows.high)
+    ax.errorbar(rows.difference, places, xerr=lengths, fmt="o", color=BLUE, capsize=4)
+    ax.set_yticks(places, rows.candidate)
+    ax.set_ylim(-0.6, len(rows) - 0.4)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.set_xlabel(f"criterion less that of {base} (95 % interval over patients)")
+    ax.grid(axis="x")
     return figure
 
 
+@in_house_look
 def plot_auc_by_change(table: pd.DataFrame) -> Figure:
     """Show the AUC of each candidate under each change of the held-out images.
 
@@ -102,18 +103,18 @@ def plot_auc_by_change(table: pd.DataFrame) -> Figure:
         table: From `selection.auc_by_change`.
     """
     require_rows(table, CHANGES, "the table of AUCs by change")
-    with matplotlib.rc_context(LOOK):
-        size = (12, 1.9 + 0.42 * len(table))
-        figure, ((ax,),) = new_figure("AUC on blocks left out, by change", size)
-        seaborn.heatmap(
-            table, annot=True, fmt=".3f", cmap="cividis", ax=ax, annot_kws={"size": 11},
-            cbar_kws={"label": "ROC-AUC"},
-        )  # fmt: skip
-        ax.set_xticklabels([name.replace("_", "\n") for name in table], rotation=0, fontsize=11)
-        ax.tick_params(length=0)
+    size = (12, 1.9 + 0.42 * len(table))
+    figure, ((ax,),) = new_figure("AUC on blocks left out, by change", size)
+    seaborn.heatmap(
+        table, annot=True, fmt=".3f", cmap="cividis", ax=ax, annot_kws={"size": 11},
+        cbar_kws={"label": "ROC-AUC"},
+    )  # fmt: skip
+    ax.set_xticklabels([name.replace("_", "\n") for name in table], rotation=0, fontsize=11)
+    ax.tick_params(length=0)
     return figure
 
 
+@in_house_look
 def plot_cost(costs: pd.DataFrame, cost: str, title: str) -> Figure:
     """Plot quality against cost: one point a network, on a logarithmic scale of cost.
 
@@ -123,28 +124,27 @@ def plot_cost(costs: pd.DataFrame, cost: str, title: str) -> Figure:
         title: Of the cost's axis, with its unit.
     """
     require_rows(costs, ["network", "criterion", "standard_error", cost], "the table of costs")
-    with matplotlib.rc_context(LOOK):
-        figure, ((ax,),) = new_figure("Quality against cost", (9, 5.2))
-        for row, marker in zip(costs.itertuples(), cycle(_MARKERS), strict=False):
-            ax.errorbar(
-                getattr(row, cost), row.criterion, yerr=row.standard_error, fmt=marker,
-                color=BLUE, capsize=3, markersize=10, label=row.network,
-            )  # fmt: skip
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        # Good networks differ in their third digit, bad ones in their first: a scale of errors.
-        ax.set_yscale("function", functions=(_shrink_error, lambda shrunk: 1 - shrunk**2))
-        ax.yaxis.set_major_locator(FixedLocator(_CRITERION_TICKS))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        lowest = (costs.criterion - costs.standard_error).min()
-        ax.set_ylim(lowest - 0.1 * (1 - lowest), 1)
-        ax.set_xlabel(title)
-        ax.set_ylabel("criterion (ROC-AUC)")
-        ax.margins(x=0.25)
-        ax.grid()
-        legend_above(figure, ax)
+    figure, ((ax,),) = new_figure("Quality against cost", (9, 5.2))
+    for row, marker in zip(costs.itertuples(), cycle(_MARKERS), strict=False):
+        ax.errorbar(
+            getattr(row, cost), row.criterion, yerr=row.standard_error, fmt=marker,
+            color=BLUE, capsize=3, markersize=10, label=row.network,
+        )  # fmt: skip
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    # Good networks differ in their third digit, bad ones in their first: a scale of errors.
+    ax.set_yscale("function", functions=(_shrink_error, lambda shrunk: 1 - shrunk**2))
+    ax.yaxis.set_major_locator(FixedLocator(_CRITERION_TICKS))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    lowest = (costs.criterion - costs.standard_error).min()
+    ax.set_ylim(lowest - 0.1 * (1 - lowest), 1)
+    ax.set_xlabel(title)
+    ax.set_ylabel("criterion (ROC-AUC)")
+    ax.margins(x=0.25)
+    ax.grid()
+    legend_above(figure, ax)
     return figure
 
 
@@ -152,6 +152,7 @@ def _shrink_error(auc: np.ndarray) -> np.ndarray:
     return -np.sqrt(np.maximum(1 - auc, 0))
 
 
+@in_house_look
 def plot_reliability(
     tables: dict[str, Sequence[tuple[float, float, int]]], title: str = "Calibration"
 ) -> Figure:
@@ -163,16 +164,15 @@ def plot_reliability(
     """
     if not tables or not all(tables.values()):
         raise ValueError("a reliability curve needs at least one filled bin for every model")
-    with matplotlib.rc_context(LOOK):
-        figure, ((ax,),) = new_figure(title, (6.4, 6.4))
-        ax.plot([0, 1], [0, 1], color=GRAY, linestyle=":", label="means what it says")
-        for (name, table), (colour, line, marker) in zip(tables.items(), SERIES, strict=False):
-            mean, share, count = (np.array(column) for column in zip(*table, strict=True))
-            ax.plot(mean, share, line, color=colour, label=name)
-            ax.scatter(mean, share, s=30 + 200 * count / count.sum(), color=colour, marker=marker)
-        ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-        ax.set_xlabel("mean probability of PNEUMONIA")
-        ax.set_ylabel("share that is PNEUMONIA")
-        ax.grid()
-        legend_above(figure, ax)
+    figure, ((ax,),) = new_figure(title, (6.4, 6.4))
+    ax.plot([0, 1], [0, 1], color=GRAY, linestyle=":", label="means what it says")
+    for (name, table), (colour, line, marker) in zip(tables.items(), SERIES, strict=False):
+        mean, share, count = (np.array(column) for column in zip(*table, strict=True))
+        ax.plot(mean, share, line, color=colour, label=name)
+        ax.scatter(mean, share, s=30 + 200 * count / count.sum(), color=colour, marker=marker)
+    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+    ax.set_xlabel("mean probability of PNEUMONIA")
+    ax.set_ylabel("share that is PNEUMONIA")
+    ax.grid()
+    legend_above(figure, ax)
     return figure
