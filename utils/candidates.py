@@ -281,16 +281,24 @@ def train_candidate(
     return network, provenance
 
 
+def describe_training(
+    candidate: Candidate, images: np.ndarray, labels: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """Return what a training is given, as JSON can hold it; see `train_candidate`."""
+    return {
+        "candidate": candidate.describe(),
+        "images": hashlib.sha256(images.tobytes()).hexdigest(),
+        "labels": labels.tolist(),
+        "seed": seed,
+    }
+
+
 def _identify(
     candidate: Candidate, network: keras.Model, images: np.ndarray, labels: np.ndarray, seed: int
 ) -> str:
     """Return a hash of all that a training depends on but the initial weights' values."""
-    content = {
-        "candidate": candidate.describe(),
-        "network": describe_graph(network),
-        "images": hashlib.sha256(images.tobytes()).hexdigest(),
-        "labels": labels.tolist(),
-        "seed": seed,
+    content = describe_training(candidate, images, labels, seed) | {
+        "network": describe_graph(network)
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

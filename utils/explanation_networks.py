@@ -7,14 +7,13 @@ labels by heart. `utils.explanation_study` compares their maps.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from utils.candidate_list import find_candidate
-from utils.candidates import Candidate, predict_images, train_candidate
+from utils.candidates import Candidate, describe_training, predict_images, train_candidate
 from utils.dataset import build_index, load_images, open_study_index
 from utils.development import development_index, load_development_images
 from utils.files import file_sha256, read_json, write_json
@@ -68,12 +67,16 @@ def find_explained(study: str) -> Explained:
     return Explained(name, network_file(study, name))
 
 
+def _single_recipe(study: Study) -> Candidate:
+    return find_candidate(read_choices(study.study)["single"])
+
+
 # --- A network that knows phantoms -----------------------------------------------------------
 
 
 def taught_recipe(study: Study) -> Candidate:
     """Return the single model's recipe, under a name of its own."""
-    single = find_candidate(read_choices(study.study)["single"])
+    single = _single_recipe(study)
     epochs = study.candidate_epochs or single.epochs
     return replace(single, name=f"{single.name}_phantoms", epochs=epochs)
 
@@ -97,11 +100,7 @@ def _train_full_size(
     folder = models_dir(study.study) / "explanation"
     network = Explained(recipe.name, folder / f"{recipe.name}.keras")
     record = network.file.with_suffix(".json")
-    trained_with = {
-        "recipe": recipe.describe(), "seed": study.seed,
-        "images": sha256(images.tobytes()).hexdigest(),
-        "labels": sha256(labels.tobytes()).hexdigest(),
-    }  # fmt: skip
+    trained_with = describe_training(recipe, images, labels, study.seed)
     if network.file.is_file() and record.is_file() and read_json(record) == trained_with:
         return network.load()
     record.unlink(missing_ok=True)
@@ -153,7 +152,7 @@ def _randomise(value: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 def random_label_recipe(study: Study) -> Candidate:
     """Return the single model's recipe without what keeps it from learning labels by heart."""
-    single = find_candidate(read_choices(study.study)["single"])
+    single = _single_recipe(study)
     epochs = RANDOM_LABEL_EPOCHS if study.candidate_epochs is None else study.candidate_epochs
     return replace(
         single, name=f"{single.name}_random_labels", transforms=(), epochs=epochs,

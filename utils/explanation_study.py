@@ -299,11 +299,11 @@ def measure_other_images(study: Study) -> pd.DataFrame:
         root, images = draw_test_images(study)
         ill, healthy = images[images.label == PNEUMONIA], images[images.label == NORMAL]
         explainers = build_explainers(explained.load())
-        pixels = {"ill": _load(root, ill), "healthy": _load(root, healthy)}
+        pixels = [_load(root, part) for part in (ill, healthy)]
 
         def measure(number: int) -> list[dict[str, Any]]:
             row = ill.iloc[number]
-            first, second = (_maps_of(part[number], explainers) for part in pixels.values())
+            first, second = (_maps_of(part[number], explainers) for part in pixels)
             return [
                 {
                     "image_id": row.image_id, "patient_id": row.patient_id,
