@@ -123,9 +123,10 @@ $(EXECUTED_DIR)/04_resnet50_training.ipynb: $(wildcard results/full/histories/re
 endif
 
 # And the modules that each notebook imports, written down by reading them.
-$(MODULES): notebooks/. utils/. exercises/. $(wildcard notebooks/*.ipynb utils/*.py exercises/*.py)
+$(MODULES): $(wildcard notebooks/. utils/. utils/*/. exercises/. \
+		notebooks/*.ipynb utils/*.py utils/*/*.py exercises/*.py)
 	@mkdir -p $(@D)
-	@$(PYTHON) -m utils.dependencies > $@
+	@$(PYTHON) -m utils.dependencies $(addprefix notebooks/,$(notdir $(EXECUTED))) > $@
 include $(MODULES)
 
 .PHONY: data

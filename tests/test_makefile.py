@@ -189,6 +189,50 @@ def test_a_new_import_becomes_a_dependency(tree):
     assert tree.executed() == ["01", "02", "06"]
 
 
+def test_a_module_two_packages_away_runs_the_notebooks_that_use_it(tree):
+    code = {
+        "far/away": "",
+        "between/way": "from utils.far.away import x",
+        "between/other_way": "from utils.far import away",
+        "between/unused": "import utils.far.away",
+        "plots": "from utils import files\nfrom utils.between.way import x",
+        "explanation": "from utils import files\nfrom utils.between import other_way as way",
+    }
+    for name, text in code.items():
+        file = tree.root / "utils" / f"{name}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    tree.make("all")
+    tree.calls()
+    tree.edit("utils/far/away.py")
+    tree.make("all")
+    assert tree.executed() == ["01", "02", "06"]
+    tree.edit("utils/between/way.py")
+    tree.make("all")
+    assert tree.executed() == ["01", "02"]
+    tree.edit("utils/between/unused.py")
+    tree.make("all")
+    assert tree.executed() == []
+    (tree.root / "utils" / "plots.py").write_text("")
+    (tree.root / "utils" / "between" / "new.py").write_text("")
+    tree.make("all")
+    assert tree.executed() == ["01", "02"]
+    tree.edit("utils/far/away.py")
+    tree.make("all")
+    assert tree.executed() == ["06"]
+
+
+def test_notebook_behind_which_no_module_is_found_stops_make(tree):
+    write_notebook(
+        tree.root / "notebooks" / "02_augmentation.ipynb", code_cell("from utils.gone import x")
+    )
+    stopped = tree.make("all")
+    assert stopped.returncode != 0
+    assert "02_augmentation.ipynb imports no module of utils" in stopped.stderr
+    assert tree.executed() == []
+    assert not (tree.root / ".make" / "modules.mk").exists()
+
+
 def test_failed_notebook_leaves_no_target_and_the_next_run_goes_on_from_there(tree):
     failed = tree.make("all", FAIL="notebooks/04_resnet50")
     assert failed.returncode != 0
