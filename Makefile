@@ -10,7 +10,7 @@
 #   SOLUTIONS  1 fills the exercises of the notebooks in from solutions/ before they run
 #   WORKERS  processes that run the unit tests: 2 by default, each of up to 5 GB
 #   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR
-#            other places for data, results and so on (see utils/paths.py)
+#            other places for data, results and so on (see utils/common/paths.py)
 
 PYTHON ?= python3
 VENV := $(or $(VENV),.venv)

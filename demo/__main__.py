@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import waitress
 
-from utils.facts import DISCLAIMER
+from utils.common.constants import DISCLAIMER
 from utils.registry import PHANTOMS, PHANTOMS_ONLY, ModelError, choose_model
 
 HOST, PORT = "127.0.0.1", 8000

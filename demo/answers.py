@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from utils.calibration import apply_temperature
+from utils.common.constants import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
 from utils.explanation import build_explainer
-from utils.facts import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
 from utils.novelty import NoveltyDetector, build_feature_model, load_detector
 from utils.registry import DETECTOR_FILE, SHIPPED, Scorer, open_shipped_model
 

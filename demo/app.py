@@ -15,8 +15,8 @@ from PIL import Image
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from demo.answers import Answer, Answerer
+from utils.common.constants import DISCLAIMER
 from utils.dataset import IMAGE_FORMATS, DatasetError, load_image
-from utils.facts import DISCLAIMER
 
 MAX_BYTES = 16_000_000
 MAX_PIXELS = 40_000_000

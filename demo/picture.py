@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from utils.files import write_atomically
-from utils.paths import ROOT
+from utils.common.files import write_atomically
+from utils.common.paths import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PICTURE = ROOT / "docs" / "demo.png"

@@ -12,8 +12,8 @@ from sphinx.application import Sphinx
 # Before the descriptions of functions are collected, which loads TensorFlow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from utils.facts import DISCLAIMER
-from utils.paths import ROOT
+from utils.common.constants import DISCLAIMER
+from utils.common.paths import ROOT
 
 _project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 project = _project["description"]

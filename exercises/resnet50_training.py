@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.metrics import log_loss
 
 from exercises.checking import WrongAnswer, call, exercise, read_count, read_number
-from utils.facts import IMAGE_SIZE, PNEUMONIA
+from utils.common.constants import IMAGE_SIZE, PNEUMONIA
 
 WIDER = 320
 """Side of the larger input, in pixels."""

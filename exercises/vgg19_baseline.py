@@ -3,8 +3,8 @@
 import numpy as np
 
 from exercises.checking import WrongAnswer, exercise, read_count, read_number
+from utils.common.constants import CLASS_NAMES, NORMAL, PNEUMONIA
 from utils.evaluation import auc_by_ranks
-from utils.facts import CLASS_NAMES, NORMAL, PNEUMONIA
 
 UNITS = (512, 128, len(CLASS_NAMES))
 """Of the dense layers of the reference head."""

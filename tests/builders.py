@@ -8,8 +8,8 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from utils.paths import dataset_dir
-from utils.study import Study, load_study
+from utils.common.paths import dataset_dir
+from utils.common.study import Study, load_study
 
 KAGGLE_NAMES = {
     "train/NORMAL": ["IM-{n:04}-0001.jpeg", "NORMAL2-IM-{n:04}-0001-0002.jpeg"],

@@ -18,8 +18,8 @@ from utils import activations
 from utils.activations import ActivationStore, CacheSpaceError, Shard, View
 from utils.augmentation import AugmentationRanges, augment_images
 from utils.backbones import build_reference_head, cut_model, join
+from utils.common.files import file_sha256
 from utils.dataset import build_index, load_image, load_images
-from utils.files import file_sha256
 from utils.training import predict_pneumonia
 
 

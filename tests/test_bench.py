@@ -21,9 +21,9 @@ from utils.bench_contenders import (
 )
 from utils.bench_plots import plot_contenders, plot_scaling, save_bench_figure
 from utils.bench_summary import CONTENDERS, GOALS
-from utils.files import read_json
-from utils.paths import ROOT
-from utils.study import load_study
+from utils.common.files import read_json
+from utils.common.paths import ROOT
+from utils.common.study import load_study
 
 
 def make_index(count: int = 400) -> pd.DataFrame:

@@ -8,9 +8,9 @@ import pytest
 from tests.builders import build_small_trunk, write_dataset
 from utils import cache
 from utils.activations import ActivationStore, Shard, View
+from utils.common.files import read_json, write_json
+from utils.common.study import load_study
 from utils.dataset import build_index
-from utils.files import read_json, write_json
-from utils.study import load_study
 from utils.weights import Weights
 
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.builders import write_dataset, write_image
+from utils.common.files import write_json
 from utils.dataset import (
     INDEX_COLUMNS,
     DatasetError,
@@ -25,7 +26,6 @@ from utils.dataset import (
     read_image,
     split_level,
 )
-from utils.files import write_json
 
 
 @pytest.fixture(scope="module")

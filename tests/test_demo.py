@@ -16,10 +16,10 @@ from demo import answers
 from demo.answers import Answerer, load_answerer
 from demo.app import HEADERS, MAX_BYTES, MAX_PIXELS, colour_heat, create_app
 from utils.calibration import apply_temperature
-from utils.facts import DISCLAIMER
+from utils.common.constants import DISCLAIMER
+from utils.common.paths import ROOT
 from utils.networks import build_network
 from utils.novelty import NoveltyDetector, build_feature_model
-from utils.paths import ROOT
 from utils.predict import score_folder
 from utils.registry import PHANTOMS, Scorer, choose_model
 

@@ -20,7 +20,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from demo.picture import NoBrowserError, open_browser, read_address, start_demo
-from utils.facts import DISCLAIMER
+from utils.common.constants import DISCLAIMER
 from utils.registry import PHANTOMS
 from utils.shipping import REFERENCE_PREDICTIONS
 

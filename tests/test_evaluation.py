@@ -16,6 +16,8 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from utils.common.constants import PREDICTION_COLUMNS
+from utils.common.files import write_json
 from utils.evaluation import (
     METRICS,
     REPORTED_ROW,
@@ -39,8 +41,6 @@ from utils.evaluation import (
     write_chosen_model,
     write_metrics,
 )
-from utils.facts import PREDICTION_COLUMNS
-from utils.files import write_json
 
 HEADER = "image_id,patient_id,split,y_true,probability\n"
 ROW = "test/NORMAL/IM-0001-0001.jpeg,IM-1-normal,test,0,0.25\n"

@@ -13,6 +13,8 @@ import pytest
 from nbformat import v4
 
 from tests.small_notebooks import build_notebook, code_cell, markdown_cell, write_notebook
+from utils.common.paths import ROOT
+from utils.common.study import StudyError, load_study
 from utils.execute import (
     NotebookError,
     choose_parameters,
@@ -22,8 +24,6 @@ from utils.execute import (
     parse_overrides,
     progress_stream,
 )
-from utils.paths import ROOT
-from utils.study import StudyError, load_study
 
 PARAMETERS = 'study = "sample"  # name\nviews = 1  # views an image'
 
@@ -320,7 +320,7 @@ def test_progress_reaches_the_log_but_not_the_notebook(tmp_path):
         tmp_path / "01_small.ipynb",
         code_cell(PARAMETERS, "parameters"),
         code_cell(
-            "import time\nfrom utils.progress import track\n"
+            "import time\nfrom utils.common.progress import track\n"
             "for _ in track(range(3), 'a long step'):\n    time.sleep(1.1)\nprint('done')"
         ),
     )

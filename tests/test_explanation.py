@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras import layers
 
 from utils.backbones import join
+from utils.common.constants import NORMAL, PNEUMONIA
 from utils.explanation import (
     CASES,
     METHODS,
@@ -18,7 +19,6 @@ from utils.explanation import (
     select_cases,
     zero_maps,
 )
-from utils.facts import NORMAL, PNEUMONIA
 from utils.finalists import average_networks
 from utils.heat_map_measures import pointing_hit
 from utils.networks import ARCHITECTURES, build_network

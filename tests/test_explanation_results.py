@@ -12,17 +12,17 @@ from scipy.ndimage import gaussian_filter
 from utils import explanation_study, phantoms
 from utils import heat_map_measures as measures
 from utils.candidates import predict_images
+from utils.common.constants import PNEUMONIA
+from utils.common.files import read_json
+from utils.common.paths import ROOT
+from utils.common.study import load_study
 from utils.dataset import load_images
 from utils.explanation import METHODS, build_explainer
 from utils.explanation_networks import find_explained, randomise_in_steps
 from utils.explanation_study import BASELINES, NO_NETWORK, TABLES, baseline_maps
-from utils.facts import PNEUMONIA
 from utils.fetch import fetch
-from utils.files import read_json
-from utils.paths import ROOT
 from utils.phantoms import load_opacity_mask, plan_phantom_dataset
 from utils.registry import open_shipped_model
-from utils.study import load_study
 
 STUDY = load_study("full")
 FOLDER = ROOT / "results" / "full" / "explanation"

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from utils import explanation_study
+from utils.common.study import load_study
 from utils.explanation_study import (
     BASELINES,
     SHIFT,
@@ -13,7 +14,6 @@ from utils.explanation_study import (
     regions_of_interest,
     small_changes,
 )
-from utils.study import load_study
 
 
 def test_a_shift_is_undone_before_maps_are_compared():

@@ -20,8 +20,11 @@ from PIL import Image
 
 from tests.http_server import Fault, serve
 from utils import fetch as module
+from utils.common.constants import CHEST_XRAY, CLASS_NAMES, KAGGLE_HANDLE
+from utils.common.files import file_sha256, read_json
+from utils.common.paths import ROOT
+from utils.common.study import load_study
 from utils.dataset import build_index, load_image, patient_number, split_level
-from utils.facts import CHEST_XRAY, CLASS_NAMES, KAGGLE_HANDLE
 from utils.fetch import (
     COPY,
     ELSEWHERE,
@@ -35,9 +38,6 @@ from utils.fetch import (
     main,
     write_medmnist_images,
 )
-from utils.files import file_sha256, read_json
-from utils.paths import ROOT
-from utils.study import load_study
 
 NAMES = (
     "train/NORMAL/IM-0001-0001.jpeg",

@@ -5,7 +5,7 @@ import hashlib
 import pandas as pd
 import pytest
 
-from utils.files import file_sha256, read_json, write_atomically, write_csv, write_json
+from utils.common.files import file_sha256, read_json, write_atomically, write_csv, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path):

@@ -3,9 +3,10 @@ import pandas as pd
 import pytest
 
 from tests.test_evaluation import make_study
+from utils.common.files import write_csv
+from utils.common.paths import predictions_dir
 from utils.delong import delong_difference
 from utils.evaluation import choose_validation_threshold, compute_metrics, select_split
-from utils.files import write_csv
 from utils.final_scores import (
     FinalModel,
     average_predictions,
@@ -25,7 +26,6 @@ from utils.final_scores import (
     score_table,
     seed_table,
 )
-from utils.paths import predictions_dir
 
 CHOICES = {
     "single": "a", "members": ["b", "a"], "chosen": "ensemble",

@@ -8,9 +8,11 @@ import pytest
 from tests.builders import build_small_trunk, open_small_study
 from utils import finalists
 from utils.candidates import Candidate
+from utils.common.files import write_json
+from utils.common.paths import dataset_dir, models_dir, predictions_dir, results_dir
+from utils.common.provenance import write_provenance
 from utils.dataset import build_index, load_images
 from utils.evaluation import load_predictions
-from utils.files import write_json
 from utils.finalists import (
     average_networks,
     final_name,
@@ -22,8 +24,6 @@ from utils.finalists import (
     train_reference,
 )
 from utils.networks import build_network
-from utils.paths import dataset_dir, models_dir, predictions_dir, results_dir
-from utils.provenance import write_provenance
 from utils.registry import choose_model
 from utils.weights import Weights
 

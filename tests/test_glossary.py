@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import nbformat
 import pytest
 
-from utils.paths import ROOT
+from utils.common.paths import ROOT
 
 GLOSSARY = ROOT / "docs" / "glossary.md"
 ENTRY = re.compile(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.small_notebooks import code_cell, write_notebook
-from utils.paths import ROOT
+from utils.common.paths import ROOT
 
 NOTEBOOKS = {
     "01_data_exploration": "plots",

@@ -1,7 +1,7 @@
 import pytest
 
 from tests.test_final_scores import CHOICES, models  # noqa: F401
-from utils.files import write_json
+from utils.common.files import write_json
 from utils.final_scores import score_final_models
 from utils.model_card import card_blocks
 

@@ -26,12 +26,12 @@ from PIL import Image
 
 from exercises.checking import UNANSWERED
 from tests.small_notebooks import build_notebook, code_cell, markdown_cell
+from utils.common.figures import PHANTOM_MARK
+from utils.common.paths import ROOT
+from utils.common.study import Study, load_study
 from utils.execute import declared_parameters
-from utils.paths import ROOT
-from utils.plots import PHANTOM_MARK
 from utils.solutions import TAG as EXERCISE
 from utils.solutions import SolutionsError, find_exercises
-from utils.study import Study, load_study
 
 NAMES = (
     "01_data_exploration",
@@ -247,7 +247,7 @@ def check_code_is_short(notebook: NotebookNode) -> list[str]:
         if isinstance(node, ast.FunctionDef) and len(node.body) > MAX_FUNCTION_STATEMENTS:
             found.append(f"function {node.name} is too long for a notebook; move it to utils")
         if isinstance(node, ast.Import | ast.ImportFrom) and "matplotlib" in ast.unparse(node):
-            found.append("matplotlib is imported; plots belong into utils.plots")
+            found.append("matplotlib is imported; plots belong into utils.common.figures")
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.path":
             found.append("sys.path is edited; `make setup` installs utils")
     return found

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from utils import novelty, registry
+from utils.common.files import file_sha256, read_json
 from utils.dataset import load_image
-from utils.files import file_sha256, read_json
 from utils.novelty import (
     DIRECTIONS,
     FALSE_ALARMS,

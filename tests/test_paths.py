@@ -2,7 +2,7 @@
 
 import pytest
 
-from utils import paths
+from utils.common import paths
 
 
 @pytest.mark.parametrize(

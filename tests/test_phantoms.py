@@ -16,9 +16,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from utils import phantoms
+from utils.common.constants import ETIOLOGIES, IMAGE_SIZE
+from utils.common.files import read_json
 from utils.dataset import build_index, count_crossings, parse_name
-from utils.facts import ETIOLOGIES, IMAGE_SIZE
-from utils.files import read_json
 from utils.phantoms import (
     CLASS_SHARES,
     DEFAULT_IMAGES,

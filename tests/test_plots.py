@@ -12,8 +12,9 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from utils import plots
 from utils.baselines import BASELINES
+from utils.common import figures
+from utils.common.constants import REPORTED
 from utils.data_plots import (
     plot_baseline_scores,
     plot_class_balance,
@@ -35,7 +36,6 @@ from utils.evaluation_plots import (
     plot_roc,
 )
 from utils.explanation_plots import plot_cam_grid
-from utils.facts import REPORTED
 from utils.training_plots import plot_history, plot_views_cost
 
 MODELS = ("resnet50", "vgg19")
@@ -216,7 +216,7 @@ def find_collisions(figure: Figure) -> list[str]:
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_as_it_is_and_as_it_is_saved(name, tmp_path, monkeypatch):
     monkeypatch.setenv("FIGURES_DIR", str(tmp_path))
-    monkeypatch.setattr(plots, "FILE_DPI", 50)
+    monkeypatch.setattr(figures, "FILE_DPI", 50)
     settings, random = dict(matplotlib.rcParams), np.random.get_state()[1].copy()
     yellow = np.array([0xF0, 0xE4, 0x42])
 
@@ -231,15 +231,15 @@ def test_a_figure_as_it_is_and_as_it_is_saved(name, tmp_path, monkeypatch):
     assert not (np.abs(pixels - yellow).max(axis=-1) < 3).any()
 
     height = figure.get_figheight()
-    assert plots.save_figure(figure, "sample", "01_a_figure", phantom=True) is figure
+    assert figures.save_figure(figure, "sample", "01_a_figure", phantom=True) is figure
     with Image.open(tmp_path / "sample" / "01_a_figure.png") as saved:
         pixels = np.asarray(saved.convert("RGB"), float)
     assert (np.abs(pixels - yellow).max(axis=-1) < 3).sum() > 500, "the mark is not seen"
-    assert texts_of(figure).count(plots.PHANTOM_MARK) == 1
+    assert texts_of(figure).count(figures.PHANTOM_MARK) == 1
     assert find_collisions(figure) == []
-    plots.mark_phantom(figure)
-    assert texts_of(figure).count(plots.PHANTOM_MARK) == 1
-    assert figure.get_figheight() == pytest.approx(height + plots.MARK_INCHES)
+    figures.mark_phantom(figure)
+    assert texts_of(figure).count(figures.PHANTOM_MARK) == 1
+    assert figure.get_figheight() == pytest.approx(height + figures.MARK_INCHES)
     assert "PHANTOM" in repr(figure)
 
     assert pyplot.get_fignums() == []
@@ -251,7 +251,7 @@ def test_a_figure_as_it_is_and_as_it_is_saved(name, tmp_path, monkeypatch):
 def test_every_picture_of_a_phantom_is_marked(name):
     figure = PICTURES[name]()
     pictures = [ax for ax in figure.axes if ax.images]
-    plots.mark_phantom(figure)
+    figures.mark_phantom(figure)
     for ax in pictures:
         assert [text.get_text() for text in ax.texts] == ["phantom"]
 
@@ -261,7 +261,7 @@ def test_every_picture_of_a_phantom_is_marked(name):
 
 def test_a_figure_is_saved_where_it_belongs(tmp_path, monkeypatch):
     monkeypatch.setenv("FIGURES_DIR", str(tmp_path))
-    plots.save_figure(DRAWINGS["roc"](), "full", "05_roc", phantom=False)
+    figures.save_figure(DRAWINGS["roc"](), "full", "05_roc", phantom=False)
     assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")] == [
         Path("full/05_roc.png")
     ]
@@ -272,9 +272,9 @@ def test_a_figure_is_saved_where_it_belongs(tmp_path, monkeypatch):
 
 def test_equal_figures_are_equal_files(tmp_path, monkeypatch):
     monkeypatch.setenv("FIGURES_DIR", str(tmp_path))
-    monkeypatch.setattr(plots, "FILE_DPI", 50)
+    monkeypatch.setattr(figures, "FILE_DPI", 50)
     for study in ("first", "second"):
-        plots.save_figure(DRAWINGS["history"](), study, "04_history", phantom=True)
+        figures.save_figure(DRAWINGS["history"](), study, "04_history", phantom=True)
     first, second = (tmp_path / study / "04_history.png" for study in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()
 
@@ -284,8 +284,8 @@ def test_pictures_of_patients_are_not_saved(name, tmp_path, monkeypatch):
     monkeypatch.setenv("FIGURES_DIR", str(tmp_path))
     figure = PICTURES[name]()
     with pytest.raises(ValueError, match="01_pictures shows pictures.*save_example_figure"):
-        plots.save_figure(figure, "full", "01_pictures", phantom=False)
-    assert plots.save_example_figure(figure, "full", "01_pictures", phantom=False) is figure
+        figures.save_figure(figure, "full", "01_pictures", phantom=False)
+    assert figures.save_example_figure(figure, "full", "01_pictures", phantom=False) is figure
     assert list(tmp_path.rglob("*")) == []
     assert "PHANTOM" not in texts_of(figure)
 
@@ -293,13 +293,13 @@ def test_pictures_of_patients_are_not_saved(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["roc", "5_roc", "05_ROC", "../05_roc", "05_roc.png", ""])
 def test_a_figure_needs_a_usable_name(name):
     with pytest.raises(ValueError, match="name a figure like"):
-        plots.save_figure(DRAWINGS["roc"](), "full", name, phantom=False)
+        figures.save_figure(DRAWINGS["roc"](), "full", name, phantom=False)
 
 
 def test_pictures_of_phantoms_are_saved(tmp_path, monkeypatch):
     monkeypatch.setenv("FIGURES_DIR", str(tmp_path))
     figure = PICTURES["examples"]()
-    assert plots.save_example_figure(figure, "sample", "01_examples", phantom=True) is figure
+    assert figures.save_example_figure(figure, "sample", "01_examples", phantom=True) is figure
     assert (tmp_path / "sample" / "01_examples.png").is_file()
     assert "PHANTOM" in repr(figure)
 
@@ -307,7 +307,7 @@ def test_pictures_of_phantoms_are_saved(tmp_path, monkeypatch):
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setenv("FIGURES_DIR", str(tmp_path))
     file = tmp_path / "full" / "05_roc.png"
-    plots.save_figure(DRAWINGS["roc"](), "full", "05_roc", phantom=False)
+    figures.save_figure(DRAWINGS["roc"](), "full", "05_roc", phantom=False)
     before = file.read_bytes()
     figure = DRAWINGS["history"]()
 
@@ -317,7 +317,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(figure, "savefig", fill_the_disk)
     with pytest.raises(OSError, match="no space"):
-        plots.save_figure(figure, "full", "05_roc", phantom=False)
+        figures.save_figure(figure, "full", "05_roc", phantom=False)
     assert file.read_bytes() == before and len(list(file.parent.iterdir())) == 1
 
 
@@ -603,7 +603,7 @@ def test_the_classes_can_be_told_apart_without_colour_vision():
     def brightness(colour: str) -> float:
         return float(np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)))
 
-    normal, pneumonia = map(brightness, plots.CLASS_COLOURS)
+    normal, pneumonia = map(brightness, figures.CLASS_COLOURS)
     assert abs(normal - pneumonia) > 0.1
-    assert len({line for _, line, _ in plots.SERIES}) == len(plots.SERIES)
-    assert len({marker for *_, marker in plots.SERIES}) == len(plots.SERIES)
+    assert len({line for _, line, _ in figures.SERIES}) == len(figures.SERIES)
+    assert len({marker for *_, marker in figures.SERIES}) == len(figures.SERIES)

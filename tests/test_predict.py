@@ -10,7 +10,7 @@ from keras import layers
 from PIL import Image
 
 from utils import predict, registry
-from utils.paths import models_dir, results_dir
+from utils.common.paths import models_dir, results_dir
 from utils.predict import find_images, main, score_folder
 from utils.registry import ModelError, choose_model, register_model
 

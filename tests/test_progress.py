@@ -3,7 +3,7 @@
 import io
 import sys
 
-from utils.progress import track
+from utils.common.progress import track
 
 
 class NotebookStream(io.StringIO):

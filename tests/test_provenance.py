@@ -3,8 +3,8 @@
 import pytest
 
 from tests.builders import write_dataset
+from utils.common.provenance import Stopwatch, describe_dataset, read_provenance, write_provenance
 from utils.dataset import build_index
-from utils.provenance import Stopwatch, describe_dataset, read_provenance, write_provenance
 from utils.weights import resolve_weights
 
 

@@ -6,8 +6,8 @@ from tests.test_bench_summary import make_record
 from tests.test_evaluation import make_study
 from utils import report
 from utils.bench_summary import judge_goals
+from utils.common.files import read_json, write_json
 from utils.evaluation import evaluate_study, format_interval
-from utils.files import read_json, write_json
 from utils.model_card import CARD_BLOCKS
 from utils.report import (
     MODEL_CARD,

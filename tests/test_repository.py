@@ -23,8 +23,8 @@ from tests.test_notebooks import (
     read_committed,
     texts_of,
 )
+from utils.common.paths import ROOT
 from utils.execute import declared_parameters
-from utils.paths import ROOT
 
 CURVES = {
     "01_class_balance.png",
@@ -380,7 +380,7 @@ def test_installed_packages_are_those_of_the_list():
 
 def test_the_list_holds_what_is_imported_and_no_more():
     folders = ("utils", "exercises", "demo", "tests")
-    sources = [file.read_text() for folder in folders for file in ROOT.glob(f"{folder}/*.py")]
+    sources = [file.read_text() for folder in folders for file in ROOT.glob(f"{folder}/**/*.py")]
     sources.append((ROOT / "conftest.py").read_text())
     for name in NAMES:
         sources += [c.source for c in read_committed(name).cells if c.cell_type == "code"]

@@ -3,10 +3,10 @@
 import pytest
 
 from utils import candidate_list, evaluation, final_scores, selection
-from utils.files import read_json
-from utils.paths import published_results_dir
-from utils.provenance import read_provenance
-from utils.study import load_study
+from utils.common.files import read_json
+from utils.common.paths import published_results_dir
+from utils.common.provenance import read_provenance
+from utils.common.study import load_study
 
 MODELS = evaluation.list_models(published_results_dir())
 STUDY = load_study("full")

@@ -8,9 +8,9 @@ from PIL import Image
 from tests.builders import open_small_study
 from utils import screening
 from utils.candidates import Candidate
+from utils.common.files import write_json
+from utils.common.paths import dataset_dir, results_dir
 from utils.dataset import build_index
-from utils.files import write_json
-from utils.paths import dataset_dir, results_dir
 from utils.selection import make_choices
 from utils.stress import CHANGES
 from utils.training import write_predictions

@@ -4,7 +4,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from utils.candidates import Candidate
-from utils.files import write_json
+from utils.common.files import write_json
 from utils.selection import (
     ENSEMBLE,
     HeldOut,

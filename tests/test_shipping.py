@@ -7,10 +7,10 @@ import pytest
 from tests.builders import open_small_study
 from utils import registry, shipping
 from utils.candidates import Candidate
+from utils.common.paths import predictions_dir
 from utils.dataset import read_image
 from utils.evaluation import load_predictions
 from utils.finalists import train_final
-from utils.paths import predictions_dir
 from utils.predict import main as predict
 from utils.registry import SHIPPED, choose_model
 from utils.screening import screen

@@ -4,8 +4,8 @@ import pytest
 
 from tests.builders import open_small_study
 from tests.test_shortcut_augmentation import smooth_images
-from utils.files import write_json
-from utils.paths import models_dir, predictions_dir, results_dir
+from utils.common.files import write_json
+from utils.common.paths import models_dir, predictions_dir, results_dir
 from utils.shortcuts import (
     CUES,
     REGIONS,

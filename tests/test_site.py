@@ -15,8 +15,8 @@ import yaml
 
 from tests.test_notebooks import cells_of, pictures_of, read_committed, texts_of
 from tests.test_repository import make_targets
-from utils.facts import DISCLAIMER
-from utils.paths import ROOT
+from utils.common.constants import DISCLAIMER
+from utils.common.paths import ROOT
 from utils.site import (
     SiteError,
     build_site,
@@ -70,7 +70,10 @@ def test_site_has_its_pages(site):
     documents += [f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md")]
     pages = [f"notebooks/{name}.html" for name in NOTEBOOKS]
     pages += [document.replace(".md", ".html") for document in documents]
-    pages += [f"docs/api/utils.{file.stem}.html" for file in (ROOT / "utils").glob("[!_]*.py")]
+    modules = [
+        file.relative_to(ROOT).with_suffix("") for file in (ROOT / "utils").rglob("[!_]*.py")
+    ]
+    pages += [f"docs/api/{'.'.join(module.parts)}.html" for module in modules]
     wanted = ["index.html", "search.html", *pages]
     assert [page for page in wanted if not (site / page).is_file()] == []
     front = (site / "index.html").read_text(encoding="utf-8")

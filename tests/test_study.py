@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from utils.paths import ROOT
-from utils.study import StudyError, load_study, read_study
+from utils.common.paths import ROOT
+from utils.common.study import StudyError, load_study, read_study
 
 
 def test_the_two_studies_are_usable():

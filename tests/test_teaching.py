@@ -5,8 +5,8 @@ import re
 import nbformat
 import pytest
 
-from utils.files import read_json
-from utils.paths import ROOT
+from utils.common.files import read_json
+from utils.common.paths import ROOT
 
 PAGE = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
 ROW = re.compile(
@@ -59,9 +59,9 @@ def test_files_and_names_to_edit_exist():
         assert (ROOT / file).is_file(), file
     for name, file in {
         "def parse_name": "utils/dataset.py",
-        "ETIOLOGIES =": "utils/facts.py",
-        "CLASS_NAMES =": "utils/facts.py",
-        "dataset_name:": "utils/study.py",
+        "ETIOLOGIES =": "utils/common/constants.py",
+        "CLASS_NAMES =": "utils/common/constants.py",
+        "dataset_name:": "utils/common/study.py",
         "ABOUT_chest_xray :=": "Makefile",
     }.items():
         assert name in (ROOT / file).read_text(encoding="utf-8"), name

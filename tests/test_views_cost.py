@@ -5,8 +5,8 @@ import pytest
 
 from tests.builders import build_small_trunk, write_dataset
 from utils import views_cost
-from utils.paths import results_dir
-from utils.study import load_study
+from utils.common.paths import results_dir
+from utils.common.study import load_study
 from utils.views_cost import measure_views_cost, summarise_views_cost
 
 

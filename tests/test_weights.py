@@ -14,8 +14,8 @@ import pytest
 
 from tests.http_server import Fault, serve
 from utils import weights
-from utils.facts import BACKBONES, NPM_RESNET50
-from utils.files import file_sha256, write_json
+from utils.common.constants import BACKBONES, NPM_RESNET50
+from utils.common.files import file_sha256, write_json
 from utils.weights import WeightsError, keras_layer_name, load_backbone_weights, resolve_weights
 
 

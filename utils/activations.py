@@ -32,10 +32,10 @@ from utils.augmentation import (
     augment_images,
     draw_augmentation,
 )
+from utils.common.constants import IMAGE_SIZE
+from utils.common.files import file_sha256, read_json, write_atomically, write_json
+from utils.common.progress import track
 from utils.dataset import load_image
-from utils.facts import IMAGE_SIZE
-from utils.files import file_sha256, read_json, write_atomically, write_json
-from utils.progress import track
 from utils.weights import values_sha256
 
 CODE_VERSION = 2

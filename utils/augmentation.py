@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 import keras
 import numpy as np
 
-from utils.facts import IMAGE_SIZE
+from utils.common.constants import IMAGE_SIZE
 
 
 @dataclass(frozen=True)

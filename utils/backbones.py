@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from utils.facts import BACKBONES, CLASS_NAMES, IMAGE_SIZE
+from utils.common.constants import BACKBONES, CLASS_NAMES, IMAGE_SIZE
 from utils.weights import Weights, load_backbone_weights
 
 # In a notebook TensorFlow logs to stdout, where its hints would become part of the results.

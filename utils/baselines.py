@@ -13,6 +13,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from utils.common.files import write_csv
+from utils.common.paths import results_dir
+from utils.common.progress import track
 from utils.dataset import load_image
 from utils.evaluation import (
     METRICS,
@@ -21,9 +24,6 @@ from utils.evaluation import (
     format_interval,
     patients_known,
 )
-from utils.files import write_csv
-from utils.paths import results_dir
-from utils.progress import track
 
 BASELINES = {
     "majority_class": "majority class",

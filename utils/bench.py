@@ -60,14 +60,14 @@ from utils.bench_summary import (
     summarise_sizes,
     trial_rows,
 )
+from utils.common.files import read_json, write_csv, write_json
+from utils.common.paths import ROOT, results_dir
+from utils.common.provenance import PACKAGES
+from utils.common.study import Study, StudyError, load_study
 from utils.dataset import DatasetError, build_index, open_dataset
 from utils.evaluation import PredictionsError, paired_difference
-from utils.files import read_json, write_csv, write_json
 from utils.hardware import CPU_FACTS, cpu_flags
-from utils.paths import ROOT, results_dir
 from utils.phantoms import SMALLEST_DATASET, plan_phantom_dataset, write_phantom_dataset
-from utils.provenance import PACKAGES
-from utils.study import Study, StudyError, load_study
 from utils.weights import WeightsError, resolve_weights
 
 logger = logging.getLogger(__name__)

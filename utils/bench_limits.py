@@ -24,7 +24,7 @@ from tensorflow.python.framework.convert_to_constants import (
 from utils.activations import BATCH_SIZE, ActivationStore
 from utils.backbones import build_reference_head, build_trunk
 from utils.bench_contenders import Bench, augmented_views, run_ours
-from utils.facts import BACKBONES, IMAGE_SIZE
+from utils.common.constants import BACKBONES, IMAGE_SIZE
 from utils.fused_adam import FusedAdam
 from utils.hardware import choose_precision
 from utils.training import predict_pneumonia

@@ -8,9 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from utils.bench_summary import CONTENDERS
-from utils.files import write_atomically
-from utils.paths import figures_dir
-from utils.plots import (
+from utils.common.figures import (
     BLUE,
     FILE_DPI,
     GRAY,
@@ -21,6 +19,8 @@ from utils.plots import (
     mark_phantom,
     new_figure,
 )
+from utils.common.files import write_atomically
+from utils.common.paths import figures_dir
 
 LABELS = {
     "reference_loop": "ImageDataGenerator,\nthrough the frozen base",

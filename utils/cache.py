@@ -28,12 +28,12 @@ from utils.activations import (
     View,
 )
 from utils.backbones import build_trunk
+from utils.common.constants import BACKBONES
+from utils.common.files import read_json
+from utils.common.paths import activation_cache_dir
+from utils.common.study import Study, load_study
 from utils.dataset import open_study_index
-from utils.facts import BACKBONES
-from utils.files import read_json
 from utils.hardware import choose_precision
-from utils.paths import activation_cache_dir
-from utils.study import Study, load_study
 from utils.weights import WeightsError, resolve_weights
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from sklearn.metrics import brier_score_loss, log_loss
 
-from utils.facts import NORMAL, PNEUMONIA
+from utils.common.constants import NORMAL, PNEUMONIA
 
 BINS = 10
 _CLOSEST = 1e-7

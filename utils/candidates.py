@@ -17,10 +17,10 @@ import numpy as np
 from skimage.exposure import equalize_adapthist
 
 from utils.activations import describe_graph
-from utils.facts import PNEUMONIA
+from utils.common.constants import PNEUMONIA
+from utils.common.progress import progress_bar
 from utils.fused_adam import LayerwiseAdam
 from utils.networks import build_network, load_pretrained
-from utils.progress import progress_bar
 from utils.resumption import TrainingState
 from utils.shortcut_augmentation import build_augmentation
 

@@ -13,9 +13,9 @@ from tensorflow.python.framework.convert_to_constants import (
 )
 
 from utils.candidates import Candidate
-from utils.kept import keep_table
+from utils.common.kept import keep_table
+from utils.common.paths import results_dir
 from utils.networks import build_network
-from utils.paths import results_dir
 
 BATCH_SIZE = 32
 REPEATS = 5

@@ -9,9 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils.baselines import BASELINES
-from utils.evaluation import SCORED_SPLITS
-from utils.facts import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
-from utils.plots import (
+from utils.common.constants import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
+from utils.common.figures import (
     BLUE,
     CLASS_COLOURS,
     GRAY,
@@ -32,6 +31,7 @@ from utils.plots import (
     require_rows,
     show_picture,
 )
+from utils.evaluation import SCORED_SPLITS
 
 # --- 01: data --------------------------------------------------------------------------------
 

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from utils.facts import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
-from utils.files import read_json, write_csv
-from utils.paths import dataset_dir
+from utils.common.constants import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
+from utils.common.files import read_json, write_csv
+from utils.common.paths import dataset_dir
+from utils.common.progress import track
+from utils.common.study import Study
 from utils.phantoms import write_phantom_dataset
-from utils.progress import track
-from utils.study import Study
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 IMAGE_FORMATS = ("JPEG", "PNG")

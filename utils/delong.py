@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm, rankdata
 
+from utils.common.constants import PNEUMONIA
 from utils.evaluation import CONFIDENCE
-from utils.facts import PNEUMONIA
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 import pandas as pd
 
+from utils.common.constants import IMAGE_SIZE
 from utils.dataset import load_images, patient_number
-from utils.facts import IMAGE_SIZE
 
 BLOCKS = 4
 """Blocks of consecutive patient numbers, of which each is held out once."""

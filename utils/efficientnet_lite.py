@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from utils.files import file_sha256
+from utils.common.files import file_sha256
 from utils.weights import IMAGENET, Weights, WeightsError
 
 LAST_LAYER = "head_relu"

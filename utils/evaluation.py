@@ -27,8 +27,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from utils.dataset import IMAGE_LEVEL_SPLIT, PATIENT_LEVEL_SPLIT
-from utils.facts import (
+from utils.common.constants import (
     CLASS_NAMES,
     ETIOLOGIES,
     NORMAL,
@@ -36,8 +35,9 @@ from utils.facts import (
     PREDICTION_COLUMNS,
     REPORTED,
 )
-from utils.files import read_json, write_json
-from utils.paths import predictions_dir, results_dir
+from utils.common.files import read_json, write_json
+from utils.common.paths import predictions_dir, results_dir
+from utils.dataset import IMAGE_LEVEL_SPLIT, PATIENT_LEVEL_SPLIT
 
 SPLITS = ("train", "validation", "test")
 SCORED_SPLITS = ("validation", "test")

@@ -16,9 +16,8 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from utils.evaluation import METRICS, NOT_REPORTED, REPORTED_ROW, SCORED_SPLITS, reported_row
-from utils.facts import CLASS_NAMES, ETIOLOGIES, NORMAL, PNEUMONIA
-from utils.plots import (
+from utils.common.constants import CLASS_NAMES, ETIOLOGIES, NORMAL, PNEUMONIA
+from utils.common.figures import (
     CLASS_COLOURS,
     GRAY,
     REFERENCE_COLOUR,
@@ -32,6 +31,7 @@ from utils.plots import (
     require_labels,
     require_rows,
 )
+from utils.evaluation import METRICS, NOT_REPORTED, REPORTED_ROW, SCORED_SPLITS, reported_row
 
 
 @in_house_look

@@ -26,8 +26,9 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from utils.files import read_json, write_atomically, write_json
-from utils.paths import ROOT, results_dir
+from utils.common.files import read_json, write_atomically, write_json
+from utils.common.paths import ROOT, results_dir
+from utils.common.study import Study, StudyError, load_study
 from utils.solutions import (
     SolutionsError,
     fill_in,
@@ -35,7 +36,6 @@ from utils.solutions import (
     read_solutions,
     solutions_file,
 )
-from utils.study import Study, StudyError, load_study
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from tf_keras_vis.saliency import Saliency
 from tf_keras_vis.scorecam import Scorecam
 from tf_keras_vis.utils.scores import CategoricalScore
 
-from utils.facts import BACKBONES, CLASS_NAMES, NORMAL, PNEUMONIA
-from utils.progress import track
+from utils.common.constants import BACKBONES, CLASS_NAMES, NORMAL, PNEUMONIA
+from utils.common.progress import track
 
 CASES = {
     "TP": "PNEUMONIA, found",

@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import pandas as pd
 
+from utils.common.constants import PNEUMONIA
+from utils.common.study import Study
 from utils.dataset import load_images, open_dataset
 from utils.explanation import METHODS, build_explainers
 from utils.explanation_networks import LEVELS, find_explained, randomise_in_steps
 from utils.explanation_summary import with_outcome
-from utils.facts import PNEUMONIA
 from utils.registry import SHIPPED
-from utils.study import Study
 
 PHANTOM = "phantoms/PNEUMONIA/person12_bacteria_22.jpeg"
 """A phantom that ships with the repository, in `registry.SHIPPED`."""

@@ -14,16 +14,16 @@ import numpy as np
 
 from utils.candidate_list import find_candidate
 from utils.candidates import Candidate, describe_training, predict_images, train_candidate
+from utils.common.files import file_sha256, read_json, write_json
+from utils.common.paths import dataset_dir, models_dir, predictions_dir
+from utils.common.study import Study, load_study
 from utils.dataset import build_index, load_images, open_study_index
 from utils.development import development_index, load_development_images
-from utils.files import file_sha256, read_json, write_json
 from utils.final_scores import SHIPPED_MODEL
 from utils.finalists import export_full_size, final_name, network_file
-from utils.paths import dataset_dir, models_dir, predictions_dir
 from utils.phantoms import write_phantom_dataset
 from utils.registry import open_shipped_model
 from utils.selection import read_choices
-from utils.study import Study, load_study
 
 TAUGHT_SHARE = 2
 """Phantoms that a network is taught with, for each known one."""

@@ -9,10 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from utils.explanation import CASES, METHODS
-from utils.explanation_study import BASELINES, NO_NETWORK
-from utils.explanation_summary import TITLES
-from utils.plots import (
+from utils.common.figures import (
     GRAY,
     SERIES,
     SKY,
@@ -28,6 +25,9 @@ from utils.plots import (
     require_count,
     show_picture,
 )
+from utils.explanation import CASES, METHODS
+from utils.explanation_study import BASELINES, NO_NETWORK
+from utils.explanation_summary import TITLES
 
 HEAT = LinearSegmentedColormap.from_list(
     # From clear to opaque: where nothing speaks for the class, the image is seen as it is.

@@ -33,6 +33,12 @@ from sklearn.metrics import roc_auc_score
 
 from utils import heat_map_measures as measures
 from utils.candidates import predict_images
+from utils.common.constants import IMAGE_SIZE, NORMAL, PNEUMONIA
+from utils.common.files import read_json, write_csv
+from utils.common.kept import keep_table
+from utils.common.paths import dataset_dir, predictions_dir, results_dir
+from utils.common.progress import track
+from utils.common.study import Study, load_study
 from utils.dataset import build_index, load_images, open_study_index
 from utils.explanation import (
     METHODS,
@@ -55,15 +61,9 @@ from utils.explanation_networks import (
     teach_phantoms,
     train_on_random_labels,
 )
-from utils.facts import IMAGE_SIZE, NORMAL, PNEUMONIA
-from utils.files import read_json, write_csv
 from utils.finalists import final_name, network_file
-from utils.kept import keep_table
-from utils.paths import dataset_dir, predictions_dir, results_dir
 from utils.phantoms import PHANTOM_VERSION, load_opacity_mask, write_phantom_dataset
-from utils.progress import track
 from utils.shortcuts import inside_frame, lung_template
-from utils.study import Study, load_study
 
 TABLES = (
     "truth", "other_images", "randomisation", "random_labels", "faithfulness", "stability",

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from utils.common.constants import PNEUMONIA
 from utils.evaluation import format_interval
 from utils.explanation import CASES, METHODS
 from utils.explanation_study import BASELINES, NO_NETWORK
-from utils.facts import PNEUMONIA
 from utils.heat_map_measures import mean_interval
 
 TRUTH_MEASURES = {

@@ -34,6 +34,16 @@ from kagglehub.config import get_cache_folder
 from kagglehub.exceptions import DataCorruptionError
 from PIL import Image, UnidentifiedImageError
 
+from utils.common.constants import (
+    CHEST_XRAY,
+    CLASS_NAMES,
+    KAGGLE_HANDLE,
+    MEDMNIST_MD5,
+    MEDMNIST_URL,
+)
+from utils.common.files import file_sha256, read_json, write_json
+from utils.common.paths import dataset_dir
+from utils.common.progress import track
 from utils.dataset import (
     IMAGE_LEVEL_SPLIT,
     IMAGE_SUFFIXES,
@@ -42,10 +52,6 @@ from utils.dataset import (
     parse_name,
     read_image,
 )
-from utils.facts import CHEST_XRAY, CLASS_NAMES, KAGGLE_HANDLE, MEDMNIST_MD5, MEDMNIST_URL
-from utils.files import file_sha256, read_json, write_json
-from utils.paths import dataset_dir
-from utils.progress import track
 
 logger = logging.getLogger(__name__)
 

@@ -20,6 +20,8 @@ from utils.calibration import (
     predictive_values,
     reliability_table,
 )
+from utils.common.files import read_json, write_json
+from utils.common.paths import predictions_dir, results_dir
 from utils.dataset import patient_number
 from utils.delong import delong_difference
 from utils.evaluation import (
@@ -36,8 +38,6 @@ from utils.evaluation import (
     paired_difference,
     select_split,
 )
-from utils.files import read_json, write_json
-from utils.paths import predictions_dir, results_dir
 from utils.registry import RECORD, SHIPPED
 from utils.selection import ENSEMBLE
 from utils.unlabelled import expect_accuracy, measure_agreement

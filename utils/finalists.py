@@ -27,27 +27,27 @@ from utils.backbones import build_reference_head, build_trunk, join
 from utils.calibration import fit_temperature
 from utils.candidate_list import pick_candidates
 from utils.candidates import Candidate, train_candidate
-from utils.dataset import load_images, open_study_index
-from utils.development import development_index, load_development_images, plain_fold
-from utils.evaluation import SCORED_SPLITS, load_predictions, select_split
-from utils.facts import IMAGE_SIZE, PNEUMONIA, PREDICTION_COLUMNS
-from utils.files import read_json, write_json
-from utils.final_scores import REFERENCE, average_predictions, final_names
-from utils.kept import keep_table, prediction_hashes
-from utils.networks import build_network
-from utils.paths import activation_cache_dir, models_dir, predictions_dir, results_dir
-from utils.progress import track
-from utils.provenance import (
+from utils.common.constants import IMAGE_SIZE, PNEUMONIA, PREDICTION_COLUMNS
+from utils.common.files import read_json, write_json
+from utils.common.kept import keep_table, prediction_hashes
+from utils.common.paths import activation_cache_dir, models_dir, predictions_dir, results_dir
+from utils.common.progress import track
+from utils.common.provenance import (
     Stopwatch,
     describe_dataset,
     describe_run,
     read_provenance,
     write_provenance,
 )
+from utils.common.study import Study, load_study
+from utils.dataset import load_images, open_study_index
+from utils.development import development_index, load_development_images, plain_fold
+from utils.evaluation import SCORED_SPLITS, load_predictions, select_split
+from utils.final_scores import REFERENCE, average_predictions, final_names
+from utils.networks import build_network
 from utils.registry import register_model
 from utils.screening import fingerprint_of, keep_held_out
 from utils.selection import ENSEMBLE, read_choices
-from utils.study import Study, load_study
 from utils.training import (
     Recipe,
     export_model,

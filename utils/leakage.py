@@ -17,14 +17,14 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from utils.activations import ActivationStore, ActivationTable, View
 from utils.backbones import build_reference_head, build_trunk
+from utils.common.constants import NORMAL, PNEUMONIA
+from utils.common.files import write_csv
+from utils.common.kept import keep_table
+from utils.common.paths import activation_cache_dir, results_dir
+from utils.common.provenance import read_provenance
+from utils.common.study import Study, load_study
 from utils.dataset import open_study_index
 from utils.development import development_index
-from utils.facts import NORMAL, PNEUMONIA
-from utils.files import write_csv
-from utils.kept import keep_table
-from utils.paths import activation_cache_dir, results_dir
-from utils.provenance import read_provenance
-from utils.study import Study, load_study
 from utils.training import Recipe, predict_pneumonia, train_plainly
 from utils.weights import resolve_weights
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from utils.common.files import read_json
 from utils.evaluation import METRICS, format_interval
-from utils.files import read_json
 
 WATTS_A_CORE = 10
 """Assumed of one busy core of a server, its share of memory and cooling included: the energy is

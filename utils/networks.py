@@ -6,13 +6,13 @@ import keras
 from keras import layers, ops
 
 from utils.backbones import preprocess_images
+from utils.common.constants import CLASS_NAMES, IMAGE_SIZE
 from utils.efficientnet_lite import (
     assign_torch_weights,
     build_efficientnet_lite0,
     find_efficientnet_lite0_weights,
     read_torch_state,
 )
-from utils.facts import CLASS_NAMES, IMAGE_SIZE
 from utils.weights import Weights, load_backbone_weights, resolve_weights
 
 

@@ -16,9 +16,9 @@ import keras
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from utils.common.constants import IMAGE_SIZE
+from utils.common.files import write_atomically
 from utils.dataset import load_image
-from utils.facts import IMAGE_SIZE
-from utils.files import write_atomically
 from utils.registry import ModelError
 
 REFERENCES, DIRECTIONS = 500, 64

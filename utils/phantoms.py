@@ -28,9 +28,9 @@ from PIL import Image
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter, uniform_filter
 
-from utils.facts import CLASS_NAMES, ETIOLOGIES, IMAGE_SIZE, NORMAL, PNEUMONIA
-from utils.files import read_json, write_json
-from utils.progress import track
+from utils.common.constants import CLASS_NAMES, ETIOLOGIES, IMAGE_SIZE, NORMAL, PNEUMONIA
+from utils.common.files import read_json, write_json
+from utils.common.progress import track
 
 PHANTOM_VERSION = 1
 """Raise it when the same seed gives other pixels or names."""

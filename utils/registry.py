@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.files import file_sha256, read_json, write_json
-from utils.paths import ROOT, models_dir, results_dir
+from utils.common.files import file_sha256, read_json, write_json
+from utils.common.paths import ROOT, models_dir, results_dir
 
 if TYPE_CHECKING:
     import keras

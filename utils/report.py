@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from utils import bench_summary
+from utils.common.constants import BACKBONES, CLASS_NAMES, PNEUMONIA
+from utils.common.files import read_json, write_atomically
+from utils.common.paths import ROOT
 from utils.evaluation import METRICS, NOT_REPORTED, REPORTED_ROW, format_interval, reported_row
-from utils.facts import BACKBONES, CLASS_NAMES, PNEUMONIA
-from utils.files import read_json, write_atomically
 from utils.model_card import CARD_BLOCKS, card_blocks, shipped_block
-from utils.paths import ROOT
 from utils.registry import SHIPPED
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def results_table(metrics: dict[str, Any], provenance: dict[str, dict[str, Any]]
 
     Args:
         metrics: Content of `metrics.json`; see `utils.evaluation.evaluate_study`.
-        provenance: For each model its record; see `utils.provenance.write_provenance`.
+        provenance: For each model its record; see `utils.common.provenance.write_provenance`.
     """
     header = [
         "on test", *(METRICS[metric] for metric in COLUMNS), "validation ROC-AUC",

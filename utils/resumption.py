@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from utils.files import write_atomically
+from utils.common.files import write_atomically
 
 _COUNTERS = ("wait", "best", "best_epoch", "stopped_epoch", "cooldown_counter")
 """What `EarlyStopping`, `ReduceLROnPlateau` and `ModelCheckpoint` remember between epochs."""

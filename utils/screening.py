@@ -18,6 +18,9 @@ import pandas as pd
 
 from utils.candidate_list import pick_candidates
 from utils.candidates import Candidate, predict_images, train_candidate
+from utils.common.files import read_json, write_csv, write_json
+from utils.common.paths import models_dir, results_dir
+from utils.common.study import Study, load_study
 from utils.dataset import dataset_fingerprint, open_study_index
 from utils.development import (
     Fold,
@@ -27,10 +30,7 @@ from utils.development import (
     plain_fold,
     rows_of,
 )
-from utils.files import read_json, write_csv, write_json
-from utils.paths import models_dir, results_dir
 from utils.stress import CHANGES, change_images
-from utils.study import Study, load_study
 
 VERSION = 1
 """Of networks, augmentation and stress. Raise it when a change of their code makes other numbers:

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from utils.candidates import Candidate
+from utils.common.files import read_json
+from utils.common.paths import results_dir
 from utils.development import PLAIN
 from utils.evaluation import auc_by_ranks, choose_threshold
-from utils.files import read_json
-from utils.paths import results_dir
 from utils.stress import CHANGES, UNCHANGED
 
 CUES = {

@@ -15,7 +15,7 @@ from matplotlib.ticker import (
     NullFormatter,
 )
 
-from utils.plots import (
+from utils.common.figures import (
     BLUE,
     GRAY,
     GREEN,

@@ -20,19 +20,19 @@ import pandas as pd
 
 from utils.calibration import fit_temperature
 from utils.candidates import Candidate
+from utils.common.files import file_sha256, read_json
+from utils.common.paths import results_dir
+from utils.common.study import load_study
 from utils.dataset import build_index, open_dataset, open_study_index
 from utils.evaluation import SCORED_SPLITS
-from utils.files import file_sha256, read_json
 from utils.final_scores import SHIPPED_MODEL
 from utils.finalists import final_name, network_file, predict_files, run_on_files
 from utils.novelty import build_feature_model, fit_detector, measure_rates
-from utils.paths import results_dir
 from utils.predict import score_folder, write_scores
 from utils.registry import DETECTOR_FILE, PHANTOMS, SHIPPED, register_model
 from utils.screening import screening_dir
 from utils.selection import choose_block_threshold, read_screening
 from utils.small_model import shrink_model
-from utils.study import load_study
 from utils.training import write_predictions
 
 REFERENCE_PREDICTIONS = SHIPPED / "reference_predictions.csv"

@@ -12,15 +12,15 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from utils.common.constants import CLASS_NAMES, PNEUMONIA
+from utils.common.kept import keep_table, prediction_hashes
+from utils.common.paths import models_dir, results_dir
+from utils.common.progress import track
+from utils.common.provenance import read_provenance
+from utils.common.study import load_study
 from utils.dataset import load_images, open_study_index, patient_number
 from utils.development import load_development_images, reduce_images
 from utils.evaluation import SCORED_SPLITS, evaluate_predictions
-from utils.facts import CLASS_NAMES, PNEUMONIA
-from utils.kept import keep_table, prediction_hashes
-from utils.paths import models_dir, results_dir
-from utils.progress import track
-from utils.provenance import read_provenance
-from utils.study import load_study
 
 CUES = {
     "mean": "mean intensity",

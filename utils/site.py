@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from sphinx.cmd.build import build_main
 
-from utils.paths import ROOT
+from utils.common.paths import ROOT
 
 LOADING_ATTRIBUTES = ("src", "href", "srcset", "data", "poster")
 """Attributes by which a tag other than `a` makes a browser fetch something."""

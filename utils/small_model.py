@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from utils.files import write_atomically
+from utils.common.files import write_atomically
 
 LARGEST_BYTES = 10_000_000
 """Of a file that the repository carries."""

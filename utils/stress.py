@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from utils.facts import NORMAL, PNEUMONIA
+from utils.common.constants import NORMAL, PNEUMONIA
 from utils.shortcut_augmentation import (
     WHITE,
     RandomExposure,

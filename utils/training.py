@@ -15,11 +15,11 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from utils import distribution
 from utils.activations import ActivationTable, describe_graph
-from utils.facts import NORMAL, PNEUMONIA, PREDICTION_COLUMNS
-from utils.files import write_atomically, write_csv
+from utils.common.constants import NORMAL, PNEUMONIA, PREDICTION_COLUMNS
+from utils.common.files import write_atomically, write_csv
+from utils.common.paths import predictions_dir, results_dir
+from utils.common.progress import progress_bar
 from utils.fused_adam import FusedAdam
-from utils.paths import predictions_dir, results_dir
-from utils.progress import progress_bar
 from utils.resumption import TrainingState
 from utils.weights import IMAGENET, RANDOM, Weights, values_sha256
 

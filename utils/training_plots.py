@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from utils.plots import (
+from utils.common.figures import (
     GRAY,
     GREEN,
     PURPLE,

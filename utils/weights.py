@@ -24,9 +24,9 @@ import numpy as np
 import pooch
 import requests
 
-from utils.facts import BACKBONES, IMAGE_SIZE, NPM_RESNET50, BackboneFacts
-from utils.files import file_sha256, read_json, write_json
-from utils.paths import downloaded_weights_dir, local_weights_dir
+from utils.common.constants import BACKBONES, IMAGE_SIZE, NPM_RESNET50, BackboneFacts
+from utils.common.files import file_sha256, read_json, write_json
+from utils.common.paths import downloaded_weights_dir, local_weights_dir
 
 IMAGENET = "ImageNet"
 RANDOM = "random"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from utils.files import file_sha256, read_json, write_csv, write_json
-from utils.paths import predictions_dir
+from utils.common.files import file_sha256, read_json, write_csv, write_json
+from utils.common.paths import predictions_dir
 
 
 def keep_table(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from utils.common.constants import DISCLAIMER
+from utils.common.files import read_json, write_json
+from utils.common.paths import results_dir
 from utils.dataset import dataset_fingerprint, dataset_source, split_level
-from utils.facts import DISCLAIMER
-from utils.files import read_json, write_json
-from utils.paths import results_dir
 from utils.weights import Weights
 
 PACKAGES = ("keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow")

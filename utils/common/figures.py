@@ -25,9 +25,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from utils.facts import NORMAL, PNEUMONIA
-from utils.files import write_atomically
-from utils.paths import figures_dir
+from utils.common.constants import NORMAL, PNEUMONIA
+from utils.common.files import write_atomically
+from utils.common.paths import figures_dir
 
 # --- The look --------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""What every notebook needs: folders, files, the study file, constants, provenance, figures."""
