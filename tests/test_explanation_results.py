@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from utils import explanation_study, phantoms
+from utils import explanation_study
 from utils import heat_map_measures as measures
 from utils.candidates import predict_images
 from utils.common.constants import PNEUMONIA
@@ -21,7 +21,8 @@ from utils.explanation import METHODS, build_explainer
 from utils.explanation_networks import find_explained, randomise_in_steps
 from utils.explanation_study import BASELINES, NO_NETWORK, TABLES, baseline_maps
 from utils.fetch import fetch
-from utils.phantoms import load_opacity_mask, plan_phantom_dataset
+from utils.phantoms import sets
+from utils.phantoms.sets import load_opacity_mask, plan_phantom_dataset
 from utils.registry import open_shipped_model
 
 STUDY = load_study("full")
@@ -89,7 +90,7 @@ def test_maps_of_phantoms_meet_their_opacities_as_committed(network, explain, tm
     order = read("truth").image_id.unique()
     for number in (3, 100, 200):
         image_id = order[number]
-        phantoms._write_image(tmp_path, plan[image_id])
+        sets._write_image(tmp_path, plan[image_id])
         image = load_images(tmp_path, [image_id]).astype(np.float32)
         mask = load_opacity_mask(tmp_path, image_id)
         row = truth.loc[(image_id, "small", METHOD)]

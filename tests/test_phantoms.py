@@ -15,18 +15,18 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from utils import phantoms
 from utils.common.constants import ETIOLOGIES, IMAGE_SIZE
 from utils.common.files import read_json
 from utils.dataset import build_index, count_crossings, parse_name
-from utils.phantoms import (
+from utils.phantoms import sets
+from utils.phantoms.rendering import render_phantom
+from utils.phantoms.sets import (
     CLASS_SHARES,
     DEFAULT_IMAGES,
     SMALLEST_DATASET,
     PhantomError,
     load_opacity_mask,
     plan_phantom_dataset,
-    render_phantom,
     write_phantom_dataset,
 )
 
@@ -210,9 +210,9 @@ def test_the_data_set_on_disk_is_what_the_loader_reads(dataset):
     assert files == {image.image_id for image in plan}
     assert read_json(dataset / "source.json") == {
         "source": "phantoms",
-        "seed": phantoms.DEFAULT_SEED,
+        "seed": sets.DEFAULT_SEED,
         "n_images": SMALLEST_DATASET,
-        "version": phantoms.PHANTOM_VERSION,
+        "version": sets.PHANTOM_VERSION,
     }
     assert {path.name for path in dataset.iterdir()} == {"train", "test", "masks", "source.json"}
     for image in plan:
@@ -248,7 +248,7 @@ def test_duplicates_are_byte_identical(tmp_path):
     twins = Counter((image.patient_seed, image.etiology, image.view) for image in plan)
     repeated = [i for i in plan if twins[i.patient_seed, i.etiology, i.view] > 1]
     for image in repeated:
-        phantoms._write_image(tmp_path, image)
+        sets._write_image(tmp_path, image)
     contents = Counter((tmp_path / image.image_id).read_bytes() for image in repeated)
     assert sorted(contents.values()) == [2, 2]
 
@@ -257,7 +257,7 @@ def test_a_data_set_that_is_there_is_left_alone(dataset, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("rendered although all was there")
 
-    monkeypatch.setattr(phantoms, "render_phantom", refuse)
+    monkeypatch.setattr(sets, "render_phantom", refuse)
     before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*.*")}
     assert write_phantom_dataset(dataset, SMALLEST_DATASET) == dataset
     assert before == {path: path.stat().st_mtime_ns for path in dataset.rglob("*.*")}
@@ -296,7 +296,7 @@ def test_an_interrupted_rendering_leaves_nothing(tmp_path, monkeypatch, stop):
             raise stop
         return render(*arguments)
 
-    monkeypatch.setattr(phantoms, "render_phantom", render_some)
+    monkeypatch.setattr(sets, "render_phantom", render_some)
     root = tmp_path / "phantoms"
     with pytest.raises(stop):
         write_phantom_dataset(root, SMALLEST_DATASET)

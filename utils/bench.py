@@ -67,7 +67,7 @@ from utils.common.study import Study, StudyError, load_study
 from utils.dataset import DatasetError, build_index, open_dataset
 from utils.evaluation import PredictionsError, paired_difference
 from utils.hardware import CPU_FACTS, cpu_flags
-from utils.phantoms import SMALLEST_DATASET, plan_phantom_dataset, write_phantom_dataset
+from utils.phantoms.sets import SMALLEST_DATASET, plan_phantom_dataset, write_phantom_dataset
 from utils.weights import WeightsError, resolve_weights
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from utils.common.files import read_json, write_csv
 from utils.common.paths import dataset_dir
 from utils.common.progress import track
 from utils.common.study import Study
-from utils.phantoms import write_phantom_dataset
+from utils.phantoms.sets import write_phantom_dataset
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 IMAGE_FORMATS = ("JPEG", "PNG")

@@ -21,7 +21,7 @@ from utils.dataset import build_index, load_images, open_study_index
 from utils.development import development_index, load_development_images
 from utils.final_scores import SHIPPED_MODEL
 from utils.finalists import export_full_size, final_name, network_file
-from utils.phantoms import write_phantom_dataset
+from utils.phantoms.sets import write_phantom_dataset
 from utils.registry import open_shipped_model
 from utils.selection import read_choices
 

@@ -62,7 +62,7 @@ from utils.explanation_networks import (
     train_on_random_labels,
 )
 from utils.finalists import final_name, network_file
-from utils.phantoms import PHANTOM_VERSION, load_opacity_mask, write_phantom_dataset
+from utils.phantoms.sets import PHANTOM_VERSION, load_opacity_mask, write_phantom_dataset
 from utils.shortcuts import inside_frame, lung_template
 
 TABLES = (
