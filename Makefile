@@ -131,7 +131,7 @@ include $(MODULES)
 
 .PHONY: data
 data: $(INSTALLED) ## Fetch the real data set: from Kaggle, or ARCHIVE=file.zip, or SOURCE=medmnist
-	$(VENV_PYTHON) -m utils.fetch $(if $(ARCHIVE),--archive '$(ARCHIVE)') $(if $(SOURCE),--source $(SOURCE))
+	$(VENV_PYTHON) -m utils.data.download $(if $(ARCHIVE),--archive '$(ARCHIVE)') $(if $(SOURCE),--source $(SOURCE))
 
 .PHONY: cache
 cache: $(INSTALLED) ## List the cached activations: size, age, and what may go

@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from demo.answers import Answer, Answerer
 from utils.common.constants import DISCLAIMER
-from utils.dataset import IMAGE_FORMATS, DatasetError, load_image
+from utils.data.images import IMAGE_FORMATS, DatasetError, load_image
 
 MAX_BYTES = 16_000_000
 MAX_PIXELS = 40_000_000

@@ -16,10 +16,11 @@ import pytest
 from tests.builders import build_small_trunk, write_dataset
 from utils import activations
 from utils.activations import ActivationStore, CacheSpaceError, Shard, View
-from utils.augmentation import AugmentationRanges, augment_images
 from utils.backbones import build_reference_head, cut_model, join
 from utils.common.files import file_sha256
-from utils.dataset import build_index, load_image, load_images
+from utils.data.augmentation import AugmentationRanges, augment_images
+from utils.data.images import load_image, load_images
+from utils.data.index import build_index
 from utils.training import predict_pneumonia
 
 
@@ -277,7 +278,7 @@ import sys
 from pathlib import Path
 from tests.builders import build_small_trunk
 from utils import activations
-from utils.dataset import build_index
+from utils.data.index import build_index
 activations.BLOCK_SIZE = activations.BATCH_SIZE = 2
 root, cache = map(Path, sys.argv[1:])
 activations.ActivationStore(cache, build_small_trunk()).load(root, build_index(root, 1, 0.3))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-from utils.augmentation import (
+from utils.data.augmentation import (
     IDENTITY,
     REFERENCE_RANGES,
     Augmentation,

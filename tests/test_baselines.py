@@ -5,7 +5,10 @@ import pandas as pd
 import pytest
 
 from tests.builders import write_dataset
-from utils.baselines import (
+from utils.data.images import load_images
+from utils.data.index import build_index
+from utils.evaluation import PREDICTION_COLUMNS
+from utils.shortcuts.pixel_baselines import (
     BASELINES,
     baselines_table,
     load_pixel_features,
@@ -13,8 +16,6 @@ from utils.baselines import (
     predict_pixel_baseline,
     score_pixel_baselines,
 )
-from utils.dataset import build_index, load_images
-from utils.evaluation import PREDICTION_COLUMNS
 
 
 def gray_images(values: np.ndarray) -> np.ndarray:

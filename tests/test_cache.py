@@ -10,7 +10,7 @@ from utils import cache
 from utils.activations import ActivationStore, Shard, View
 from utils.common.files import read_json, write_json
 from utils.common.study import load_study
-from utils.dataset import build_index
+from utils.data.index import build_index
 from utils.weights import Weights
 
 
@@ -73,7 +73,7 @@ def test_doubled_entries_are_noticed(store, tmp_path):
 def small_study(data, tmp_path, monkeypatch):
     """Replace data, weights and trunk by small ones; the command stays what it is."""
     monkeypatch.setenv("ACTIVATION_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("utils.dataset.open_dataset", lambda name: data[0])
+    monkeypatch.setattr("utils.data.index.open_dataset", lambda name: data[0])
     weights = Weights("resnet50", "ImageNet", "npm", "0" * 64, None)
     monkeypatch.setattr(cache, "resolve_weights", lambda *args, **kwargs: weights)
     monkeypatch.setattr(cache, "build_trunk", lambda *args, **kwargs: build_small_trunk())

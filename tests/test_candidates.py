@@ -22,8 +22,8 @@ from utils.candidates import (
     predict_images,
     train_candidate,
 )
+from utils.data.acquisition import TRANSFORMS
 from utils.networks import ARCHITECTURES
-from utils.shortcut_augmentation import TRANSFORMS
 
 SMALL = Candidate(
     "small", "small_cnn", 32, ("exposure", "noise"), epochs=3, learning_rate=3e-3, batch_size=8,

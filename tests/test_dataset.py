@@ -11,19 +11,16 @@ from PIL import Image
 
 from tests.builders import write_dataset, write_image
 from utils.common.files import write_json
-from utils.dataset import (
+from utils.data.images import DatasetError, load_image, load_images, read_image
+from utils.data.index import (
     INDEX_COLUMNS,
-    DatasetError,
     assign_split,
     build_index,
     count_crossings,
     dataset_fingerprint,
-    load_image,
-    load_images,
     open_dataset,
     parse_name,
     patient_number,
-    read_image,
     split_level,
 )
 

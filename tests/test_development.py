@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from tests.builders import write_dataset
-from utils.dataset import build_index, patient_number
-from utils.development import (
+from utils.data.index import build_index, patient_number
+from utils.data.splits import (
     BLOCKS,
     ForbiddenTestSetError,
     block_folds,

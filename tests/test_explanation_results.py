@@ -16,11 +16,11 @@ from utils.common.constants import PNEUMONIA
 from utils.common.files import read_json
 from utils.common.paths import ROOT
 from utils.common.study import load_study
-from utils.dataset import load_images
+from utils.data.download import fetch
+from utils.data.images import load_images
 from utils.explanation import METHODS, build_explainer
 from utils.explanation_networks import find_explained, randomise_in_steps
 from utils.explanation_study import BASELINES, NO_NETWORK, TABLES, baseline_maps
-from utils.fetch import fetch
 from utils.phantoms import sets
 from utils.phantoms.sets import load_opacity_mask, plan_phantom_dataset
 from utils.registry import open_shipped_model

@@ -19,25 +19,20 @@ from kagglesdk import kaggle_env
 from PIL import Image
 
 from tests.http_server import Fault, serve
-from utils import fetch as module
-from utils.common.constants import CHEST_XRAY, CLASS_NAMES, KAGGLE_HANDLE
+from utils.common.constants import CLASS_NAMES
 from utils.common.files import file_sha256, read_json
 from utils.common.paths import ROOT
 from utils.common.study import load_study
-from utils.dataset import build_index, load_image, patient_number, split_level
-from utils.fetch import (
-    COPY,
-    ELSEWHERE,
-    METADATA,
-    NO_IMAGE,
-    ONLY_IN_COPY,
-    FetchError,
-    data_set_present,
-    download_medmnist,
-    fetch,
-    main,
-    write_medmnist_images,
-)
+from utils.data import archive as module_of_archive
+from utils.data import download as module
+from utils.data import medmnist as module_of_medmnist
+from utils.data.archive import COPY, ELSEWHERE, METADATA, NO_IMAGE, ONLY_IN_COPY
+from utils.data.checks import FetchError
+from utils.data.download import data_set_present, fetch, main
+from utils.data.images import load_image
+from utils.data.index import build_index, patient_number, split_level
+from utils.data.medmnist import download_medmnist, write_medmnist_images
+from utils.data.sources import CHEST_XRAY, KAGGLE_HANDLE
 
 NAMES = (
     "train/NORMAL/IM-0001-0001.jpeg",
@@ -406,7 +401,7 @@ def test_a_full_disk_is_said_before_and_while_unpacking(root, archive, monkeypat
     def fail(*_: object) -> str:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module, "_copy", fail)
+    monkeypatch.setattr(module_of_archive, "_copy", fail)
     with pytest.raises(FetchError, match=r"the disk of .* is full .* free space and run again"):
         fetch(root, archive=archive)
     assert_nothing_left(root)
@@ -420,7 +415,7 @@ def test_two_runs_do_not_meet(root, archive):
 
 INTERRUPTED_RUN = """
 import os, sys, time
-from utils import fetch
+from utils.data import archive, checks, download
 
 original, calls = getattr({owner}, {name!r}), 0
 
@@ -433,7 +428,7 @@ def hang(*arguments):
     return original(*arguments)
 
 setattr({owner}, {name!r}, hang)
-fetch.main(sys.argv[1:])
+download.main(sys.argv[1:])
 """
 
 
@@ -441,8 +436,8 @@ fetch.main(sys.argv[1:])
 @pytest.mark.parametrize(
     ("owner", "name", "allowed"),
     [
-        ("fetch", "_copy", 3),
-        ("fetch", "_check_image", 0),
+        ("archive", "_copy", 3),
+        ("checks", "_check_image", 0),
         ("os", "rename", 0),
     ],
 )
@@ -491,13 +486,14 @@ def medmnist(tmp_path, monkeypatch):
     file = tmp_path / "served" / "pneumoniamnist_224.npz"
     file.parent.mkdir()
     np.savez_compressed(file, **arrays)
-    monkeypatch.setattr(module, "MEDMNIST_MD5", pooch.file_hash(str(file), alg="md5"))
+    for each in (module, module_of_medmnist):
+        monkeypatch.setattr(each, "MEDMNIST_MD5", pooch.file_hash(str(file), alg="md5"))
     return file
 
 
 def test_pneumoniamnist_is_fetched_and_keeps_its_own_split(root, medmnist, monkeypatch):
     with serve(medmnist.parent) as server:
-        monkeypatch.setattr(module, "MEDMNIST_URL", f"{server.url}/{medmnist.name}")
+        monkeypatch.setattr(module_of_medmnist, "MEDMNIST_URL", f"{server.url}/{medmnist.name}")
         record = fetch(root, "medmnist")
         assert server.requests == [medmnist.name]
     assert record["source"] == "medmnist" and record["split"] == "image-level split"
@@ -536,7 +532,7 @@ def test_failed_downloads_of_pneumoniamnist_leave_nothing(
     root, medmnist, monkeypatch, fault, reason
 ):
     with serve(medmnist.parent, {medmnist.name: fault}) as server:
-        monkeypatch.setattr(module, "MEDMNIST_URL", f"{server.url}/{medmnist.name}")
+        monkeypatch.setattr(module_of_medmnist, "MEDMNIST_URL", f"{server.url}/{medmnist.name}")
         with pytest.raises(FetchError, match=rf"{reason}.*make data SOURCE=medmnist ARCHIVE="):
             fetch(root, "medmnist")
         assert_nothing_left(root)

@@ -11,7 +11,8 @@ from utils.candidates import Candidate
 from utils.common.files import write_json
 from utils.common.paths import dataset_dir, models_dir, predictions_dir, results_dir
 from utils.common.provenance import write_provenance
-from utils.dataset import build_index, load_images
+from utils.data.images import load_images
+from utils.data.index import build_index
 from utils.evaluation import load_predictions
 from utils.finalists import (
     average_networks,

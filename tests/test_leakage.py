@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils.leakage import (
+from utils.shortcuts.leakage import (
     IMAGES,
     PATIENTS,
     best_epoch,

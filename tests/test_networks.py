@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from utils.development import reduce_images
+from utils.data.splits import reduce_images
 from utils.networks import ARCHITECTURES, NetworkError, build_network
 from utils.training import export_model
 

@@ -3,7 +3,7 @@ import pytest
 
 from utils import novelty, registry
 from utils.common.files import file_sha256, read_json
-from utils.dataset import load_image
+from utils.data.images import load_image
 from utils.novelty import (
     DIRECTIONS,
     FALSE_ALARMS,

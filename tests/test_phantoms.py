@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from utils.common.constants import ETIOLOGIES, IMAGE_SIZE
 from utils.common.files import read_json
-from utils.dataset import build_index, count_crossings, parse_name
+from utils.data.index import build_index, count_crossings, parse_name
 from utils.phantoms import sets
 from utils.phantoms.rendering import render_phantom
 from utils.phantoms.sets import (

@@ -12,11 +12,9 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from utils.baselines import BASELINES
 from utils.common import figures
 from utils.common.constants import REPORTED
-from utils.data_plots import (
-    plot_baseline_scores,
+from utils.data.plots import (
     plot_class_balance,
     plot_combined_views,
     plot_example_grid,
@@ -36,6 +34,8 @@ from utils.evaluation_plots import (
     plot_roc,
 )
 from utils.explanation_plots import plot_cam_grid
+from utils.shortcuts.pixel_baselines import BASELINES
+from utils.shortcuts.plots import plot_baseline_scores
 from utils.training_plots import plot_history, plot_views_cost
 
 MODELS = ("resnet50", "vgg19")

@@ -10,9 +10,9 @@ from utils import screening
 from utils.candidates import Candidate
 from utils.common.files import write_json
 from utils.common.paths import dataset_dir, results_dir
-from utils.dataset import build_index
+from utils.data.index import build_index
+from utils.data.perturbations import CHANGES
 from utils.selection import make_choices
-from utils.stress import CHANGES
 from utils.training import write_predictions
 
 TWO = [

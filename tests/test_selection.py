@@ -5,6 +5,7 @@ from sklearn.metrics import roc_auc_score
 
 from utils.candidates import Candidate
 from utils.common.files import write_json
+from utils.data.perturbations import CHANGES, UNCHANGED
 from utils.selection import (
     ENSEMBLE,
     HeldOut,
@@ -23,7 +24,6 @@ from utils.selection import (
     read_screening,
     resample_mean_auc,
 )
-from utils.stress import CHANGES, UNCHANGED
 
 
 def held_out(name, fold, separation, seed=42, patients=40):

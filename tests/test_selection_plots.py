@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from utils.data.perturbations import CHANGES
 from utils.selection_plots import (
     plot_auc_by_change,
     plot_cost,
@@ -12,7 +13,6 @@ from utils.selection_plots import (
     plot_differences,
     plot_reliability,
 )
-from utils.stress import CHANGES
 
 
 def drawn(figure):

@@ -8,7 +8,7 @@ from tests.builders import open_small_study
 from utils import registry, shipping
 from utils.candidates import Candidate
 from utils.common.paths import predictions_dir
-from utils.dataset import read_image
+from utils.data.images import read_image
 from utils.evaluation import load_predictions
 from utils.finalists import train_final
 from utils.predict import main as predict

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from utils.shortcut_augmentation import (
+from utils.data.acquisition import (
     SPECTRUM_BANDS,
     TRANSFORMS,
     HistogramTransfer,

@@ -6,18 +6,10 @@ from tests.builders import open_small_study
 from tests.test_shortcut_augmentation import smooth_images
 from utils.common.files import write_json
 from utils.common.paths import models_dir, predictions_dir, results_dir
-from utils.shortcuts import (
-    CUES,
-    REGIONS,
-    cover_region,
-    lung_template,
-    measure_cues,
-    measure_places,
-    measure_regions,
-    measure_training_cues,
-    score_cues,
-    tell_places_apart,
-)
+from utils.data.regions import REGIONS, cover_region, lung_template
+from utils.shortcuts.domain_shift import measure_places, tell_places_apart
+from utils.shortcuts.features import CUES, measure_cues, measure_training_cues, score_cues
+from utils.shortcuts.regions import measure_regions
 
 
 def test_cues_of_known_images():
@@ -120,5 +112,5 @@ def test_places_are_told_apart_by_cues_alone(study):
 def test_cues_of_the_training_split_are_kept(study, monkeypatch):
     cues = measure_training_cues("full")
     assert cues.roc_auc.is_monotonic_decreasing and set(cues.cue) == set(CUES)
-    monkeypatch.setattr("utils.shortcuts.open_study_index", None)
+    monkeypatch.setattr("utils.shortcuts.features.open_study_index", None)
     assert measure_training_cues("full").equals(cues)

@@ -101,7 +101,7 @@ def test_notebooks_are_in_order_and_as_they_were_saved(site):
 
 @pytest.mark.slow
 def test_functions_have_their_descriptions(site):
-    shown = text_of(site / "docs" / "api" / "utils.dataset.html")
+    shown = text_of(site / "docs" / "api" / "utils.data.index.html")
     assert "Read family, patient number and etiology from a Kaggle file name." in shown
     assert "Raises" in shown
     assert "_scan_pixels" not in shown

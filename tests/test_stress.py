@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.test_shortcut_augmentation import smooth_images
-from utils.stress import CHANGES, UNCHANGED, change_images, choose_partners
+from utils.data.perturbations import CHANGES, UNCHANGED, change_images, choose_partners
 
 LABELS = np.array([0, 1, 1, 0, 1, 1])
 

@@ -58,7 +58,7 @@ def test_files_and_names_to_edit_exist():
     for file in re.findall(r"`((?:utils|studies)/[\w.]+)`", PAGE):
         assert (ROOT / file).is_file(), file
     for name, file in {
-        "def parse_name": "utils/dataset.py",
+        "def parse_name": "utils/data/index.py",
         "ETIOLOGIES =": "utils/common/constants.py",
         "CLASS_NAMES =": "utils/common/constants.py",
         "dataset_name:": "utils/common/study.py",

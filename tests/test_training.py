@@ -9,7 +9,8 @@ import pytest
 from tests.builders import build_small_trunk, write_dataset
 from utils.activations import ActivationStore
 from utils.backbones import build_reference_head, cut_model, join
-from utils.dataset import build_index, load_images
+from utils.data.images import load_images
+from utils.data.index import build_index
 from utils.training import (
     Recipe,
     TrainingError,

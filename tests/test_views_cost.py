@@ -15,7 +15,7 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
     monkeypatch.setenv("ACTIVATION_CACHE_DIR", str(tmp_path / "cache"))
     root = write_dataset(tmp_path / "data", range(1, 21))
-    monkeypatch.setattr("utils.dataset.open_dataset", lambda name: root)
+    monkeypatch.setattr("utils.data.index.open_dataset", lambda name: root)
     monkeypatch.setattr(views_cost, "resolve_weights", lambda name, requested: None)
     monkeypatch.setattr(views_cost, "build_trunk", lambda weights: build_small_trunk())
     monkeypatch.setattr(views_cost, "SEEDS", (1, 2))

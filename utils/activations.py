@@ -24,7 +24,10 @@ import keras
 import numpy as np
 import pandas as pd
 
-from utils.augmentation import (
+from utils.common.constants import IMAGE_SIZE
+from utils.common.files import file_sha256, read_json, write_atomically, write_json
+from utils.common.progress import track
+from utils.data.augmentation import (
     IDENTITY,
     REFERENCE_RANGES,
     Augmentation,
@@ -32,10 +35,7 @@ from utils.augmentation import (
     augment_images,
     draw_augmentation,
 )
-from utils.common.constants import IMAGE_SIZE
-from utils.common.files import file_sha256, read_json, write_atomically, write_json
-from utils.common.progress import track
-from utils.dataset import load_image
+from utils.data.images import load_image
 from utils.weights import values_sha256
 
 CODE_VERSION = 2

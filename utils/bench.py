@@ -64,7 +64,8 @@ from utils.common.files import read_json, write_csv, write_json
 from utils.common.paths import ROOT, results_dir
 from utils.common.provenance import PACKAGES
 from utils.common.study import Study, StudyError, load_study
-from utils.dataset import DatasetError, build_index, open_dataset
+from utils.data.images import DatasetError
+from utils.data.index import build_index, open_dataset
 from utils.evaluation import PredictionsError, paired_difference
 from utils.hardware import CPU_FACTS, cpu_flags
 from utils.phantoms.sets import SMALLEST_DATASET, plan_phantom_dataset, write_phantom_dataset

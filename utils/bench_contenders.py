@@ -35,11 +35,11 @@ from keras import layers
 from sklearn.metrics import roc_auc_score
 
 from utils.activations import ActivationStore, ActivationTable, View
-from utils.augmentation import REFERENCE_RANGES
 from utils.backbones import build_reference_head, build_trunk, join
 from utils.common.constants import BACKBONES, IMAGE_SIZE, PNEUMONIA
 from utils.common.files import read_json, write_json
 from utils.common.study import Study, load_study
+from utils.data.augmentation import REFERENCE_RANGES
 from utils.training import Recipe, predict_pneumonia, train_tail
 from utils.weights import Weights, load_backbone_weights
 

@@ -32,7 +32,7 @@ from utils.common.constants import BACKBONES
 from utils.common.files import read_json
 from utils.common.paths import activation_cache_dir
 from utils.common.study import Study, load_study
-from utils.dataset import open_study_index
+from utils.data.index import open_study_index
 from utils.hardware import choose_precision
 from utils.weights import WeightsError, resolve_weights
 

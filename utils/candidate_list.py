@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from utils.candidates import Candidate
-from utils.shortcut_augmentation import MILD_GEOMETRY, REFERENCE_GEOMETRY
+from utils.data.acquisition import MILD_GEOMETRY, REFERENCE_GEOMETRY
 
 AGAINST_SHORTCUTS = (
     "exposure", "spectrum", "spectrum_transfer", "histogram_transfer", "noise", "frame",

@@ -19,10 +19,10 @@ from skimage.exposure import equalize_adapthist
 from utils.activations import describe_graph
 from utils.common.constants import PNEUMONIA
 from utils.common.progress import progress_bar
+from utils.data.acquisition import build_augmentation
 from utils.fused_adam import LayerwiseAdam
 from utils.networks import build_network, load_pretrained
 from utils.resumption import TrainingState
-from utils.shortcut_augmentation import build_augmentation
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises."""

@@ -30,14 +30,15 @@ from sklearn.metrics import (
 from utils.common.constants import (
     CLASS_NAMES,
     ETIOLOGIES,
+    IMAGE_LEVEL_SPLIT,
     NORMAL,
+    PATIENT_LEVEL_SPLIT,
     PNEUMONIA,
     PREDICTION_COLUMNS,
     REPORTED,
 )
 from utils.common.files import read_json, write_json
 from utils.common.paths import predictions_dir, results_dir
-from utils.dataset import IMAGE_LEVEL_SPLIT, PATIENT_LEVEL_SPLIT
 
 SPLITS = ("train", "validation", "test")
 SCORED_SPLITS = ("validation", "test")

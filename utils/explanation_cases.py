@@ -8,7 +8,8 @@ import pandas as pd
 
 from utils.common.constants import PNEUMONIA
 from utils.common.study import Study
-from utils.dataset import load_images, open_dataset
+from utils.data.images import load_images
+from utils.data.index import open_dataset
 from utils.explanation import METHODS, build_explainers
 from utils.explanation_networks import LEVELS, find_explained, randomise_in_steps
 from utils.explanation_summary import with_outcome

@@ -17,8 +17,9 @@ from utils.candidates import Candidate, describe_training, predict_images, train
 from utils.common.files import file_sha256, read_json, write_json
 from utils.common.paths import dataset_dir, models_dir, predictions_dir
 from utils.common.study import Study, load_study
-from utils.dataset import build_index, load_images, open_study_index
-from utils.development import development_index, load_development_images
+from utils.data.images import load_images
+from utils.data.index import build_index, open_study_index
+from utils.data.splits import development_index, load_development_images
 from utils.final_scores import SHIPPED_MODEL
 from utils.finalists import export_full_size, final_name, network_file
 from utils.phantoms.sets import write_phantom_dataset

@@ -39,7 +39,9 @@ from utils.common.kept import keep_table
 from utils.common.paths import dataset_dir, predictions_dir, results_dir
 from utils.common.progress import track
 from utils.common.study import Study, load_study
-from utils.dataset import build_index, load_images, open_study_index
+from utils.data.images import load_images
+from utils.data.index import build_index, open_study_index
+from utils.data.regions import inside_frame, lung_template
 from utils.explanation import (
     METHODS,
     NOISE,
@@ -63,7 +65,6 @@ from utils.explanation_networks import (
 )
 from utils.finalists import final_name, network_file
 from utils.phantoms.sets import PHANTOM_VERSION, load_opacity_mask, write_phantom_dataset
-from utils.shortcuts import inside_frame, lung_template
 
 TABLES = (
     "truth", "other_images", "randomisation", "random_labels", "faithfulness", "stability",

@@ -22,7 +22,7 @@ from utils.calibration import (
 )
 from utils.common.files import read_json, write_json
 from utils.common.paths import predictions_dir, results_dir
-from utils.dataset import patient_number
+from utils.data.index import patient_number
 from utils.delong import delong_difference
 from utils.evaluation import (
     CONFIDENCE,
@@ -40,7 +40,7 @@ from utils.evaluation import (
 )
 from utils.registry import RECORD, SHIPPED
 from utils.selection import ENSEMBLE
-from utils.unlabelled import expect_accuracy, measure_agreement
+from utils.shortcuts.domain_shift import expect_accuracy, measure_agreement
 
 BASELINE, REFERENCE, SHIPPED_MODEL = "vgg19", "resnet50", "small"
 GOALS = {

@@ -40,8 +40,9 @@ from utils.common.provenance import (
     write_provenance,
 )
 from utils.common.study import Study, load_study
-from utils.dataset import load_images, open_study_index
-from utils.development import development_index, load_development_images, plain_fold
+from utils.data.images import load_images
+from utils.data.index import open_study_index
+from utils.data.splits import development_index, load_development_images, plain_fold
 from utils.evaluation import SCORED_SPLITS, load_predictions, select_split
 from utils.final_scores import REFERENCE, average_predictions, final_names
 from utils.networks import build_network

@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 
 from utils.common.constants import IMAGE_SIZE
 from utils.common.files import write_atomically
-from utils.dataset import load_image
+from utils.data.images import load_image
 from utils.registry import ModelError
 
 REFERENCES, DIRECTIONS = 500, 64

@@ -18,7 +18,7 @@ import pandas as pd
 from utils.common.constants import CLASS_NAMES, DISCLAIMER, NORMAL, PNEUMONIA
 from utils.common.files import write_atomically
 from utils.common.progress import track
-from utils.dataset import IMAGE_SUFFIXES, DatasetError, load_image
+from utils.data.images import IMAGE_SUFFIXES, DatasetError, load_image
 from utils.evaluation import METRICS, PredictionsError, evaluate_predictions, format_interval
 from utils.registry import PHANTOMS_ONLY, ModelError, choose_model
 

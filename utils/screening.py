@@ -1,10 +1,10 @@
 """Train candidates on folds of the development images, and keep what they say of those held out.
 
-`python -m utils.screening --candidates NAME ... --folds NAME ... --seeds 42` trains whatever is
-not there yet and writes `results/<study>/screening/<candidate>/<fold>_seed<k>.csv`: one row a
-held-out image, its probability of PNEUMONIA as it is and under each change of `utils.stress`, and
-beside it a record of the recipe and the minutes. An interrupted run goes on where it was. The test
-set is not read.
+`python -m utils.screening --candidates NAME ... --folds NAME ... --seeds 42` trains whatever is not
+there yet and writes `results/<study>/screening/<candidate>/<fold>_seed<k>.csv`: one row a held-out
+image, its probability of PNEUMONIA as it is and under each change of `utils.data.perturbations`,
+and beside it a record of the recipe and the minutes. An interrupted run goes on where it was. The
+test set is not read.
 """
 
 import argparse
@@ -21,8 +21,9 @@ from utils.candidates import Candidate, predict_images, train_candidate
 from utils.common.files import read_json, write_csv, write_json
 from utils.common.paths import models_dir, results_dir
 from utils.common.study import Study, load_study
-from utils.dataset import dataset_fingerprint, open_study_index
-from utils.development import (
+from utils.data.index import dataset_fingerprint, open_study_index
+from utils.data.perturbations import CHANGES, change_images
+from utils.data.splits import (
     Fold,
     block_folds,
     development_index,
@@ -30,7 +31,6 @@ from utils.development import (
     plain_fold,
     rows_of,
 )
-from utils.stress import CHANGES, change_images
 
 VERSION = 1
 """Of networks, augmentation and stress. Raise it when a change of their code makes other numbers:

@@ -14,9 +14,9 @@ import pandas as pd
 from utils.candidates import Candidate
 from utils.common.files import read_json
 from utils.common.paths import results_dir
-from utils.development import PLAIN
+from utils.data.perturbations import CHANGES, UNCHANGED
+from utils.data.splits import PLAIN
 from utils.evaluation import auc_by_ranks, choose_threshold
-from utils.stress import CHANGES, UNCHANGED
 
 CUES = {
     "exposure": ("exposure", "histogram_transfer"),

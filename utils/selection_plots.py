@@ -27,7 +27,7 @@ from utils.common.figures import (
     new_figure,
     require_rows,
 )
-from utils.stress import CHANGES
+from utils.data.perturbations import CHANGES
 
 _MARKERS = "osD^vP"
 _CRITERION_TICKS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.94, 0.96, 0.98, 0.99, 0.995, 1)

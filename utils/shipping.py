@@ -23,7 +23,7 @@ from utils.candidates import Candidate
 from utils.common.files import file_sha256, read_json
 from utils.common.paths import results_dir
 from utils.common.study import load_study
-from utils.dataset import build_index, open_dataset, open_study_index
+from utils.data.index import build_index, open_dataset, open_study_index
 from utils.evaluation import SCORED_SPLITS
 from utils.final_scores import SHIPPED_MODEL
 from utils.finalists import final_name, network_file, predict_files, run_on_files

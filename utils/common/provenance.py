@@ -11,7 +11,7 @@ import pandas as pd
 from utils.common.constants import DISCLAIMER
 from utils.common.files import read_json, write_json
 from utils.common.paths import results_dir
-from utils.dataset import dataset_fingerprint, dataset_source, split_level
+from utils.data.index import dataset_fingerprint, dataset_source, split_level
 from utils.weights import Weights
 
 PACKAGES = ("keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow")

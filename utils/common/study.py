@@ -50,7 +50,7 @@ class Study(BaseModel):
     candidate_epochs: Count | None
     """Epochs of each candidate in place of its own; null leaves them."""
     screening_folds: list[str]
-    """Folds of `utils.development` on which all candidates are trained."""
+    """Folds of `utils.data.splits` on which all candidates are trained."""
     second_round_folds: list[str]
     """Those on which the candidates that may be chosen are trained."""
     controls: list[str] | None

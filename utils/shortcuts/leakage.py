@@ -1,8 +1,8 @@
 """What careless validation would have let us claim: notebook 09's demonstrations.
 
-`python -m utils.leakage --study full` trains the reference head twice on cached activations, once
-with patients kept apart and once with images split at random, for all epochs of the recipe. What
-every epoch reaches on its held-out images and on the test set goes to
+`python -m utils.shortcuts.features.leakage --study full` trains the reference head twice on cached
+activations, once with patients kept apart and once with images split at random, for all epochs of
+the recipe. What every epoch reaches on its held-out images and on the test set goes to
 `results/<study>/leakage_epochs.csv`, the best epoch's held-out predictions to
 `leakage_validation.csv`; from these `claim_table` reads what each careless rule would have
 reported. The test set is looked at on purpose, by declared exception; nothing here feeds a choice.
@@ -23,8 +23,8 @@ from utils.common.kept import keep_table
 from utils.common.paths import activation_cache_dir, results_dir
 from utils.common.provenance import read_provenance
 from utils.common.study import Study, load_study
-from utils.dataset import open_study_index
-from utils.development import development_index
+from utils.data.index import open_study_index
+from utils.data.splits import development_index
 from utils.training import Recipe, predict_pneumonia, train_plainly
 from utils.weights import resolve_weights
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from utils.common.constants import NORMAL, PNEUMONIA
-from utils.shortcut_augmentation import (
+from utils.data.acquisition import (
     WHITE,
     RandomExposure,
     RandomFrame,

@@ -1,42 +1,37 @@
-"""The image index: what a file name says, who goes into which split, and how a file is read.
+"""The image index: what a file name says, who goes into which split, and which are alike.
 
 The rules for names and patients are in `data/README.md`, the datasheet.
 """
 
 import hashlib
 import re
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
-from utils.common.constants import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
+from utils.common.constants import (
+    CLASS_NAMES,
+    IMAGE_LEVEL_SPLIT,
+    NORMAL,
+    PATIENT_LEVEL_SPLIT,
+    PNEUMONIA,
+)
 from utils.common.files import read_json, write_csv
 from utils.common.paths import dataset_dir
 from utils.common.progress import track
 from utils.common.study import Study
+from utils.data.images import IMAGE_SUFFIXES, DatasetError, read_image
 from utils.phantoms.sets import write_phantom_dataset
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
-IMAGE_FORMATS = ("JPEG", "PNG")
-"""What a file may hold, whatever its name says; no other decoder of Pillow is let near it."""
 INDEX_COLUMNS = (
     "image_id", "split", "label", "etiology", "patient_id", "width", "height",
     "duplicate_group", "pixel_sha256",
 )  # fmt: skip
-PATIENT_LEVEL_SPLIT, IMAGE_LEVEL_SPLIT = "patient-level split", "image-level split"
 
 _PERSON = re.compile(r"person(?P<number>\d+)_(?P<etiology>bacteria|virus)_\d+(_\d+)?", re.I)
 _NORMAL = re.compile(r"(?P<family>IM|NORMAL2-IM)-(?P<number>\d+)-\d+(-\d+)?", re.I)
-
-
-class DatasetError(ValueError):
-    """A data set that cannot be used as it is; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -92,50 +87,6 @@ def assign_split(name: ImageName, seed: int, validation_fraction: float) -> str:
     digest = hashlib.sha256(f"{seed}:{name.patient_number}".encode()).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64
     return "validation" if position < validation_fraction else "train"
-
-
-def read_image(path: Path | BinaryIO) -> np.ndarray:
-    """Read a PNG or JPEG image as (height, width) or (height, width, 3) uint8 in [0, 255].
-
-    16-bit images are scaled to 8 bits, and transparency is dropped.
-
-    Args:
-        path: A file, or its content as a stream.
-
-    Raises:
-        DatasetError: if the file is truncated or no image.
-    """
-    try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
-            image.load()
-            if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-                eight_bits = np.round(np.asarray(image).astype(np.float32) / 257)
-                return eight_bits.clip(0, 255).astype(np.uint8)
-            return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        message = f"{path} cannot be read as an image ({error}); fetch it again"
-        raise DatasetError(message) from error
-
-
-def load_image(path: Path | BinaryIO, size: int = IMAGE_SIZE) -> np.ndarray:
-    """Read an image as (size, size, 3) uint8 RGB in [0, 255], resized without keeping aspect.
-
-    Every image of the study goes through here: of training, `make predict` and `make demo`.
-    """
-    image = Image.fromarray(read_image(path)).convert("RGB")
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
-
-
-def load_images(root: Path, image_ids: Sequence[str], size: int = IMAGE_SIZE) -> np.ndarray:
-    """Read images as (n, size, size, 3) uint8 RGB in [0, 255], in the order of `image_ids`."""
-    images = np.empty((len(image_ids), size, size, 3), np.uint8)
-    with ThreadPoolExecutor() as pool:
-        pixels = pool.map(lambda image_id: load_image(root / image_id, size), image_ids)
-        for row, image in enumerate(track(pixels, "reading images", len(image_ids))):
-            images[row] = image
-    return images
 
 
 def open_dataset(name: str) -> Path:

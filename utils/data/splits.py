@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from utils.common.constants import IMAGE_SIZE
-from utils.dataset import load_images, patient_number
+from utils.data.images import load_images
+from utils.data.index import patient_number
 
 BLOCKS = 4
 """Blocks of consecutive patient numbers, of which each is held out once."""
@@ -68,7 +69,7 @@ def refuse_test(images: pd.DataFrame) -> None:
     if len(test):
         raise ForbiddenTestSetError(
             f"{test.image_id.iloc[0]} and {len(test) - 1} more belong to the test set, which no "
-            "choice may see; pass utils.development.development_index(index)"
+            "choice may see; pass utils.data.splits.development_index(index)"
         )
 
 

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from utils.common.files import write_csv
 from utils.common.paths import results_dir
 from utils.common.progress import track
-from utils.dataset import load_image
+from utils.data.images import load_image
 from utils.evaluation import (
     METRICS,
     SCORED_SPLITS,

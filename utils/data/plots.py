@@ -8,19 +8,16 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from utils.baselines import BASELINES
 from utils.common.constants import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
 from utils.common.figures import (
     BLUE,
     CLASS_COLOURS,
     GRAY,
     GREEN,
-    SPLIT_MARKERS,
     THOUSANDS,
     VERMILION,
     as_pixels,
     count_axis,
-    draw_intervals,
     grid_shape,
     hide_frame,
     in_house_look,
@@ -31,9 +28,6 @@ from utils.common.figures import (
     require_rows,
     show_picture,
 )
-from utils.evaluation import SCORED_SPLITS
-
-# --- 01: data --------------------------------------------------------------------------------
 
 
 @in_house_look
@@ -208,40 +202,6 @@ def plot_split(index: pd.DataFrame) -> Figure:
         ax.set_ylabel(what)
     legend_above(figure, axes[0, 0])
     return figure
-
-
-@in_house_look
-def plot_baseline_scores(scores: pd.DataFrame) -> Figure:
-    """Plot the ROC-AUC of the pixel baselines with their intervals.
-
-    Args:
-        scores: From `baselines.score_pixel_baselines`, one row a baseline.
-    """
-    if "baseline" in scores.columns:
-        scores = scores.set_index("baseline")
-    metric = "roc_auc"
-    columns = [f"{split}_{metric}{end}" for split in SCORED_SPLITS for end in ("", "_low", "_high")]
-    require_rows(scores, columns, "the table of baselines")
-    figure, axes = new_figure("What pixel statistics reach", (9, 1.6 + 0.85 * len(scores)))
-    ax = axes[0, 0]
-    places = np.arange(len(scores))
-    for number, split in enumerate(SCORED_SPLITS):
-        name = f"{split}_{metric}"
-        colour = (GRAY, "black")[number]
-        draw_intervals(
-            ax, scores[name], scores[f"{name}_low"], scores[f"{name}_high"],
-            places + (number - 0.5) * 0.3, colour, SPLIT_MARKERS[split], split,
-        )  # fmt: skip
-    ax.axvline(0.5, color=GRAY, lw=1.4, ls=":", label="a coin")
-    ax.set_yticks(places, [BASELINES.get(name, name) for name in scores.index])
-    ax.invert_yaxis()
-    ax.grid(axis="x")
-    ax.set_xlabel("ROC-AUC, 95 % interval")
-    legend_above(figure, ax)
-    return figure
-
-
-# --- 02: augmentation ------------------------------------------------------------------------
 
 
 @in_house_look

@@ -1,0 +1,1 @@
+"""Radiographs and their index: download, split by patient, reading, augmentation, perturbation."""

@@ -1,0 +1,182 @@
+"""What is checked of every image of a data set, and the report of what became of it."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from utils.common.constants import CLASS_NAMES
+from utils.common.files import file_sha256
+from utils.common.progress import track
+from utils.data.images import IMAGE_SUFFIXES, DatasetError, read_image
+from utils.data.index import parse_name
+from utils.data.sources import CHEST_XRAY
+
+logger = logging.getLogger(__name__)
+
+FOLDERS = ("train", "val", "test")
+NEEDED_FOLDERS = ("train", "test")
+
+CONVERSIONS = {
+    "RGBA": "transparency is dropped",
+    "LA": "transparency is dropped",
+    "P": "palette becomes RGB",
+    "CMYK": "becomes RGB",
+    "1": "becomes 8 bits",
+    "I;16": "16 bits become 8",
+    "I;16B": "16 bits become 8",
+    "I;16L": "16 bits become 8",
+    "I": "16 bits become 8",
+}
+"""What reading does to images that are neither gray nor RGB of 8 bits; files stay as they are."""
+
+
+class FetchError(RuntimeError):
+    """A data set that cannot be fetched; the message names the offending thing and the remedy."""
+
+
+@dataclass
+class Report:
+    """What became of every entry."""
+
+    entries: int = 0
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Images by folder and class."""
+    modes: dict[str, int] = field(default_factory=dict)
+    """Images by Pillow's pixel mode: L is gray, RGB colour, I;16 gray of 16 bits."""
+    converted_when_read: dict[str, list[str]] = field(default_factory=dict)
+    skipped: dict[str, list[str]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def skip(self, reason: str, name: str) -> None:
+        """Note an entry that is left out."""
+        self.skipped.setdefault(reason, []).append(name)
+
+    def warn(self, message: str) -> None:
+        """Note a warning and show it."""
+        self.warnings.append(message)
+        logger.warning("WARNING: %s", message)
+
+
+def measure(root: Path) -> tuple[dict[str, dict[str, int]], int]:
+    """Count the images of a data set by folder and class, and their bytes."""
+    counts: dict[str, dict[str, int]] = {}
+    size = 0
+    for folder in FOLDERS:
+        if (root / folder).is_dir():
+            counts[folder] = {}
+            for class_name in CLASS_NAMES:
+                files = [
+                    path
+                    for path in (root / folder / class_name).glob("*")
+                    if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+                ]
+                counts[folder][class_name] = len(files)
+                size += sum(path.stat().st_size for path in files)
+    return counts, size
+
+
+@dataclass(frozen=True)
+class _CheckedImage:
+    mode: str = ""
+    sha256: str = ""
+    reason: str = ""
+    """Why it is refused, if it is."""
+
+
+def check_images(
+    scratch: Path, report: Report, archive: str, names_carry_patients: bool
+) -> dict[str, str]:
+    """Decode every image, and require both classes in each folder.
+
+    Returns:
+        SHA-256 of each file by `image_id`.
+
+    Raises:
+        FetchError: if an image is damaged or misplaced, or a class is missing.
+    """
+    files = {path.relative_to(scratch).as_posix(): path for path in scratch.glob("*/*/*")}
+    with ThreadPoolExecutor() as pool:
+        checks = pool.map(lambda path: _check_image(path, names_carry_patients), files.values())
+        checked = dict(zip(files, track(checks, "checking images", len(files)), strict=True))
+    for image_id, result in sorted(checked.items()):
+        if result.reason:
+            report.refused[image_id] = result.reason
+        elif result.mode in CONVERSIONS:
+            key = f"{result.mode}: {CONVERSIONS[result.mode]}"
+            report.converted_when_read.setdefault(key, []).append(image_id)
+    report.counts, _ = measure(scratch)
+    report.modes = dict(Counter(result.mode for result in checked.values() if not result.reason))
+    raise_if_refused(report, archive)
+    for folder in dict.fromkeys((*NEEDED_FOLDERS, *report.counts)):
+        classes = report.counts.get(folder, dict.fromkeys(CLASS_NAMES, 0))
+        if missing := [f"{folder}/{name}" for name, count in classes.items() if count == 0]:
+            raise FetchError(
+                f"{archive} has no images in {' and '.join(missing)} (found: "
+                f"{show_counts(report.counts)}); it is not whole, or another data set: take the "
+                f"zip of {CHEST_XRAY.address}"
+            )
+    hashes = {image_id: result.sha256 for image_id, result in checked.items()}
+    test = {sha256 for image_id, sha256 in hashes.items() if image_id.startswith("test/")}
+    other = {sha256 for image_id, sha256 in hashes.items() if not image_id.startswith("test/")}
+    if shared := test & other:
+        report.warn(
+            f"{len(shared)} images of test are in train or val too; results on test will look "
+            "better than they are"
+        )
+    return hashes
+
+
+def _check_image(path: Path, name_carries_patient: bool) -> _CheckedImage:
+    """Decode an image as the study will, and read its name."""
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+        read_image(path)
+        if name_carries_patient:
+            is_normal = parse_name(path.name).etiology == "normal"
+            if is_normal != (path.parent.name == CLASS_NAMES[0]):
+                return _CheckedImage(reason="its name belongs to the other class")
+    except UnidentifiedImageError:
+        return _CheckedImage(reason=f"is no JPEG or PNG image ({path.stat().st_size:,} bytes)")
+    except DatasetError as error:
+        return _CheckedImage(reason=one_line(error.__cause__ or error))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        return _CheckedImage(reason=one_line(error))
+    return _CheckedImage(mode, file_sha256(path))
+
+
+def raise_if_refused(report: Report, archive: str) -> None:
+    """Raise a FetchError that names what was refused, if anything was."""
+    if report.refused:
+        examples = [f"{name} ({reason})" for name, reason in report.refused.items()]
+        raise FetchError(
+            f"{archive}: {some(examples)} refused; download it again, and if the files are still "
+            "damaged unpack it by hand, repair or remove them, and pass the folder: "
+            "make data ARCHIVE=<folder>"
+        )
+
+
+def some(names: Sequence[str], shown: int = 5) -> str:
+    """List some names and the number of the others."""
+    rest = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + rest
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error on one line of 300 characters at most."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def show_counts(counts: dict[str, dict[str, int]]) -> str:
+    """Return counts of images by folder and class as text."""
+    shown = ", ".join(
+        f"{folder} " + " + ".join(f"{count:,} {name}" for name, count in classes.items())
+        for folder, classes in counts.items()
+    )
+    return shown or "nothing"

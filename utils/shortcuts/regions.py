@@ -1,0 +1,73 @@
+"""What finished models make of test images of which a part is covered."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import pandas as pd
+
+from utils.common.constants import PNEUMONIA
+from utils.common.kept import keep_table, prediction_hashes
+from utils.common.paths import models_dir, results_dir
+from utils.common.progress import track
+from utils.common.provenance import read_provenance
+from utils.common.study import load_study
+from utils.data.images import load_images
+from utils.data.index import open_study_index
+from utils.data.regions import REGIONS, cover_region
+from utils.evaluation import evaluate_predictions
+from utils.shortcuts.features import AT_ONCE
+
+_PREDICTED_AS = {"resnet50_best_model": "resnet50"}
+"""Name of the prediction file of a network whose file is called otherwise."""
+
+
+def measure_regions(study: str, names: Sequence[str], resamples: int, seed: int) -> pd.DataFrame:
+    """Return what finished models make of test images of which a part is covered.
+
+    Kept in `results/<study>/regions.csv`. The template of the lungs is the same for all images.
+
+    Args:
+        study: Name of the study.
+        names: Of finished models whose networks were exported on this machine.
+        resamples: Bootstrap resamples of patients.
+        seed: Of the resamples.
+
+    Returns:
+        A row a model and region: model, region, roc_auc, low, high.
+
+    Raises:
+        FileNotFoundError: if nothing is kept and a network is not there.
+    """
+    made_from = {
+        "dataset": read_provenance(results_dir(study), "resnet50")["dataset"],
+        "models": prediction_hashes(study, [_PREDICTED_AS.get(name, name) for name in names]),
+        "networks": list(names), "regions": list(REGIONS), "resamples": resamples, "seed": seed,
+    }  # fmt: skip
+
+    def make() -> pd.DataFrame:
+        root, index = open_study_index(load_study(study))
+        test = index[index.split == "test"].rename(columns={"label": "y_true"})
+        pixels = load_images(root, test.image_id)
+        rows = []
+        for name in names:
+            network = keras.models.load_model(models_dir(study) / f"{name}.keras", compile=False)
+            for region in REGIONS:
+                probability = _predict_region(network, pixels, region, f"{name}, {region}")
+                scored = test.assign(probability=probability)
+                auc = evaluate_predictions(scored, 0.5, resamples, seed)["roc_auc"]
+                rows.append((name.removeprefix("final/"), region, *auc.values()))
+        columns = ["model", "region", "roc_auc", "low", "high"]
+        return pd.DataFrame(rows, columns=columns).round(4)
+
+    return keep_table(results_dir(study) / "regions.csv", made_from, make)
+
+
+def _predict_region(
+    network: keras.Model, pixels: np.ndarray, region: str, title: str
+) -> np.ndarray:
+    parts = [
+        network.predict_on_batch(cover_region(pixels[start : start + AT_ONCE], region))
+        for start in track(range(0, len(pixels), AT_ONCE), title, -(-len(pixels) // AT_ONCE))
+    ]
+    return np.concatenate(parts)[:, PNEUMONIA].astype(np.float64)
