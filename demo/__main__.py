@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import waitress
 
 from utils.common.constants import DISCLAIMER
-from utils.registry import PHANTOMS, PHANTOMS_ONLY, ModelError, choose_model
+from utils.models.registry import PHANTOMS, PHANTOMS_ONLY, ModelError, choose_model
 
 HOST, PORT = "127.0.0.1", 8000
 THREADS, CONNECTIONS = 8, 200

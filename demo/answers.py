@@ -9,8 +9,8 @@ import numpy as np
 from utils.calibration import apply_temperature
 from utils.common.constants import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
 from utils.explanation import build_explainer
-from utils.novelty import NoveltyDetector, build_feature_model, load_detector
-from utils.registry import DETECTOR_FILE, SHIPPED, Scorer, open_shipped_model
+from utils.models.out_of_distribution import NoveltyDetector, build_feature_model, load_detector
+from utils.models.registry import DETECTOR_FILE, SHIPPED, Scorer, open_shipped_model
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from exercises.checking import WrongAnswer, call, exercise, read_range
-from utils.backbones import preprocess_array
 from utils.data.augmentation import AugmentationRanges, draw_augmentation, share_from_outside
+from utils.models.backbones import preprocess_array
 
 MOST_FROM_OUTSIDE = 0.05
 """Of the pixels of the median image."""

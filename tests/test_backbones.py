@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from utils.backbones import (
+from utils.models.backbones import (
     CutError,
     build_reference_head,
     build_trunk,
@@ -16,8 +16,8 @@ from utils.backbones import (
     join,
     preprocess_images,
 )
-from utils.training import export_model
-from utils.weights import resolve_weights
+from utils.models.export import export_model
+from utils.models.weights import resolve_weights
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from utils.activations import ActivationStore, Shard, View
 from utils.common.files import read_json, write_json
 from utils.common.study import load_study
 from utils.data.index import build_index
-from utils.weights import Weights
+from utils.models.pretrained import Weights
 
 
 @pytest.fixture(scope="module")

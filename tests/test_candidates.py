@@ -14,16 +14,16 @@ from utils.candidate_list import (
     pick_candidates,
 )
 from utils.candidates import (
-    Candidate,
     build_candidate,
     equalize_images,
     layer_rate,
     mix_images,
-    predict_images,
     train_candidate,
 )
 from utils.data.acquisition import TRANSFORMS
-from utils.networks import ARCHITECTURES
+from utils.models.architectures import ARCHITECTURES
+from utils.models.prediction import predict_images
+from utils.models.recipe import Candidate
 
 SMALL = Candidate(
     "small", "small_cnn", 32, ("exposure", "noise"), epochs=3, learning_rate=3e-3, batch_size=8,

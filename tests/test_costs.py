@@ -1,8 +1,8 @@
 import keras
 import pytest
 
-from utils.candidates import Candidate
 from utils.costs import count_operations, measure_costs
+from utils.models.recipe import Candidate
 
 
 def test_operations_are_those_of_the_definition():

@@ -18,10 +18,10 @@ from demo.app import HEADERS, MAX_BYTES, MAX_PIXELS, colour_heat, create_app
 from utils.calibration import apply_temperature
 from utils.common.constants import DISCLAIMER
 from utils.common.paths import ROOT
-from utils.networks import build_network
-from utils.novelty import NoveltyDetector, build_feature_model
+from utils.models.architectures import build_network
+from utils.models.out_of_distribution import NoveltyDetector, build_feature_model
+from utils.models.registry import PHANTOMS, Scorer, choose_model
 from utils.predict import score_folder
-from utils.registry import PHANTOMS, Scorer, choose_model
 
 THRESHOLD, TEMPERATURE = 0.4, 2.0
 

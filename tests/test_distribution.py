@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from utils.backbones import build_reference_head, cut_model
 from utils.distribution import (
     DistributionError,
     copy_into,
@@ -22,6 +21,7 @@ from utils.distribution import (
     open_strategy,
 )
 from utils.fused_adam import FusedAdam
+from utils.models.backbones import build_reference_head, cut_model
 from utils.training import PlainBatches, Recipe, ViewBatches, train_tail
 
 ROOT = Path(__file__).parents[1]

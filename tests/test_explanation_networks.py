@@ -11,7 +11,7 @@ from utils.candidate_list import find_candidate
 from utils.candidates import train_candidate
 from utils.common.study import load_study
 from utils.explanation_networks import LEVELS, randomise_in_steps
-from utils.networks import build_network
+from utils.models.architectures import build_network
 
 
 def test_weights_are_randomised_from_the_output_on_and_the_network_is_left_alone():

@@ -11,7 +11,6 @@ from scipy.ndimage import gaussian_filter
 
 from utils import explanation_study
 from utils import heat_map_measures as measures
-from utils.candidates import predict_images
 from utils.common.constants import PNEUMONIA
 from utils.common.files import read_json
 from utils.common.paths import ROOT
@@ -21,9 +20,10 @@ from utils.data.images import load_images
 from utils.explanation import METHODS, build_explainer
 from utils.explanation_networks import find_explained, randomise_in_steps
 from utils.explanation_study import BASELINES, NO_NETWORK, TABLES, baseline_maps
+from utils.models.prediction import predict_images
+from utils.models.registry import open_shipped_model
 from utils.phantoms import sets
 from utils.phantoms.sets import load_opacity_mask, plan_phantom_dataset
-from utils.registry import open_shipped_model
 
 STUDY = load_study("full")
 FOLDER = ROOT / "results" / "full" / "explanation"

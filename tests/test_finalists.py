@@ -7,7 +7,6 @@ import pytest
 
 from tests.builders import build_small_trunk, open_small_study
 from utils import finalists
-from utils.candidates import Candidate
 from utils.common.files import write_json
 from utils.common.paths import dataset_dir, models_dir, predictions_dir, results_dir
 from utils.common.provenance import write_provenance
@@ -15,18 +14,19 @@ from utils.data.images import load_images
 from utils.data.index import build_index
 from utils.evaluation import load_predictions
 from utils.finalists import (
-    average_networks,
     final_name,
     predict_test_with_crops,
-    predict_with_crops,
     read_finished_aucs,
     train_final,
     train_finalists,
     train_reference,
 )
-from utils.networks import build_network
-from utils.registry import choose_model
-from utils.weights import Weights
+from utils.models.architectures import build_network
+from utils.models.export import average_networks
+from utils.models.prediction import predict_with_crops
+from utils.models.pretrained import Weights
+from utils.models.recipe import Candidate
+from utils.models.registry import choose_model
 
 SMALL = Candidate("small", "small_cnn", 32, ("exposure",), epochs=1, batch_size=8)
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from utils.data.splits import reduce_images
-from utils.networks import ARCHITECTURES, NetworkError, build_network
-from utils.training import export_model
+from utils.models.architectures import ARCHITECTURES, NetworkError, build_network
+from utils.models.export import export_model
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from utils import novelty, registry
 from utils.common.files import file_sha256, read_json
 from utils.data.images import load_image
-from utils.novelty import (
+from utils.models import out_of_distribution, registry
+from utils.models.out_of_distribution import (
     DIRECTIONS,
     FALSE_ALARMS,
     REFERENCES,
@@ -14,7 +14,7 @@ from utils.novelty import (
     make_strangers,
     measure_rates,
 )
-from utils.registry import SHIPPED, ModelError, choose_model
+from utils.models.registry import SHIPPED, ModelError, choose_model
 
 KNOWN, UNKNOWN = slice(0, 5), slice(5, 10)
 
@@ -80,7 +80,7 @@ def test_strangers_are_pictures_of_the_networks_size():
 
 def test_rates_are_shares_of_what_is_flagged(features, monkeypatch):
     detector = fit_detector(*features, seed=0)
-    monkeypatch.setattr(novelty, "make_strangers", lambda: {"half": np.arange(4)})
+    monkeypatch.setattr(out_of_distribution, "make_strangers", lambda: {"half": np.arange(4)})
     mixed = np.concatenate([features[0][:2], draw_features(np.random.default_rng(1), 2, UNKNOWN)])
     assert measure_rates(detector, lambda images: mixed[images]) == {"half": 0.5}
 

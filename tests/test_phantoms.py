@@ -371,8 +371,9 @@ def test_mean_intensity_tells_little():
 @pytest.fixture(scope="module")
 def pooled_resnet50():
     keras = pytest.importorskip("keras")
-    from utils.backbones import build_trunk
-    from utils.weights import WeightsError, resolve_weights
+    from utils.models.backbones import build_trunk
+    from utils.models.pretrained import WeightsError
+    from utils.models.weights import resolve_weights
 
     try:
         weights = resolve_weights("resnet50")

@@ -5,7 +5,7 @@ import pytest
 from tests.builders import write_dataset
 from utils.common.provenance import Stopwatch, describe_dataset, read_provenance, write_provenance
 from utils.data.index import build_index
-from utils.weights import resolve_weights
+from utils.models.weights import resolve_weights
 
 
 @pytest.fixture(scope="module")

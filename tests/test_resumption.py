@@ -10,8 +10,8 @@ import pytest
 
 from tests.builders import build_small_trunk, write_dataset
 from utils.activations import ActivationStore, View
-from utils.backbones import build_reference_head
 from utils.data.index import build_index
+from utils.models.backbones import build_reference_head
 from utils.resumption import TrainingState
 from utils.training import Recipe, ViewBatches, train_tail
 

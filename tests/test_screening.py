@@ -7,11 +7,11 @@ from PIL import Image
 
 from tests.builders import open_small_study
 from utils import screening
-from utils.candidates import Candidate
 from utils.common.files import write_json
 from utils.common.paths import dataset_dir, results_dir
 from utils.data.index import build_index
 from utils.data.perturbations import CHANGES
+from utils.models.recipe import Candidate
 from utils.selection import make_choices
 from utils.training import write_predictions
 

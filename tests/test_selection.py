@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from utils.candidates import Candidate
 from utils.common.files import write_json
 from utils.data.perturbations import CHANGES, UNCHANGED
+from utils.models.recipe import Candidate
 from utils.selection import (
     ENSEMBLE,
     HeldOut,

@@ -5,14 +5,15 @@ import pandas as pd
 import pytest
 
 from tests.builders import open_small_study
-from utils import registry, shipping
-from utils.candidates import Candidate
+from utils import shipping
 from utils.common.paths import predictions_dir
 from utils.data.images import read_image
 from utils.evaluation import load_predictions
 from utils.finalists import train_final
+from utils.models import registry
+from utils.models.recipe import Candidate
+from utils.models.registry import SHIPPED, choose_model
 from utils.predict import main as predict
-from utils.registry import SHIPPED, choose_model
 from utils.screening import screen
 
 SMALL = Candidate("tiny", "small_cnn", 32, epochs=1, batch_size=8)

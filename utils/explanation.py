@@ -20,8 +20,9 @@ from tf_keras_vis.saliency import Saliency
 from tf_keras_vis.scorecam import Scorecam
 from tf_keras_vis.utils.scores import CategoricalScore
 
-from utils.common.constants import BACKBONES, CLASS_NAMES, NORMAL, PNEUMONIA
+from utils.common.constants import CLASS_NAMES, NORMAL, PNEUMONIA
 from utils.common.progress import track
+from utils.models.catalogue import BACKBONES
 
 CASES = {
     "TP": "PNEUMONIA, found",

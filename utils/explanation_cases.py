@@ -13,7 +13,7 @@ from utils.data.index import open_dataset
 from utils.explanation import METHODS, build_explainers
 from utils.explanation_networks import LEVELS, find_explained, randomise_in_steps
 from utils.explanation_summary import with_outcome
-from utils.registry import SHIPPED
+from utils.models.registry import SHIPPED
 
 PHANTOM = "phantoms/PNEUMONIA/person12_bacteria_22.jpeg"
 """A phantom that ships with the repository, in `registry.SHIPPED`."""

@@ -32,7 +32,6 @@ from scipy.ndimage import gaussian_filter, shift
 from sklearn.metrics import roc_auc_score
 
 from utils import heat_map_measures as measures
-from utils.candidates import predict_images
 from utils.common.constants import IMAGE_SIZE, NORMAL, PNEUMONIA
 from utils.common.files import read_json, write_csv
 from utils.common.kept import keep_table
@@ -64,6 +63,7 @@ from utils.explanation_networks import (
     train_on_random_labels,
 )
 from utils.finalists import final_name, network_file
+from utils.models.prediction import predict_images
 from utils.phantoms.sets import PHANTOM_VERSION, load_opacity_mask, write_phantom_dataset
 
 TABLES = (

@@ -38,7 +38,7 @@ from utils.evaluation import (
     paired_difference,
     select_split,
 )
-from utils.registry import RECORD, SHIPPED
+from utils.models.registry import RECORD, SHIPPED
 from utils.selection import ENSEMBLE
 from utils.shortcuts.domain_shift import expect_accuracy, measure_agreement
 

@@ -19,19 +19,16 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-from keras import layers
 from sklearn.metrics import roc_auc_score
 
 from utils.activations import ActivationStore, View
-from utils.backbones import build_reference_head, build_trunk, join
 from utils.calibration import fit_temperature
 from utils.candidate_list import pick_candidates
-from utils.candidates import Candidate, train_candidate
-from utils.common.constants import IMAGE_SIZE, PNEUMONIA, PREDICTION_COLUMNS
+from utils.candidates import train_candidate
+from utils.common.constants import PREDICTION_COLUMNS
 from utils.common.files import read_json, write_json
 from utils.common.kept import keep_table, prediction_hashes
 from utils.common.paths import activation_cache_dir, models_dir, predictions_dir, results_dir
-from utils.common.progress import track
 from utils.common.provenance import (
     Stopwatch,
     describe_dataset,
@@ -45,23 +42,17 @@ from utils.data.index import open_study_index
 from utils.data.splits import development_index, load_development_images, plain_fold
 from utils.evaluation import SCORED_SPLITS, load_predictions, select_split
 from utils.final_scores import REFERENCE, average_predictions, final_names
-from utils.networks import build_network
-from utils.registry import register_model
+from utils.models.backbones import build_reference_head, build_trunk, join
+from utils.models.export import average_networks, export_full_size, export_model
+from utils.models.prediction import CROP, predict_files, predict_with_crops
+from utils.models.recipe import Candidate
+from utils.models.registry import register_model
+from utils.models.weights import resolve_weights
 from utils.screening import fingerprint_of, keep_held_out
 from utils.selection import ENSEMBLE, read_choices
-from utils.training import (
-    Recipe,
-    export_model,
-    predict_pneumonia,
-    train_tail,
-    write_predictions,
-)
-from utils.weights import resolve_weights
+from utils.training import Recipe, predict_pneumonia, train_tail, write_predictions
 
 CHOSEN_FILE = "chosen.keras"
-_AT_ONCE = 64
-_CROP = 0.07
-"""Share of the side that a corner crop of test-time augmentation leaves out."""
 
 
 @dataclass(frozen=True)
@@ -303,62 +294,6 @@ def build_chosen(study: str, choices: Mapping[str, Any], seeds: Sequence[int]) -
     return file
 
 
-def export_full_size(candidate: Candidate, network: keras.Model, file: Path) -> keras.Model:
-    """Export a trained network as a graph from (n, 224, 224, 3) RGB in [0, 255]; return it."""
-    full = build_network(
-        candidate.architecture, candidate.size, 0, full_size=True, dropout=candidate.dropout
-    )
-    full.set_weights(network.get_weights())
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return export_model(full, file)
-
-
-def predict_files(network: keras.Model, root: Path, images: pd.DataFrame, title: str) -> np.ndarray:
-    """Return the probability of PNEUMONIA of image files, (n,) float64 in [0, 1].
-
-    Args:
-        network: From (n, 224, 224, 3) RGB in [0, 255] to (n, 2) probabilities.
-        root: Root of the data set.
-        images: Rows of the image index.
-        title: Of the progress bar.
-    """
-    return run_on_files(network, root, images, title)[:, PNEUMONIA].astype(np.float64)
-
-
-def run_on_files(network: keras.Model, root: Path, images: pd.DataFrame, title: str) -> np.ndarray:
-    """Return what a network, or a part of one, makes of image files, (n, outputs) float32.
-
-    Args:
-        network: From (n, 224, 224, 3) RGB in [0, 255].
-        root: Root of the data set.
-        images: Rows of the image index.
-        title: Of the progress bar.
-    """
-    pixels = load_images(root, images.image_id)
-    starts = range(0, len(pixels), _AT_ONCE)
-    parts = [
-        network.predict_on_batch(pixels[start : start + _AT_ONCE].astype(np.float32))
-        for start in track(starts, title, len(starts))
-    ]
-    return np.concatenate(parts)
-
-
-def average_networks(networks: Sequence[keras.Model], name: str) -> keras.Model:
-    """Return one network whose probabilities are the mean of several networks'.
-
-    Args:
-        networks: From (n, 224, 224, 3) RGB in [0, 255] to (n, 2) probabilities, with layers of
-            their own.
-        name: Of the network that holds them.
-    """
-    image = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="image")
-    outputs = [
-        keras.Model(network.inputs[0], network.outputs[0], name=f"member_{number}")(image)
-        for number, network in enumerate(networks, start=1)
-    ]
-    return keras.Model(image, layers.Average(name="mean_of_members")(outputs), name=name)
-
-
 def predict_test_with_crops(
     study: str, choices: Mapping[str, Any], seeds: Sequence[int]
 ) -> pd.DataFrame:
@@ -371,7 +306,7 @@ def predict_test_with_crops(
         FileNotFoundError: if nothing is kept and the network is not on this machine.
     """
     name = final_name(choices["single"], seeds[0])
-    made_from = {"crop": _CROP, "parts": prediction_hashes(study, [name])}
+    made_from = {"crop": CROP, "parts": prediction_hashes(study, [name])}
 
     def make() -> pd.DataFrame:
         root, index = open_study_index(load_study(study))
@@ -385,34 +320,6 @@ def predict_test_with_crops(
     file = predictions_dir(study) / "final" / "single_crops.csv"
     keep_table(file, made_from, make)
     return load_predictions(file)
-
-
-def predict_with_crops(network: keras.Model, pixels: np.ndarray, title: str) -> np.ndarray:
-    """Return the mean probability over an image and its four corner crops, (n,) float64.
-
-    Test-time augmentation without a flip, which would move the heart to the other side.
-
-    Args:
-        network: From (n, 224, 224, 3) RGB in [0, 255] to (n, 2) probabilities.
-        pixels: (n, 224, 224, 3) in [0, 255].
-        title: Of the progress bar.
-    """
-    side = round((1 - _CROP) * IMAGE_SIZE)
-    rest = IMAGE_SIZE - side
-    probabilities = []
-    starts = range(0, len(pixels), _AT_ONCE)
-    for start in track(starts, title, len(starts)):
-        part = pixels[start : start + _AT_ONCE].astype(np.float32)
-        views = [part] + [
-            keras.ops.image.resize(
-                part[:, top : top + side, left : left + side], (IMAGE_SIZE, IMAGE_SIZE)
-            )
-            for top in (0, rest) for left in (0, rest)
-        ]  # fmt: skip
-        probabilities.append(
-            np.mean([network.predict_on_batch(view)[:, PNEUMONIA] for view in views], axis=0)
-        )
-    return np.concatenate(probabilities).astype(np.float64)
 
 
 def main() -> None:

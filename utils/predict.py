@@ -20,7 +20,7 @@ from utils.common.files import write_atomically
 from utils.common.progress import track
 from utils.data.images import IMAGE_SUFFIXES, DatasetError, load_image
 from utils.evaluation import METRICS, PredictionsError, evaluate_predictions, format_interval
-from utils.registry import PHANTOMS_ONLY, ModelError, choose_model
+from utils.models.registry import PHANTOMS_ONLY, ModelError, choose_model
 
 if TYPE_CHECKING:
     import keras

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from utils import bench_summary
-from utils.common.constants import BACKBONES, CLASS_NAMES, PNEUMONIA
+from utils.common.constants import CLASS_NAMES, PNEUMONIA
 from utils.common.files import read_json, write_atomically
 from utils.common.paths import ROOT
 from utils.evaluation import METRICS, NOT_REPORTED, REPORTED_ROW, format_interval, reported_row
 from utils.model_card import CARD_BLOCKS, card_blocks, shipped_block
-from utils.registry import SHIPPED
+from utils.models.catalogue import BACKBONES
+from utils.models.registry import SHIPPED
 
 logger = logging.getLogger(__name__)
 

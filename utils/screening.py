@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from utils.candidate_list import pick_candidates
-from utils.candidates import Candidate, predict_images, train_candidate
+from utils.candidates import train_candidate
 from utils.common.files import read_json, write_csv, write_json
 from utils.common.paths import models_dir, results_dir
 from utils.common.study import Study, load_study
@@ -31,6 +31,8 @@ from utils.data.splits import (
     plain_fold,
     rows_of,
 )
+from utils.models.prediction import predict_images
+from utils.models.recipe import Candidate
 
 VERSION = 1
 """Of networks, augmentation and stress. Raise it when a change of their code makes other numbers:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from utils.candidates import Candidate
 from utils.common.files import read_json
 from utils.common.paths import results_dir
 from utils.data.perturbations import CHANGES, UNCHANGED
 from utils.data.splits import PLAIN
 from utils.evaluation import auc_by_ranks, choose_threshold
+from utils.models.recipe import Candidate
 
 CUES = {
     "exposure": ("exposure", "histogram_transfer"),

@@ -4,7 +4,8 @@
 rounds its weights, and writes it to `models/` with its record. What the rounded model says of
 validation and test is its own row in the tables of notebook 09. `models/reference_predictions.csv`
 holds what it says of a few phantoms, so that anyone can check an installation, and
-`models/small_novelty.npz` tells images that are no chest radiograph (see `utils.novelty`).
+`models/small_novelty.npz` tells images that are no chest radiograph (see
+`utils.models.out_of_distribution`).
 """
 
 import argparse
@@ -19,20 +20,21 @@ import numpy as np
 import pandas as pd
 
 from utils.calibration import fit_temperature
-from utils.candidates import Candidate
 from utils.common.files import file_sha256, read_json
 from utils.common.paths import results_dir
 from utils.common.study import load_study
 from utils.data.index import build_index, open_dataset, open_study_index
 from utils.evaluation import SCORED_SPLITS
 from utils.final_scores import SHIPPED_MODEL
-from utils.finalists import final_name, network_file, predict_files, run_on_files
-from utils.novelty import build_feature_model, fit_detector, measure_rates
+from utils.finalists import final_name, network_file
+from utils.models.export import shrink_model
+from utils.models.out_of_distribution import build_feature_model, fit_detector, measure_rates
+from utils.models.prediction import predict_files, run_on_files
+from utils.models.recipe import Candidate
+from utils.models.registry import DETECTOR_FILE, PHANTOMS, SHIPPED, register_model
 from utils.predict import score_folder, write_scores
-from utils.registry import DETECTOR_FILE, PHANTOMS, SHIPPED, register_model
 from utils.screening import screening_dir
 from utils.selection import choose_block_threshold, read_screening
-from utils.small_model import shrink_model
 from utils.training import write_predictions
 
 REFERENCE_PREDICTIONS = SHIPPED / "reference_predictions.csv"

@@ -16,12 +16,13 @@ from sklearn.metrics import log_loss, roc_auc_score
 from utils import distribution
 from utils.activations import ActivationTable, describe_graph
 from utils.common.constants import NORMAL, PNEUMONIA, PREDICTION_COLUMNS
-from utils.common.files import write_atomically, write_csv
+from utils.common.files import write_csv
 from utils.common.paths import predictions_dir, results_dir
 from utils.common.progress import progress_bar
 from utils.fused_adam import FusedAdam
+from utils.models.export import without_optimizer
+from utils.models.pretrained import IMAGENET, RANDOM, Weights, values_sha256
 from utils.resumption import TrainingState
-from utils.weights import IMAGENET, RANDOM, Weights, values_sha256
 
 LEARNED_AUC = 0.7
 """On its own training images a tail that learned anything is above, one that did not near 0.5."""
@@ -130,12 +131,7 @@ class _WeightsCheckpoint(keras.callbacks.ModelCheckpoint):
     """Keep the weights of the best epoch alone; Adam's state would triple the file."""
 
     def set_model(self, model: keras.Model) -> None:
-        super().set_model(_without_optimizer(model))
-
-
-def _without_optimizer(model: keras.Model) -> keras.Model:
-    """Return a model of the same layers that knows of no optimizer."""
-    return keras.Model(model.inputs, model.outputs, name=model.name)
+        super().set_model(without_optimizer(model))
 
 
 class _TerminalProgress(keras.callbacks.Callback):
@@ -227,7 +223,7 @@ def train_tail(
             callbacks=[*watching, _TerminalProgress(state.initial_epoch), state],
         )
     distribution.wait_for_all(strategy)  # the checkpoint is the chief's
-    _without_optimizer(tail).load_weights(checkpoint)
+    without_optimizer(tail).load_weights(checkpoint)
     if distribution.is_chief(strategy):
         state.forget()
     table = pd.DataFrame(state.history).assign(epoch=np.arange(1, len(state.history) + 1))
@@ -280,18 +276,6 @@ def _identify_training(
         "recipe": recipe.describe(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def export_model(model: keras.Model, file: Path) -> keras.Model:
-    """Write a flat model without optimizer state, and return it as loaded.
-
-    Args:
-        model: From (n, 224, 224, 3) float32 RGB in [0, 255] to probabilities.
-        file: `.keras` file to write, atomically.
-    """
-    with write_atomically(file) as temporary:
-        _without_optimizer(model).save(temporary)
-    return keras.models.load_model(file, compile=False, safe_mode=True)
 
 
 def predict_pneumonia(tail: keras.Model, table: ActivationTable) -> np.ndarray:

@@ -12,13 +12,13 @@ from pathlib import Path
 import pandas as pd
 
 from utils.activations import ActivationStore, View
-from utils.backbones import build_reference_head, build_trunk
 from utils.common.files import write_csv
 from utils.common.paths import activation_cache_dir, results_dir
 from utils.common.study import Study, load_study
 from utils.data.index import open_study_index
+from utils.models.backbones import build_reference_head, build_trunk
+from utils.models.weights import resolve_weights
 from utils.training import Recipe, score_tail, train_plainly
-from utils.weights import resolve_weights
 
 SEEDS = (42, 43, 44)
 COLUMNS = ("views", "seed", "images", "epochs", "loss", "accuracy", "auc")

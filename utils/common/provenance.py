@@ -12,7 +12,7 @@ from utils.common.constants import DISCLAIMER
 from utils.common.files import read_json, write_json
 from utils.common.paths import results_dir
 from utils.data.index import dataset_fingerprint, dataset_source, split_level
-from utils.weights import Weights
+from utils.models.pretrained import Weights
 
 PACKAGES = ("keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow")
 

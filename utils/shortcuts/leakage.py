@@ -16,7 +16,6 @@ import pandas as pd
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from utils.activations import ActivationStore, ActivationTable, View
-from utils.backbones import build_reference_head, build_trunk
 from utils.common.constants import NORMAL, PNEUMONIA
 from utils.common.files import write_csv
 from utils.common.kept import keep_table
@@ -25,8 +24,9 @@ from utils.common.provenance import read_provenance
 from utils.common.study import Study, load_study
 from utils.data.index import open_study_index
 from utils.data.splits import development_index
+from utils.models.backbones import build_reference_head, build_trunk
+from utils.models.weights import resolve_weights
 from utils.training import Recipe, predict_pneumonia, train_plainly
-from utils.weights import resolve_weights
 
 EPOCHS, VALIDATION = "leakage_epochs.csv", "leakage_validation.csv"
 PATIENTS, IMAGES = "patients apart", "images at random"

@@ -1,14 +1,63 @@
-"""Make an exported model small enough to be committed."""
+"""Write networks to files: plain, averaged, or small enough to be committed."""
 
 import json
 import shutil
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
+from keras import layers
 
+from utils.common.constants import IMAGE_SIZE
 from utils.common.files import write_atomically
+from utils.models.architectures import build_network
+from utils.models.recipe import Candidate
+
+
+def without_optimizer(model: keras.Model) -> keras.Model:
+    """Return a model of the same layers that knows of no optimizer."""
+    return keras.Model(model.inputs, model.outputs, name=model.name)
+
+
+def export_model(model: keras.Model, file: Path) -> keras.Model:
+    """Write a flat model without optimizer state, and return it as loaded.
+
+    Args:
+        model: From (n, 224, 224, 3) float32 RGB in [0, 255] to probabilities.
+        file: `.keras` file to write, atomically.
+    """
+    with write_atomically(file) as temporary:
+        without_optimizer(model).save(temporary)
+    return keras.models.load_model(file, compile=False, safe_mode=True)
+
+
+def export_full_size(candidate: Candidate, network: keras.Model, file: Path) -> keras.Model:
+    """Export a trained network as a graph from (n, 224, 224, 3) RGB in [0, 255]; return it."""
+    full = build_network(
+        candidate.architecture, candidate.size, 0, full_size=True, dropout=candidate.dropout
+    )
+    full.set_weights(network.get_weights())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return export_model(full, file)
+
+
+def average_networks(networks: Sequence[keras.Model], name: str) -> keras.Model:
+    """Return one network whose probabilities are the mean of several networks'.
+
+    Args:
+        networks: From (n, 224, 224, 3) RGB in [0, 255] to (n, 2) probabilities, with layers of
+            their own.
+        name: Of the network that holds them.
+    """
+    image = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="image")
+    outputs = [
+        keras.Model(network.inputs[0], network.outputs[0], name=f"member_{number}")(image)
+        for number, network in enumerate(networks, start=1)
+    ]
+    return keras.Model(image, layers.Average(name="mean_of_members")(outputs), name=name)
+
 
 LARGEST_BYTES = 10_000_000
 """Of a file that the repository carries."""

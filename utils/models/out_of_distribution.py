@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter
 from utils.common.constants import IMAGE_SIZE
 from utils.common.files import write_atomically
 from utils.data.images import load_image
-from utils.registry import ModelError
+from utils.models.registry import ModelError
 
 REFERENCES, DIRECTIONS = 500, 64
 FALSE_ALARMS = 0.03

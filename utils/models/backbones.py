@@ -8,8 +8,10 @@ import keras
 import numpy as np
 from keras import layers
 
-from utils.common.constants import BACKBONES, CLASS_NAMES, IMAGE_SIZE
-from utils.weights import Weights, load_backbone_weights
+from utils.common.constants import CLASS_NAMES, IMAGE_SIZE
+from utils.models.catalogue import BACKBONES
+from utils.models.pretrained import Weights
+from utils.models.weights import load_backbone_weights
 
 # In a notebook TensorFlow logs to stdout, where its hints would become part of the results.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)

