@@ -8,12 +8,9 @@ import pandas as pd
 from scipy.stats import binom
 
 from exercises.checking import WrongAnswer, call, exercise, read_number
-from utils.evaluation import (
-    choose_threshold,
-    choose_validation_threshold,
-    compute_metrics,
-    select_split,
-)
+from utils.evaluation.metrics import compute_metrics
+from utils.evaluation.predictions import select_split
+from utils.evaluation.thresholds import choose_threshold, choose_validation_threshold
 
 YOUDEN_TOLERANCE = 0.005
 """Sensitivity + specificity on validation may be so much lower than the best: ties are many."""

@@ -4,7 +4,7 @@ import numpy as np
 
 from exercises.checking import WrongAnswer, exercise, read_count, read_number
 from utils.common.constants import CLASS_NAMES, NORMAL, PNEUMONIA
-from utils.evaluation import auc_by_ranks
+from utils.evaluation.metrics import auc_by_ranks
 
 UNITS = (512, 128, len(CLASS_NAMES))
 """Of the dense layers of the reference head."""

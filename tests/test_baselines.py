@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from tests.builders import write_dataset
+from utils.common.constants import PREDICTION_COLUMNS
 from utils.data.images import load_images
 from utils.data.index import build_index
-from utils.evaluation import PREDICTION_COLUMNS
 from utils.shortcuts.pixel_baselines import (
     BASELINES,
     baselines_table,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from utils.calibration import (
+from utils.evaluation.calibration import (
     apply_temperature,
     fit_temperature,
     fit_temperature_and_bias,

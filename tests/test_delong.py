@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from utils.delong import delong_difference, delong_interval
+from utils.evaluation.delong import delong_difference, delong_interval
 
 
 def brute_force_covariance(y_true, *models):

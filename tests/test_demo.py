@@ -15,9 +15,9 @@ from PIL import Image
 from demo import answers
 from demo.answers import Answerer, load_answerer
 from demo.app import HEADERS, MAX_BYTES, MAX_PIXELS, colour_heat, create_app
-from utils.calibration import apply_temperature
 from utils.common.constants import DISCLAIMER
 from utils.common.paths import ROOT
+from utils.evaluation.calibration import apply_temperature
 from utils.models.architectures import build_network
 from utils.models.out_of_distribution import NoveltyDetector, build_feature_model
 from utils.models.registry import PHANTOMS, Scorer, choose_model

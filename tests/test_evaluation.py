@@ -18,29 +18,30 @@ from sklearn.metrics import (
 
 from utils.common.constants import PREDICTION_COLUMNS
 from utils.common.files import write_json
-from utils.evaluation import (
+from utils.evaluation.metrics import (
     METRICS,
-    REPORTED_ROW,
-    PatientsUnknown,
-    PredictionsError,
     _Scorer,
-    average_by_patient,
-    choose_threshold,
-    choose_validation_threshold,
     compute_metrics,
     evaluate_by_etiology,
     evaluate_predictions,
-    evaluate_study,
-    format_interval,
+    paired_difference,
+)
+from utils.evaluation.predictions import (
+    PatientsUnknown,
+    PredictionsError,
+    average_by_patient,
     load_predictions,
     load_study_predictions,
-    metrics_file,
-    metrics_table,
-    paired_difference,
     select_split,
+)
+from utils.evaluation.study_metrics import (
+    evaluate_study,
+    metrics_file,
     write_chosen_model,
     write_metrics,
 )
+from utils.evaluation.tables import REPORTED_ROW, format_interval, metrics_table
+from utils.evaluation.thresholds import choose_threshold, choose_validation_threshold
 
 HEADER = "image_id,patient_id,split,y_true,probability\n"
 ROW = "test/NORMAL/IM-0001-0001.jpeg,IM-1-normal,test,0,0.25\n"

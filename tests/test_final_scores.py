@@ -5,11 +5,12 @@ import pytest
 from tests.test_evaluation import make_study
 from utils.common.files import write_csv
 from utils.common.paths import predictions_dir
-from utils.delong import delong_difference
-from utils.evaluation import choose_validation_threshold, compute_metrics, select_split
+from utils.evaluation.delong import delong_difference
+from utils.evaluation.metrics import compute_metrics
+from utils.evaluation.predictions import average_predictions, select_split
+from utils.evaluation.thresholds import choose_validation_threshold
 from utils.final_scores import (
     FinalModel,
-    average_predictions,
     calibration_table,
     difference_table,
     error_table,

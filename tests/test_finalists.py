@@ -12,7 +12,7 @@ from utils.common.paths import dataset_dir, models_dir, predictions_dir, results
 from utils.common.provenance import write_provenance
 from utils.data.images import load_images
 from utils.data.index import build_index
-from utils.evaluation import load_predictions
+from utils.evaluation.predictions import load_predictions
 from utils.finalists import (
     final_name,
     predict_test_with_crops,

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from utils.evaluation.bootstrap import mean_interval
 from utils.heat_map_measures import (
     area_under,
     centre_map,
@@ -9,7 +10,6 @@ from utils.heat_map_measures import (
     faithfulness,
     iou_at_otsu,
     mask_share,
-    mean_interval,
     overlap_table,
     perturb,
     pointing_hit,

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from utils.common.kept import keep_table
+from utils.common.files import keep_table
 
 
 def test_a_table_is_made_once_for_the_same_inputs(tmp_path):

@@ -13,7 +13,6 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from utils.common import figures
-from utils.common.constants import REPORTED
 from utils.data.plots import (
     plot_class_balance,
     plot_combined_views,
@@ -25,14 +24,16 @@ from utils.data.plots import (
     plot_split,
     plot_transform_rows,
 )
-from utils.evaluation import METRICS, evaluate_study
-from utils.evaluation_plots import (
+from utils.evaluation.metrics import METRICS
+from utils.evaluation.plots import (
     plot_confusion_matrix,
     plot_metric_intervals,
     plot_precision_recall,
     plot_probability_histogram,
     plot_roc,
 )
+from utils.evaluation.study_metrics import evaluate_study
+from utils.evaluation.tables import REPORTED
 from utils.explanation_plots import plot_cam_grid
 from utils.shortcuts.pixel_baselines import BASELINES
 from utils.shortcuts.plots import plot_baseline_scores

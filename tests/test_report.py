@@ -7,7 +7,8 @@ from tests.test_evaluation import make_study
 from utils import report
 from utils.bench_summary import judge_goals
 from utils.common.files import read_json, write_json
-from utils.evaluation import evaluate_study, format_interval
+from utils.evaluation.study_metrics import evaluate_study
+from utils.evaluation.tables import format_interval
 from utils.model_card import CARD_BLOCKS
 from utils.report import (
     MODEL_CARD,

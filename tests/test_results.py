@@ -2,13 +2,16 @@
 
 import pytest
 
-from utils import candidate_list, evaluation, final_scores, selection
+from utils import candidate_list, final_scores, selection
 from utils.common.files import read_json
 from utils.common.paths import published_results_dir
 from utils.common.provenance import read_provenance
 from utils.common.study import load_study
+from utils.evaluation.metrics import compute_metrics
+from utils.evaluation.predictions import list_models, load_predictions, select_split
+from utils.evaluation.thresholds import choose_validation_threshold
 
-MODELS = evaluation.list_models(published_results_dir())
+MODELS = list_models(published_results_dir())
 STUDY = load_study("full")
 
 
@@ -20,7 +23,7 @@ def metrics():
 @pytest.mark.parametrize("model", MODELS)
 def test_predictions_cover_the_held_out_images(model):
     file = published_results_dir() / "predictions" / f"{model}.csv"
-    predictions = evaluation.load_predictions(file)
+    predictions = load_predictions(file)
     assert predictions.groupby("split").size().to_dict() == {"test": 624, "validation": 811}
     assert predictions.groupby("split").patient_id.nunique().to_dict() == {
         "test": 428, "validation": 540
@@ -29,15 +32,15 @@ def test_predictions_cover_the_held_out_images(model):
 
 def test_metrics_are_those_of_the_predictions(metrics):
     predictions = {
-        model: evaluation.load_predictions(published_results_dir() / "predictions" / f"{model}.csv")
+        model: load_predictions(published_results_dir() / "predictions" / f"{model}.csv")
         for model in MODELS
     }
     for model, rows in predictions.items():
-        threshold = evaluation.choose_validation_threshold(rows)
+        threshold = choose_validation_threshold(rows)
         assert metrics["thresholds"][model] == threshold
         for split in ("validation", "test"):
-            part = evaluation.select_split(rows, split)
-            values = evaluation.compute_metrics(part.y_true, part.probability, threshold)
+            part = select_split(rows, split)
+            values = compute_metrics(part.y_true, part.probability, threshold)
             stored = metrics["models"][model][split]
             assert {name: stored[name]["value"] for name in values} == pytest.approx(values)
 
@@ -111,7 +114,7 @@ def test_every_chosen_model_has_predicted_with_every_seed(choices):
     final = published_results_dir() / "predictions" / "final"
     for name in final_scores.final_names(choices):
         for seed in STUDY.final_seeds:
-            rows = evaluation.load_predictions(final / f"{name}_seed{seed}.csv")
+            rows = load_predictions(final / f"{name}_seed{seed}.csv")
             assert rows.groupby("split").size().to_dict() == {"test": 624, "validation": 811}
 
 
@@ -124,8 +127,8 @@ def test_final_metrics_are_those_of_the_predictions(choices, monkeypatch):
         assert stored[name]["threshold"] == model.threshold
         assert stored[name]["errors"] == final_scores.error_table(model).to_dict("records")
         assert stored[name]["calibration"] == final_scores.measure_calibration_of(model)
-        test = evaluation.select_split(model.mean, "test")
-        values = evaluation.compute_metrics(test.y_true, test.probability, model.threshold)
+        test = select_split(model.mean, "test")
+        values = compute_metrics(test.y_true, test.probability, model.threshold)
         found = {metric: stored[name]["test"][metric]["value"] for metric in values}
         assert found == pytest.approx(values)
 

@@ -11,9 +11,9 @@ from utils.common.files import write_json
 from utils.common.paths import dataset_dir, results_dir
 from utils.data.index import build_index
 from utils.data.perturbations import CHANGES
+from utils.evaluation.predictions import write_predictions
 from utils.models.recipe import Candidate
 from utils.selection import make_choices
-from utils.training import write_predictions
 
 TWO = [
     Candidate("few", "small_cnn", 32, epochs=1, batch_size=8),

@@ -6,13 +6,8 @@ import pytest
 from PIL import Image
 
 from utils.data.perturbations import CHANGES
-from utils.selection_plots import (
-    plot_auc_by_change,
-    plot_cost,
-    plot_criteria,
-    plot_differences,
-    plot_reliability,
-)
+from utils.evaluation.plots import plot_reliability
+from utils.selection_plots import plot_auc_by_change, plot_cost, plot_criteria, plot_differences
 
 
 def drawn(figure):

@@ -8,7 +8,7 @@ from tests.builders import open_small_study
 from utils import shipping
 from utils.common.paths import predictions_dir
 from utils.data.images import read_image
-from utils.evaluation import load_predictions
+from utils.evaluation.predictions import load_predictions
 from utils.finalists import train_final
 from utils.models import registry
 from utils.models.recipe import Candidate

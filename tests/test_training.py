@@ -10,6 +10,7 @@ from tests.builders import build_small_trunk, write_dataset
 from utils.activations import ActivationStore
 from utils.data.images import load_images
 from utils.data.index import build_index
+from utils.evaluation.predictions import write_predictions
 from utils.models.backbones import build_reference_head, cut_model, join
 from utils.models.export import export_model
 from utils.models.pretrained import Weights
@@ -24,7 +25,6 @@ from utils.training import (
     score_tail,
     train_tail,
     write_history,
-    write_predictions,
 )
 
 RECIPE = Recipe(epochs=3, batch_size=8, learning_rate=1e-3, seed=3)

@@ -66,7 +66,8 @@ from utils.common.provenance import PACKAGES
 from utils.common.study import Study, StudyError, load_study
 from utils.data.images import DatasetError
 from utils.data.index import build_index, open_dataset
-from utils.evaluation import PredictionsError, paired_difference
+from utils.evaluation.metrics import paired_difference
+from utils.evaluation.predictions import PredictionsError
 from utils.hardware import CPU_FACTS, cpu_flags
 from utils.models.pretrained import WeightsError
 from utils.models.weights import resolve_weights

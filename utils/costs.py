@@ -12,7 +12,7 @@ from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
-from utils.common.kept import keep_table
+from utils.common.files import keep_table
 from utils.common.paths import results_dir
 from utils.models.architectures import build_network
 from utils.models.recipe import Candidate

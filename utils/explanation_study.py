@@ -33,8 +33,7 @@ from sklearn.metrics import roc_auc_score
 
 from utils import heat_map_measures as measures
 from utils.common.constants import IMAGE_SIZE, NORMAL, PNEUMONIA
-from utils.common.files import read_json, write_csv
-from utils.common.kept import keep_table
+from utils.common.files import keep_table, read_json, write_csv
 from utils.common.paths import dataset_dir, predictions_dir, results_dir
 from utils.common.progress import track
 from utils.common.study import Study, load_study

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from utils.common.constants import PNEUMONIA
-from utils.evaluation import format_interval
+from utils.evaluation.bootstrap import mean_interval
+from utils.evaluation.tables import format_interval
 from utils.explanation import CASES, METHODS
 from utils.explanation_study import BASELINES, NO_NETWORK
-from utils.heat_map_measures import mean_interval
 
 TRUTH_MEASURES = {
     "energy_inside": "energy inside", "pointing_hit": "pointing game", "iou": "IoU at Otsu",

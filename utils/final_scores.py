@@ -12,7 +12,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, spearmanr
 
-from utils.calibration import (
+from utils.common.constants import SCORED_SPLITS
+from utils.common.files import read_json, write_json
+from utils.common.paths import predictions_dir, results_dir
+from utils.data.index import patient_number
+from utils.evaluation.bootstrap import CONFIDENCE
+from utils.evaluation.calibration import (
     apply_temperature,
     fit_temperature,
     fit_temperature_and_bias,
@@ -20,24 +25,22 @@ from utils.calibration import (
     predictive_values,
     reliability_table,
 )
-from utils.common.files import read_json, write_json
-from utils.common.paths import predictions_dir, results_dir
-from utils.data.index import patient_number
-from utils.delong import delong_difference
-from utils.evaluation import (
-    CONFIDENCE,
+from utils.evaluation.delong import delong_difference
+from utils.evaluation.metrics import (
     METRICS,
-    SCORED_SPLITS,
-    choose_validation_threshold,
     compute_metrics,
-    etiology_of,
     evaluate_by_etiology,
     evaluate_predictions,
-    format_interval,
-    load_predictions,
     paired_difference,
+)
+from utils.evaluation.predictions import (
+    average_predictions,
+    etiology_of,
+    load_predictions,
     select_split,
 )
+from utils.evaluation.tables import format_interval
+from utils.evaluation.thresholds import choose_validation_threshold
 from utils.models.registry import RECORD, SHIPPED
 from utils.selection import ENSEMBLE
 from utils.shortcuts.domain_shift import expect_accuracy, measure_agreement
@@ -66,20 +69,6 @@ class FinalModel:
     def mean(self) -> pd.DataFrame:
         """Predictions whose probability is the mean over the seeds."""
         return average_predictions(self.seeds)
-
-
-def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return predictions whose probability is the mean of several models', image by image.
-
-    Raises:
-        ValueError: if the models did not predict the same images.
-    """
-    first = tables[0].sort_values("image_id", ignore_index=True)
-    ordered = [table.sort_values("image_id", ignore_index=True) for table in tables]
-    for table in ordered:
-        if table.image_id.tolist() != first.image_id.tolist():
-            raise ValueError("predictions of different images cannot be averaged")
-    return first.assign(probability=np.mean([table.probability for table in ordered], axis=0))
 
 
 def final_names(choices: Mapping[str, Any]) -> list[str]:

@@ -22,12 +22,10 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from utils.activations import ActivationStore, View
-from utils.calibration import fit_temperature
 from utils.candidate_list import pick_candidates
 from utils.candidates import train_candidate
-from utils.common.constants import PREDICTION_COLUMNS
-from utils.common.files import read_json, write_json
-from utils.common.kept import keep_table, prediction_hashes
+from utils.common.constants import PREDICTION_COLUMNS, SCORED_SPLITS
+from utils.common.files import keep_table, read_json, write_json
 from utils.common.paths import activation_cache_dir, models_dir, predictions_dir, results_dir
 from utils.common.provenance import (
     Stopwatch,
@@ -40,8 +38,15 @@ from utils.common.study import Study, load_study
 from utils.data.images import load_images
 from utils.data.index import open_study_index
 from utils.data.splits import development_index, load_development_images, plain_fold
-from utils.evaluation import SCORED_SPLITS, load_predictions, select_split
-from utils.final_scores import REFERENCE, average_predictions, final_names
+from utils.evaluation.calibration import fit_temperature
+from utils.evaluation.predictions import (
+    average_predictions,
+    load_predictions,
+    prediction_hashes,
+    select_split,
+    write_predictions,
+)
+from utils.final_scores import REFERENCE, final_names
 from utils.models.backbones import build_reference_head, build_trunk, join
 from utils.models.export import average_networks, export_full_size, export_model
 from utils.models.prediction import CROP, predict_files, predict_with_crops
@@ -50,7 +55,7 @@ from utils.models.registry import register_model
 from utils.models.weights import resolve_weights
 from utils.screening import fingerprint_of, keep_held_out
 from utils.selection import ENSEMBLE, read_choices
-from utils.training import Recipe, predict_pneumonia, train_tail, write_predictions
+from utils.training import Recipe, predict_pneumonia, train_tail
 
 CHOSEN_FILE = "chosen.keras"
 

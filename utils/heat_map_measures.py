@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap, spearmanr
+from scipy.stats import spearmanr
 from skimage.filters import sobel, threshold_otsu
 from skimage.metrics import structural_similarity
 
@@ -17,9 +17,6 @@ from utils.explanation import enlarge_cells
 
 STEPS = 20
 """Steps in which pixels are deleted or inserted."""
-
-
-# --- Overlap with a known mask -------------------------------------------------------------------
 
 
 def energy_inside_mask(cam: np.ndarray, mask: np.ndarray) -> float:
@@ -240,40 +237,3 @@ def faithfulness(
         np.asarray(predict(perturb(image, order, blurred, steps))),
         np.asarray(predict(perturb(blurred, order, image, steps))),
     )
-
-
-# --- Intervals -----------------------------------------------------------------------------------
-
-
-def mean_interval(
-    values: np.ndarray, patients: np.ndarray, resamples: int, seed: int
-) -> dict[str, float]:
-    """Return the mean of a measure with its 95 % bootstrap interval over patients.
-
-    Args:
-        values: (n,) one value an image; NaN (a zero map) is left out.
-        patients: (n,) patient of each image; all images of a drawn patient are taken.
-        resamples: Bootstrap resamples.
-        seed: Seed of the resamples.
-
-    Returns:
-        `value`, `low` and `high`.
-
-    Raises:
-        ValueError: if fewer than two patients have a value.
-    """
-    table = pd.DataFrame({"patient": patients, "value": values}).dropna()
-    sums = table.groupby("patient").value.agg(["sum", "size"]).to_numpy()
-    if len(sums) < 2:
-        raise ValueError(f"an interval needs at least two patients; {len(sums)} have a value")
-    result = bootstrap(
-        (sums[:, 0], sums[:, 1]),
-        lambda total, count, axis: total.sum(axis=axis) / count.sum(axis=axis),
-        n_resamples=resamples, paired=True, method="percentile", rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    interval = result.confidence_interval
-    return {
-        "value": float(table.value.mean()),
-        "low": float(interval.low),
-        "high": float(interval.high),
-    }

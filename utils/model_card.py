@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.common.files import read_json
-from utils.evaluation import METRICS, format_interval
+from utils.evaluation.metrics import METRICS
+from utils.evaluation.tables import format_interval
 
 WATTS_A_CORE = 10
 """Assumed of one busy core of a server, its share of memory and cooling included: the energy is

@@ -19,7 +19,9 @@ from utils.common.constants import CLASS_NAMES, DISCLAIMER, NORMAL, PNEUMONIA
 from utils.common.files import write_atomically
 from utils.common.progress import track
 from utils.data.images import IMAGE_SUFFIXES, DatasetError, load_image
-from utils.evaluation import METRICS, PredictionsError, evaluate_predictions, format_interval
+from utils.evaluation.metrics import METRICS, evaluate_predictions
+from utils.evaluation.predictions import PredictionsError
+from utils.evaluation.tables import format_interval
 from utils.models.registry import PHANTOMS_ONLY, ModelError, choose_model
 
 if TYPE_CHECKING:

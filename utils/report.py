@@ -18,7 +18,8 @@ from utils import bench_summary
 from utils.common.constants import CLASS_NAMES, PNEUMONIA
 from utils.common.files import read_json, write_atomically
 from utils.common.paths import ROOT
-from utils.evaluation import METRICS, NOT_REPORTED, REPORTED_ROW, format_interval, reported_row
+from utils.evaluation.metrics import METRICS
+from utils.evaluation.tables import NOT_REPORTED, REPORTED_ROW, format_interval, reported_row
 from utils.model_card import CARD_BLOCKS, card_blocks, shipped_block
 from utils.models.catalogue import BACKBONES
 from utils.models.registry import SHIPPED
@@ -70,7 +71,7 @@ def results_table(metrics: dict[str, Any], provenance: dict[str, dict[str, Any]]
     """Return the Markdown table of the models on test, with the sentences that explain it.
 
     Args:
-        metrics: Content of `metrics.json`; see `utils.evaluation.evaluate_study`.
+        metrics: Content of `metrics.json`; see `utils.evaluation.study_metrics.evaluate_study`.
         provenance: For each model its record; see `utils.common.provenance.write_provenance`.
     """
     header = [

@@ -15,7 +15,8 @@ from utils.common.files import read_json
 from utils.common.paths import results_dir
 from utils.data.perturbations import CHANGES, UNCHANGED
 from utils.data.splits import PLAIN
-from utils.evaluation import auc_by_ranks, choose_threshold
+from utils.evaluation.metrics import auc_by_ranks
+from utils.evaluation.thresholds import choose_threshold
 from utils.models.recipe import Candidate
 
 CUES = {

@@ -1,6 +1,5 @@
 """The figures of notebooks 07 to 09, in the look of the study's other figures."""
 
-from collections.abc import Sequence
 from itertools import cycle
 
 import numpy as np
@@ -20,7 +19,6 @@ from utils.common.figures import (
     GRAY,
     GREEN,
     ORANGE,
-    SERIES,
     in_house_look,
     interval_lengths,
     legend_above,
@@ -150,29 +148,3 @@ def plot_cost(costs: pd.DataFrame, cost: str, title: str) -> Figure:
 
 def _shrink_error(auc: np.ndarray) -> np.ndarray:
     return -np.sqrt(np.maximum(1 - auc, 0))
-
-
-@in_house_look
-def plot_reliability(
-    tables: dict[str, Sequence[tuple[float, float, int]]], title: str = "Calibration"
-) -> Figure:
-    """Plot the share of PNEUMONIA against the mean probability of each bin.
-
-    Args:
-        tables: For each curve what `calibration.reliability_table` returns.
-        title: Of the figure.
-    """
-    if not tables or not all(tables.values()):
-        raise ValueError("a reliability curve needs at least one filled bin for every model")
-    figure, ((ax,),) = new_figure(title, (6.4, 6.4))
-    ax.plot([0, 1], [0, 1], color=GRAY, linestyle=":", label="means what it says")
-    for (name, table), (colour, line, marker) in zip(tables.items(), SERIES, strict=False):
-        mean, share, count = (np.array(column) for column in zip(*table, strict=True))
-        ax.plot(mean, share, line, color=colour, label=name)
-        ax.scatter(mean, share, s=30 + 200 * count / count.sum(), color=colour, marker=marker)
-    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-    ax.set_xlabel("mean probability of PNEUMONIA")
-    ax.set_ylabel("share that is PNEUMONIA")
-    ax.grid()
-    legend_above(figure, ax)
-    return figure

@@ -19,12 +19,13 @@ import keras
 import numpy as np
 import pandas as pd
 
-from utils.calibration import fit_temperature
+from utils.common.constants import SCORED_SPLITS
 from utils.common.files import file_sha256, read_json
 from utils.common.paths import results_dir
 from utils.common.study import load_study
 from utils.data.index import build_index, open_dataset, open_study_index
-from utils.evaluation import SCORED_SPLITS
+from utils.evaluation.calibration import fit_temperature
+from utils.evaluation.predictions import write_predictions
 from utils.final_scores import SHIPPED_MODEL
 from utils.finalists import final_name, network_file
 from utils.models.export import shrink_model
@@ -35,7 +36,6 @@ from utils.models.registry import DETECTOR_FILE, PHANTOMS, SHIPPED, register_mod
 from utils.predict import score_folder, write_scores
 from utils.screening import screening_dir
 from utils.selection import choose_block_threshold, read_screening
-from utils.training import write_predictions
 
 REFERENCE_PREDICTIONS = SHIPPED / "reference_predictions.csv"
 _PHANTOMS_A_CLASS = 3

@@ -15,9 +15,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from utils import distribution
 from utils.activations import ActivationTable, describe_graph
-from utils.common.constants import NORMAL, PNEUMONIA, PREDICTION_COLUMNS
+from utils.common.constants import NORMAL, PNEUMONIA
 from utils.common.files import write_csv
-from utils.common.paths import predictions_dir, results_dir
+from utils.common.paths import results_dir
 from utils.common.progress import progress_bar
 from utils.fused_adam import FusedAdam
 from utils.models.export import without_optimizer
@@ -342,26 +342,3 @@ def write_history(study: str, model: str, history: pd.DataFrame) -> None:
 def read_history(results: Path, model: str) -> pd.DataFrame:
     """Read the history of a training from a study's results, one row an epoch."""
     return pd.read_csv(results / "histories" / f"{model}.csv")
-
-
-def write_predictions(
-    study: str, model: str, images: pd.DataFrame, probability: dict[str, np.ndarray]
-) -> pd.DataFrame:
-    """Write `results/<study>/predictions/<model>.csv`, one row an image, and return it.
-
-    Args:
-        study: Name of the study.
-        model: Name of the model.
-        images: The image index.
-        probability: For each split that was predicted, the probability of PNEUMONIA of its
-            images in the order of the index.
-    """
-    parts = []
-    for split, values in probability.items():
-        rows = images[images.split == split]
-        if len(rows) != len(values):
-            raise ValueError(f"{len(rows)} images in {split!r} but {len(values)} probabilities")
-        parts.append(rows.rename(columns={"label": "y_true"}).assign(probability=values))
-    predictions = pd.concat(parts)[list(PREDICTION_COLUMNS)].sort_values("image_id")
-    write_csv(predictions_dir(study) / f"{model}.csv", predictions)
-    return predictions

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,3 +52,27 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def keep_table(
+    file: Path, made_from: Mapping[str, Any], make: Callable[[], pd.DataFrame]
+) -> pd.DataFrame:
+    """Return a table that was made from the same inputs, or make and write it.
+
+    What it was made from lies beside it, `<name>.json`, and is written last: a table without it
+    is not trusted.
+
+    Args:
+        file: CSV file of the table.
+        made_from: Everything that the table depends on, as JSON can hold it.
+        make: Makes the table; called only where it is missing or was made from something else.
+
+    Returns:
+        The table as read back from the file, the same whether it was just made or not.
+    """
+    record = file.with_suffix(".json")
+    if not (file.is_file() and record.is_file() and read_json(record) == dict(made_from)):
+        record.unlink(missing_ok=True)
+        write_csv(file, make())
+        write_json(record, dict(made_from))
+    return pd.read_csv(file)

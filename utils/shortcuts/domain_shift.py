@@ -11,14 +11,13 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from utils.common.constants import CLASS_NAMES
-from utils.common.kept import keep_table
+from utils.common.constants import CLASS_NAMES, SCORED_SPLITS
+from utils.common.files import keep_table
 from utils.common.paths import results_dir
 from utils.common.study import load_study
 from utils.data.images import load_images
 from utils.data.index import open_study_index, patient_number
 from utils.data.splits import reduce_images
-from utils.evaluation import SCORED_SPLITS
 from utils.shortcuts.features import CUES_SIZE, cues_made_from, measure_cues
 
 _FOLDS = 5

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from utils.common.kept import keep_table
+from utils.common.files import keep_table
 from utils.common.paths import results_dir
 from utils.common.provenance import read_provenance
 from utils.common.study import load_study

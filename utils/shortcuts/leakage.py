@@ -1,6 +1,6 @@
 """What careless validation would have let us claim: notebook 09's demonstrations.
 
-`python -m utils.shortcuts.features.leakage --study full` trains the reference head twice on cached
+`python -m utils.shortcuts.leakage --study full` trains the reference head twice on cached
 activations, once with patients kept apart and once with images split at random, for all epochs of
 the recipe. What every epoch reaches on its held-out images and on the test set goes to
 `results/<study>/leakage_epochs.csv`, the best epoch's held-out predictions to
@@ -17,8 +17,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from utils.activations import ActivationStore, ActivationTable, View
 from utils.common.constants import NORMAL, PNEUMONIA
-from utils.common.files import write_csv
-from utils.common.kept import keep_table
+from utils.common.files import keep_table, write_csv
 from utils.common.paths import activation_cache_dir, results_dir
 from utils.common.provenance import read_provenance
 from utils.common.study import Study, load_study

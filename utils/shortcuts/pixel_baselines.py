@@ -13,17 +13,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from utils.common.constants import SCORED_SPLITS
 from utils.common.files import write_csv
 from utils.common.paths import results_dir
 from utils.common.progress import track
 from utils.data.images import load_image
-from utils.evaluation import (
-    METRICS,
-    SCORED_SPLITS,
-    evaluate_predictions,
-    format_interval,
-    patients_known,
-)
+from utils.evaluation.metrics import METRICS, evaluate_predictions
+from utils.evaluation.predictions import patients_known
+from utils.evaluation.tables import format_interval
 
 BASELINES = {
     "majority_class": "majority class",

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from utils.common.constants import SCORED_SPLITS
 from utils.common.figures import (
     GRAY,
     SPLIT_MARKERS,
@@ -13,7 +14,6 @@ from utils.common.figures import (
     new_figure,
     require_rows,
 )
-from utils.evaluation import SCORED_SPLITS
 from utils.shortcuts.pixel_baselines import BASELINES
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from utils.common.constants import PNEUMONIA
-from utils.common.kept import keep_table, prediction_hashes
+from utils.common.files import keep_table
 from utils.common.paths import models_dir, results_dir
 from utils.common.progress import track
 from utils.common.provenance import read_provenance
@@ -15,7 +15,8 @@ from utils.common.study import load_study
 from utils.data.images import load_images
 from utils.data.index import open_study_index
 from utils.data.regions import REGIONS, cover_region
-from utils.evaluation import evaluate_predictions
+from utils.evaluation.metrics import evaluate_predictions
+from utils.evaluation.predictions import prediction_hashes
 from utils.shortcuts.features import AT_ONCE
 
 _PREDICTED_AS = {"resnet50_best_model": "resnet50"}

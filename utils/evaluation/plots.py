@@ -16,7 +16,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from utils.common.constants import CLASS_NAMES, ETIOLOGIES, NORMAL, PNEUMONIA
+from utils.common.constants import CLASS_NAMES, ETIOLOGIES, NORMAL, PNEUMONIA, SCORED_SPLITS
 from utils.common.figures import (
     CLASS_COLOURS,
     GRAY,
@@ -31,7 +31,8 @@ from utils.common.figures import (
     require_labels,
     require_rows,
 )
-from utils.evaluation import METRICS, NOT_REPORTED, REPORTED_ROW, SCORED_SPLITS, reported_row
+from utils.evaluation.metrics import METRICS
+from utils.evaluation.tables import NOT_REPORTED, REPORTED_ROW, reported_row
 
 
 @in_house_look
@@ -302,3 +303,29 @@ def _require_thresholds(
     missing = [model for model in predictions if model not in (thresholds or {})]
     if missing:
         raise ValueError(f"no threshold for {', '.join(missing)}; pass {{model: threshold}}")
+
+
+@in_house_look
+def plot_reliability(
+    tables: dict[str, Sequence[tuple[float, float, int]]], title: str = "Calibration"
+) -> Figure:
+    """Plot the share of PNEUMONIA against the mean probability of each bin.
+
+    Args:
+        tables: For each curve what `calibration.reliability_table` returns.
+        title: Of the figure.
+    """
+    if not tables or not all(tables.values()):
+        raise ValueError("a reliability curve needs at least one filled bin for every model")
+    figure, ((ax,),) = new_figure(title, (6.4, 6.4))
+    ax.plot([0, 1], [0, 1], color=GRAY, linestyle=":", label="means what it says")
+    for (name, table), (colour, line, marker) in zip(tables.items(), SERIES, strict=False):
+        mean, share, count = (np.array(column) for column in zip(*table, strict=True))
+        ax.plot(mean, share, line, color=colour, label=name)
+        ax.scatter(mean, share, s=30 + 200 * count / count.sum(), color=colour, marker=marker)
+    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+    ax.set_xlabel("mean probability of PNEUMONIA")
+    ax.set_ylabel("share that is PNEUMONIA")
+    ax.grid()
+    legend_above(figure, ax)
+    return figure

@@ -1,0 +1,1 @@
+"""From prediction files to thresholds, metrics, intervals and calibration; no network, no image."""

@@ -1,0 +1,119 @@
+"""Intervals: patients resampled with all of their images, and exact ones of a proportion.
+
+Intervals are percentile bootstrap intervals of 95 % (`scipy.stats.bootstrap`). A resample draws
+patients with replacement and takes each with all of their images, because images of one patient
+are not independent. NORMAL and PNEUMONIA patients are drawn apart, as many of each as there are,
+so that no resample lacks a class; the share of sick patients is thereby taken as given. A patient
+is a `patient_id` (family, number and etiology), who therefore has one class.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest, bootstrap
+
+from utils.common.constants import (
+    CLASS_NAMES,
+    NORMAL,
+    PNEUMONIA,
+)
+from utils.evaluation.predictions import PredictionsError, require_patients
+
+CONFIDENCE = 0.95
+BATCH = 500
+"""Resamples held in memory at once; part of the random stream, so it is not a parameter."""
+
+Interval = dict[str, float]
+"""`value`, `low` and `high` of one metric."""
+
+
+def bootstrap_bounds(
+    predictions: pd.DataFrame,
+    score: Callable[[np.ndarray], np.ndarray],
+    resamples: int,
+    seed: int,
+    level: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower and upper bounds of every metric, each (metrics,).
+
+    Args:
+        predictions: Rows of one split.
+        score: From (resamples, n) weights of these rows to (metrics, resamples) values.
+        resamples: Number of resamples.
+        seed: The same seed draws the same patients, whatever the model.
+        level: What is drawn, `patient` or `image`.
+    """
+    if resamples < 1:
+        raise ValueError(f"resamples must be 1 or more, not {resamples}")
+    if level == "patient":
+        require_patients(predictions)
+    elif level != "image":
+        raise ValueError(f"level must be 'patient' or 'image', not {level!r}")
+    drawn = predictions.patient_id if level == "patient" else predictions.image_id
+    # Sorted by name: the draw does not depend on the order of the rows.
+    names, numbers = np.unique(drawn.to_numpy(str), return_inverse=True)
+    sick = predictions.y_true.to_numpy() == PNEUMONIA
+    groups = [np.unique(numbers[~sick]), np.unique(numbers[sick])]
+    if both := set(groups[0]) & set(groups[1]):
+        raise PredictionsError(
+            f"{level} {str(names[min(both)])!r} has images of both classes; a patient_id carries "
+            "one etiology, so correct y_true or the name"
+        )
+    if min(map(len, groups)) < 2:
+        raise PredictionsError(
+            f"an interval needs at least two {level}s of each class; there are {len(groups[0])} "
+            f"{CLASS_NAMES[NORMAL]} and {len(groups[1])} {CLASS_NAMES[PNEUMONIA]}"
+        )
+
+    def statistic(healthy: np.ndarray, sick: np.ndarray, axis: int = -1) -> np.ndarray:
+        resample = np.concatenate([healthy, sick], axis=axis)
+        offsets = np.arange(len(resample))[:, None] * len(names)
+        counts = np.bincount((resample + offsets).ravel(), minlength=len(resample) * len(names))
+        return score(counts.reshape(len(resample), len(names))[:, numbers])
+
+    result = bootstrap(
+        groups, statistic, n_resamples=resamples, batch=BATCH, vectorized=True, axis=-1,
+        confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return result.confidence_interval.low, result.confidence_interval.high
+
+
+def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return the exact 95 % interval of a proportion (Clopper and Pearson 1934)."""
+    interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def mean_interval(
+    values: np.ndarray, patients: np.ndarray, resamples: int, seed: int
+) -> dict[str, float]:
+    """Return the mean of a measure with its 95 % bootstrap interval over patients.
+
+    Args:
+        values: (n,) one value an image; NaN (a zero map) is left out.
+        patients: (n,) patient of each image; all images of a drawn patient are taken.
+        resamples: Bootstrap resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        `value`, `low` and `high`.
+
+    Raises:
+        ValueError: if fewer than two patients have a value.
+    """
+    table = pd.DataFrame({"patient": patients, "value": values}).dropna()
+    sums = table.groupby("patient").value.agg(["sum", "size"]).to_numpy()
+    if len(sums) < 2:
+        raise ValueError(f"an interval needs at least two patients; {len(sums)} have a value")
+    result = bootstrap(
+        (sums[:, 0], sums[:, 1]),
+        lambda total, count, axis: total.sum(axis=axis) / count.sum(axis=axis),
+        n_resamples=resamples, paired=True, method="percentile", rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    interval = result.confidence_interval
+    return {
+        "value": float(table.value.mean()),
+        "low": float(interval.low),
+        "high": float(interval.high),
+    }

@@ -1,0 +1,352 @@
+"""Metrics and their intervals, computed from prediction files alone."""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+    roc_curve,
+)
+
+from utils.common.constants import (
+    ETIOLOGIES,
+    NORMAL,
+    PNEUMONIA,
+)
+from utils.evaluation.bootstrap import Interval, bootstrap_bounds
+from utils.evaluation.predictions import (
+    PredictionsError,
+    align,
+    average_by_patient,
+    etiology_of,
+    require_patients,
+)
+
+METRICS = {
+    "accuracy_at_0.5": "accuracy at 0.5",
+    "accuracy_at_threshold": "accuracy at threshold",
+    "weighted_f1": "weighted F1",
+    "roc_auc": "ROC-AUC",
+    "average_precision": "average precision",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "sensitivity_at_0.5": "sensitivity at 0.5",
+    "specificity_at_0.5": "specificity at 0.5",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "specificity_at_95": "specificity at sensitivity 0.95",
+}
+"""Every metric and its title in tables. `weighted_f1` is taken at 0.5, as in the reference;
+`sensitivity`, `specificity`, `ppv` and `npv` at the threshold frozen on validation. The last one
+is read off the ROC curve, at the highest threshold that finds 95 % of the sick."""
+THRESHOLD_METRICS = ("accuracy_at_threshold", "sensitivity", "specificity", "ppv", "npv")
+_WANTED_SENSITIVITY = 0.95
+_ROUNDING = 1e-9
+"""Of 100 sick, 95 are enough, however 95 / 100 is rounded."""
+DECIMALS = 10
+"""Kept of a metric: processors add in different orders and disagree in the 16th digit."""
+Metrics = dict[str, Interval]
+
+
+def auc_by_ranks(y_true: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Return the ROC-AUC by ranks; faster than scikit-learn's where it is wanted often.
+
+    Args:
+        y_true: (n,) labels, both present.
+        probability: (..., n) of PNEUMONIA.
+
+    Returns:
+        (...) values in [0, 1].
+    """
+    sick = y_true == PNEUMONIA
+    positives, negatives = int(sick.sum()), int((~sick).sum())
+    ranks = rankdata(probability, axis=-1)
+    above = ranks[..., sick].sum(axis=-1) - positives * (positives + 1) / 2
+    return above / (positives * negatives)
+
+
+def compute_metrics(
+    y_true: np.ndarray, probability: np.ndarray, threshold: float
+) -> dict[str, float]:
+    """Compute every metric of `METRICS` with scikit-learn.
+
+    Args:
+        y_true: (n,) 0 or 1, both present.
+        probability: (n,) probability of PNEUMONIA.
+        threshold: PNEUMONIA is predicted when probability >= threshold.
+    """
+    at_half, at_threshold = probability >= 0.5, probability >= threshold
+
+    def sensitivity(predicted: np.ndarray) -> float:
+        return recall_score(y_true, predicted, pos_label=PNEUMONIA, zero_division=0)
+
+    def specificity(predicted: np.ndarray) -> float:
+        return recall_score(y_true, predicted, pos_label=NORMAL, zero_division=0)
+
+    def predictive_value(predicted: np.ndarray, label: int) -> float:
+        return precision_score(y_true, predicted, pos_label=label, zero_division=0)
+
+    false_positive_rate, true_positive_rate, _ = roc_curve(
+        y_true, probability, drop_intermediate=False
+    )
+    reached = np.argmax(true_positive_rate >= _WANTED_SENSITIVITY - _ROUNDING)
+    values = {
+        "accuracy_at_0.5": accuracy_score(y_true, at_half),
+        "accuracy_at_threshold": accuracy_score(y_true, at_threshold),
+        "weighted_f1": f1_score(y_true, at_half, average="weighted", zero_division=0),
+        "roc_auc": roc_auc_score(y_true, probability),
+        "average_precision": average_precision_score(y_true, probability),
+        "sensitivity": sensitivity(at_threshold),
+        "specificity": specificity(at_threshold),
+        "sensitivity_at_0.5": sensitivity(at_half),
+        "specificity_at_0.5": specificity(at_half),
+        "ppv": predictive_value(at_threshold, PNEUMONIA),
+        "npv": predictive_value(at_threshold, NORMAL),
+        "specificity_at_95": 1 - false_positive_rate[reached],
+    }
+    return {metric: float(values[metric]) for metric in METRICS}
+
+
+class _Scorer:
+    """All metrics of one set of predictions under many weightings of its rows at once.
+
+    scikit-learn would take minutes for thousands of resamples. Rows are sorted once; a resample
+    is a vector of weights, and every metric follows from its running sums of true and false
+    positives.
+    """
+
+    def __init__(self, y_true: np.ndarray, probability: np.ndarray, threshold: float) -> None:
+        self._order = np.argsort(-probability, kind="stable")
+        ranked = probability[self._order]
+        self._sick = (y_true[self._order] == PNEUMONIA).astype(np.float64)
+        # Rows of equal probability are one group: no threshold can part them.
+        self._groups = np.flatnonzero(np.append(True, np.diff(ranked) != 0))
+        self._called_at = {
+            cut: int((ranked[self._groups] >= cut).sum()) for cut in (0.5, threshold)
+        }
+        self._threshold = threshold
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        """Score (resamples, n) whole-number weights; return (metrics, resamples)."""
+        weights = weights[:, self._order].astype(np.float64)
+        sick = np.add.reduceat(weights * self._sick, self._groups, axis=1)
+        healthy = np.add.reduceat(weights * (1 - self._sick), self._groups, axis=1)
+        true_positives, false_positives = sick.cumsum(axis=1), healthy.cumsum(axis=1)
+        positives, negatives = true_positives[:, -1], false_positives[:, -1]
+        everyone = positives + negatives
+
+        outranked = negatives[:, None] - false_positives + healthy / 2
+        auc = (sick * outranked).sum(axis=1) / (positives * negatives)
+        called = np.maximum(true_positives + false_positives, 1)  # 0 only where `sick` is 0 too
+        average_precision = (sick * true_positives / called).sum(axis=1) / positives
+
+        def at(cut: float) -> tuple[np.ndarray, np.ndarray]:
+            groups = self._called_at[cut]
+            if groups == 0:
+                return np.zeros_like(positives), np.zeros_like(negatives)
+            return true_positives[:, groups - 1], false_positives[:, groups - 1]
+
+        def rates(cut: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            hits, alarms = at(cut)
+            rejected = negatives - alarms
+            return (hits + rejected) / everyone, hits / positives, rejected / negatives
+
+        hits, alarms = at(0.5)
+        rejected = negatives - alarms
+        f1_sick = 2 * hits / (hits + alarms + positives)
+        f1_healthy = 2 * rejected / (everyone - hits - alarms + negatives)
+        accuracy, sensitivity, specificity = rates(self._threshold)
+        found, false_alarms = at(self._threshold)
+        cleared = negatives - false_alarms
+        wanted = (_WANTED_SENSITIVITY - _ROUNDING) * positives
+        reached = np.argmax(true_positives >= wanted[:, None], axis=1)
+        alarms_there = false_positives[np.arange(len(reached)), reached]
+        accuracy_at_half, sensitivity_at_half, specificity_at_half = rates(0.5)
+        values = {
+            "accuracy_at_0.5": accuracy_at_half,
+            "accuracy_at_threshold": accuracy,
+            "weighted_f1": (positives * f1_sick + negatives * f1_healthy) / everyone,
+            "roc_auc": auc,
+            "average_precision": average_precision,
+            "sensitivity": sensitivity,
+            "specificity": specificity,
+            "sensitivity_at_0.5": sensitivity_at_half,
+            "specificity_at_0.5": specificity_at_half,
+            # Nobody called sick (or healthy) is a value of 0, as scikit-learn has it.
+            "ppv": found / np.maximum(found + false_alarms, 1),
+            "npv": cleared / np.maximum(cleared + positives - found, 1),
+            "specificity_at_95": 1 - alarms_there / negatives,
+        }
+        return np.stack([values[metric] for metric in METRICS])
+
+
+def _check_one_split(predictions: pd.DataFrame) -> None:
+    splits = sorted(set(predictions.split))
+    if len(splits) != 1:
+        raise PredictionsError(
+            f"predictions of {len(splits)} splits ({', '.join(splits)}) must not be scored "
+            "together; take one with select_split"
+        )
+    labels = sorted(int(label) for label in set(predictions.y_true))
+    if labels != [NORMAL, PNEUMONIA]:
+        raise PredictionsError(
+            f"split {splits[0]!r} holds the labels {labels}; both 0 and 1 are needed"
+        )
+
+
+def _check_threshold(threshold: float) -> None:
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must lie in [0, 1], not {threshold}")
+
+
+def _scored(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    return predictions.y_true.to_numpy(), predictions.probability.to_numpy(np.float64)
+
+
+def _with_bounds(values: dict[str, float], low: np.ndarray, high: np.ndarray) -> Metrics:
+    return {
+        metric: {
+            "value": round(values[metric], DECIMALS),
+            "low": round(float(low[number]), DECIMALS),
+            "high": round(float(high[number]), DECIMALS),
+        }
+        for number, metric in enumerate(METRICS)
+    }
+
+
+def evaluate_predictions(
+    predictions: pd.DataFrame,
+    threshold: float,
+    resamples: int,
+    seed: int,
+    unit: str = "image",
+    level: str = "patient",
+) -> Metrics:
+    """Score the predictions of one split: every metric with its bootstrap interval.
+
+    Args:
+        predictions: Rows of one split, with both classes.
+        threshold: Frozen on validation; see `choose_validation_threshold`.
+        resamples: Bootstrap resamples.
+        seed: Seed of the resamples.
+        unit: What counts once, `image`, or `patient` with the mean probability of their images.
+        level: What is resampled, `patient`, or `image` where patients are unknown; a result
+            made with `image` must say "image-level split".
+
+    Returns:
+        For each metric of `METRICS`, its value and the bounds of its 95 % interval.
+
+    Raises:
+        PatientsUnknown: if `unit` or `level` is `patient` and `patient_id` is empty.
+        PredictionsError: if the rows are of several splits or one class.
+    """
+    _check_threshold(threshold)
+    _check_one_split(predictions)
+    if unit == "patient":
+        predictions = average_by_patient(predictions)
+    elif unit != "image":
+        raise ValueError(f"unit must be 'image' or 'patient', not {unit!r}")
+    scorer = _Scorer(*_scored(predictions), threshold)
+    low, high = bootstrap_bounds(predictions, scorer, resamples, seed, level)
+    return _with_bounds(compute_metrics(*_scored(predictions), threshold), low, high)
+
+
+def paired_differences(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    thresholds: tuple[float, float],
+    resamples: int,
+    seed: int,
+    level: str,
+) -> Metrics:
+    """Return `first` minus `second` for every metric; see `paired_difference`."""
+    first, second = align(first, second)
+    _check_one_split(first)
+    for threshold in thresholds:
+        _check_threshold(threshold)
+    scorers = [
+        _Scorer(*_scored(rows), threshold)
+        for rows, threshold in zip((first, second), thresholds, strict=True)
+    ]
+    values = [
+        compute_metrics(*_scored(rows), threshold)
+        for rows, threshold in zip((first, second), thresholds, strict=True)
+    ]
+    low, high = bootstrap_bounds(
+        first,
+        lambda weights: scorers[0](weights) - scorers[1](weights),
+        resamples,
+        seed,
+        level,
+    )
+    difference = {metric: values[0][metric] - values[1][metric] for metric in METRICS}
+    return _with_bounds(difference, low, high)
+
+
+def paired_difference(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    resamples: int,
+    seed: int,
+    metric: str = "roc_auc",
+    thresholds: tuple[float, float] | None = None,
+    level: str = "patient",
+) -> Interval:
+    """Return a metric of `first` minus that of `second`, both scored on the same resamples.
+
+    An interval that leaves out 0 says that the models differ; two overlapping intervals of the
+    models by themselves do not say that they are alike.
+
+    Args:
+        first: Predictions of one model, rows of one split.
+        second: Predictions of the other model for the same images, in any order.
+        resamples: Bootstrap resamples.
+        seed: Seed of the resamples.
+        metric: A key of `METRICS`.
+        thresholds: The threshold of each model; needed by metrics at the threshold.
+        level: What is resampled, `patient` or `image`.
+
+    Raises:
+        PredictionsError: if the images, their labels or their patients differ.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
+    if thresholds is None and metric in THRESHOLD_METRICS:
+        raise ValueError(f"{metric} depends on the thresholds of both models; pass `thresholds`")
+    differences = paired_differences(
+        first, second, thresholds or (0.5, 0.5), resamples, seed, level
+    )
+    return differences[metric]
+
+
+def evaluate_by_etiology(
+    predictions: pd.DataFrame, threshold: float, resamples: int, seed: int, unit: str = "image"
+) -> dict[str, Metrics]:
+    """Score bacterial and viral pneumonia apart, each against all normal images of the split.
+
+    The specificity is that of all normals in both; the sensitivity says which kind is missed.
+
+    Args:
+        predictions: Rows of one split.
+        threshold: Frozen on validation, the same for both.
+        resamples: Bootstrap resamples.
+        seed: Seed of the resamples.
+        unit: What counts once, `image` or `patient`.
+
+    Returns:
+        The metrics of `bacteria` and of `virus`.
+    """
+    require_patients(predictions)
+    etiology = etiology_of(predictions.patient_id)
+    return {
+        kind: evaluate_predictions(
+            predictions[etiology.isin(["normal", kind])], threshold, resamples, seed, unit
+        )
+        for kind in ETIOLOGIES
+        if kind != "normal"
+    }

@@ -1,0 +1,219 @@
+"""Prediction files: one row an image, written by training, read by all that evaluates."""
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils.common.constants import (
+    ETIOLOGIES,
+    PREDICTION_COLUMNS,
+    SPLITS,
+)
+from utils.common.files import file_sha256, write_csv
+from utils.common.paths import predictions_dir
+
+
+class PredictionsError(ValueError):
+    """Predictions that cannot be scored; the message names the row and the remedy."""
+
+
+class PatientsUnknown(PredictionsError):
+    """A result by patient was asked of predictions that do not say who the patients are."""
+
+
+def load_predictions(file: Path) -> pd.DataFrame:
+    """Read a prediction file and check every row.
+
+    Returns:
+        One row an image: image_id, patient_id (empty in all rows where patients are unknown),
+        split (train, validation or test), y_true (0 or 1), probability of PNEUMONIA (float64
+        in [0, 1]).
+
+    Raises:
+        PredictionsError: if a column, a value or a row is not as described.
+    """
+    file = Path(file)
+    remedy = "write the file anew with the notebook that trains the model"
+    with open(file, encoding="utf-8", newline="") as stream:
+        reader = csv.reader(stream)
+        header = next(reader, [])
+        if tuple(header) != PREDICTION_COLUMNS:
+            raise PredictionsError(
+                f"{file}: the columns are {','.join(header) or 'missing'} instead of "
+                f"{','.join(PREDICTION_COLUMNS)}; {remedy}"
+            )
+        rows, seen = [], {}
+        for row in reader:
+            line = reader.line_num
+            try:
+                rows.append(_parse_row(row))
+            except PredictionsError as error:
+                raise PredictionsError(f"{file}, line {line}: {error}; {remedy}") from error
+            first = seen.setdefault(row[0], line)
+            if first != line:
+                raise PredictionsError(
+                    f"{file}, line {line}: image_id {row[0]!r} is already in line {first}; "
+                    f"remove one of them, or {remedy}"
+                )
+    if not rows:
+        raise PredictionsError(f"{file} holds no predictions; {remedy}")
+    predictions = pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS))
+    nameless = predictions.patient_id == ""
+    if nameless.any() and not nameless.all():
+        raise PredictionsError(
+            f"{file}, image {predictions.image_id[nameless].iloc[0]!r}: patient_id is empty here "
+            f"but not in every row; {remedy}"
+        )
+    return predictions
+
+
+def _parse_row(row: Sequence[str]) -> tuple[str, str, str, int, float]:
+    if len(row) != len(PREDICTION_COLUMNS):
+        raise PredictionsError(f"{len(row)} values instead of {len(PREDICTION_COLUMNS)}")
+    image_id, patient_id, split, label, probability_text = row
+    if not image_id:
+        raise PredictionsError("image_id is empty")
+    if split not in SPLITS:
+        raise PredictionsError(f"split is {split!r}, not one of {', '.join(SPLITS)}")
+    if label not in ("0", "1"):
+        raise PredictionsError(f"y_true is {label!r}, not 0 or 1")
+    try:
+        probability = float(probability_text)
+    except ValueError:
+        probability = math.nan
+    if not 0 <= probability <= 1:
+        raise PredictionsError(f"probability is {probability_text!r}, not a number between 0 and 1")
+    return image_id, patient_id, split, int(label), probability
+
+
+def list_models(results: Path) -> list[str]:
+    """List the models that have a prediction file in a study's results, baseline first."""
+    models = sorted(file.stem for file in (results / "predictions").glob("*.csv"))
+    order = ("vgg19", "resnet50")
+    return sorted(models, key=lambda model: order.index(model) if model in order else len(order))
+
+
+def load_study_predictions(study: str, models: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Read the prediction files of some models of a study, by model name."""
+    return {model: load_predictions(predictions_dir(study) / f"{model}.csv") for model in models}
+
+
+def select_split(predictions: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return the rows of one split.
+
+    Raises:
+        PredictionsError: if the split is unknown or has no rows.
+    """
+    rows = predictions[predictions.split == split]
+    if rows.empty:
+        present = ", ".join(sorted(set(predictions.split))) or "nothing"
+        raise PredictionsError(f"no predictions for split {split!r}, only for {present}")
+    return rows
+
+
+def patients_known(predictions: pd.DataFrame) -> bool:
+    """Say whether the predictions name their patients."""
+    return bool((predictions.patient_id != "").all())
+
+
+def require_patients(predictions: pd.DataFrame) -> None:
+    """Raise PatientsUnknown where the predictions do not name their patients."""
+    if not patients_known(predictions):
+        raise PatientsUnknown(
+            "patient_id is empty, so nothing can be said by patient: this is an image-level "
+            "split. Score images with level='image', or use the data set with its original names"
+        )
+
+
+def average_by_patient(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a patient, with the mean probability of their images.
+
+    The columns stay those of predictions; `image_id` holds the patient.
+    """
+    require_patients(predictions)
+    ordered = predictions.sort_values("image_id")
+    patients = ordered.groupby(["patient_id", "split", "y_true"], as_index=False).probability.mean()
+    patients.insert(0, "image_id", patients.patient_id)
+    return patients
+
+
+def align(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Bring two models' predictions of the same images into one order."""
+    unshared = set(first.image_id) ^ set(second.image_id)
+    if unshared:
+        raise PredictionsError(
+            f"{len(unshared)} images have a prediction of one model only, such as "
+            f"{min(unshared)!r}; a paired difference needs both models on the same images"
+        )
+    keys = ["image_id", "patient_id", "split", "y_true"]
+    first = first.sort_values("image_id", ignore_index=True)
+    second = second.sort_values("image_id", ignore_index=True)
+    disagree = (first[keys] != second[keys]).any(axis=1)
+    if disagree.any():
+        raise PredictionsError(
+            f"the two models disagree on patient, split or label of "
+            f"{first.image_id[disagree].iloc[0]!r}; write both files from one index"
+        )
+    return first, second
+
+
+def etiology_of(patient_ids: pd.Series) -> pd.Series:
+    """Return the etiology that ends each patient_id: normal, bacteria or virus."""
+    etiology = patient_ids.str.rsplit("-", n=1).str[-1]
+    unknown = patient_ids[~etiology.isin(ETIOLOGIES)]
+    if len(unknown):
+        raise PredictionsError(
+            f"patient_id {unknown.iloc[0]!r} does not end in one of {', '.join(ETIOLOGIES)}"
+        )
+    return etiology
+
+
+def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return predictions whose probability is the mean of several models', image by image.
+
+    Raises:
+        ValueError: if the models did not predict the same images.
+    """
+    first = tables[0].sort_values("image_id", ignore_index=True)
+    ordered = [table.sort_values("image_id", ignore_index=True) for table in tables]
+    for table in ordered:
+        if table.image_id.tolist() != first.image_id.tolist():
+            raise ValueError("predictions of different images cannot be averaged")
+    return first.assign(probability=np.mean([table.probability for table in ordered], axis=0))
+
+
+def write_predictions(
+    study: str, model: str, images: pd.DataFrame, probability: dict[str, np.ndarray]
+) -> pd.DataFrame:
+    """Write `results/<study>/predictions/<model>.csv`, one row an image, and return it.
+
+    Args:
+        study: Name of the study.
+        model: Name of the model.
+        images: The image index.
+        probability: For each split that was predicted, the probability of PNEUMONIA of its
+            images in the order of the index.
+    """
+    parts = []
+    for split, values in probability.items():
+        rows = images[images.split == split]
+        if len(rows) != len(values):
+            raise ValueError(f"{len(rows)} images in {split!r} but {len(values)} probabilities")
+        parts.append(rows.rename(columns={"label": "y_true"}).assign(probability=values))
+    predictions = pd.concat(parts)[list(PREDICTION_COLUMNS)].sort_values("image_id")
+    write_csv(predictions_dir(study) / f"{model}.csv", predictions)
+    return predictions
+
+
+def prediction_hashes(study: str, models: Sequence[str]) -> dict[str, str]:
+    """Return the SHA-256 of each model's prediction file: what the model was, to the digit.
+
+    Args:
+        study: Name of the study.
+        models: Names of models that have predicted.
+    """
+    return {name: file_sha256(predictions_dir(study) / f"{name}.csv") for name in models}

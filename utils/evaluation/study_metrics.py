@@ -1,0 +1,131 @@
+"""The metrics of a study's models, in the form of `metrics.json`."""
+
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from utils.common.constants import (
+    CLASS_NAMES,
+    IMAGE_LEVEL_SPLIT,
+    PATIENT_LEVEL_SPLIT,
+    SCORED_SPLITS,
+)
+from utils.common.files import read_json, write_json
+from utils.common.paths import results_dir
+from utils.evaluation.bootstrap import CONFIDENCE
+from utils.evaluation.metrics import evaluate_by_etiology, evaluate_predictions, paired_differences
+from utils.evaluation.predictions import PredictionsError, patients_known, select_split
+from utils.evaluation.thresholds import choose_validation_threshold
+
+CHOSEN_MODEL = "chosen_model"
+
+
+def metrics_file(study: str) -> Path:
+    """Return where the metrics of a study are kept."""
+    return results_dir(study) / "metrics.json"
+
+
+def write_metrics(study: str, metrics: dict[str, Any]) -> None:
+    """Write the metrics of a study; what notebook 09 added about the chosen model stays."""
+    file = metrics_file(study)
+    chosen = read_json(file).get(CHOSEN_MODEL) if file.is_file() else None
+    write_json(file, metrics | ({CHOSEN_MODEL: chosen} if chosen else {}))
+
+
+def write_chosen_model(study: str, name: str) -> None:
+    """Record in `metrics.json` which model a study has chosen."""
+    file = metrics_file(study)
+    write_json(file, read_json(file) | {CHOSEN_MODEL: name})
+
+
+def _count(predictions: pd.DataFrame) -> dict[str, int]:
+    counts = {"images": len(predictions)}
+    for label, name in enumerate(CLASS_NAMES):
+        counts[name] = int((predictions.y_true == label).sum())
+    if patients_known(predictions):
+        counts["patients"] = int(predictions.patient_id.nunique())
+    return counts
+
+
+def evaluate_study(
+    predictions: dict[str, pd.DataFrame], resamples: int, seed: int
+) -> dict[str, Any]:
+    """Score the models of a study on validation and test, in the form of `metrics.json`.
+
+    Each model's threshold is chosen on its validation rows. Where patients are unknown, images
+    are resampled, nothing is reported by patient or etiology, and `split` says so.
+
+    Args:
+        predictions: For each model its predictions of validation and test, of the same images.
+        resamples: Bootstrap resamples.
+        seed: Seed of the resamples, the same for every model.
+
+    Returns:
+        `models`, `by_patient`: {model: {split: {metric: {value, low, high}}}};
+        `by_etiology`: {model: {split: {etiology: {metric: ...}}}};
+        `differences`: {"b - a": {split: {metric: ...}}} for every pair, by image;
+        `thresholds`: {model: threshold}; `split`: whether patients or images were kept apart;
+        `counts`: {split: {images, NORMAL, PNEUMONIA, patients}}; `intervals`: how they were made.
+    """
+    if not predictions:
+        raise PredictionsError("no predictions to evaluate; pass at least one model")
+    known = {model: patients_known(rows) for model, rows in predictions.items()}
+    if len(set(known.values())) > 1:
+        nameless = ", ".join(model for model, named in known.items() if not named)
+        raise PredictionsError(
+            f"patients are known for some models but not for {nameless}; use one data set"
+        )
+    by_patient = all(known.values())
+    level = "patient" if by_patient else "image"
+    parts = {
+        model: {split: select_split(rows, split) for split in SCORED_SPLITS}
+        for model, rows in predictions.items()
+    }
+    thresholds = {model: choose_validation_threshold(rows) for model, rows in predictions.items()}
+
+    def evaluate_all(score: Callable[[pd.DataFrame, float], Any]) -> dict[str, Any]:
+        return {
+            model: {split: score(rows, thresholds[model]) for split, rows in splits.items()}
+            for model, splits in parts.items()
+        }
+
+    study: dict[str, Any] = {
+        "split": PATIENT_LEVEL_SPLIT if by_patient else IMAGE_LEVEL_SPLIT,
+        "intervals": {
+            "method": "percentile bootstrap, stratified by class",
+            "resampled": f"{level}s",
+            "confidence": CONFIDENCE,
+            "resamples": resamples,
+            "seed": seed,
+        },
+        "counts": {split: _count(next(iter(parts.values()))[split]) for split in SCORED_SPLITS},
+        "thresholds": thresholds,
+        "models": evaluate_all(
+            lambda rows, cut: evaluate_predictions(rows, cut, resamples, seed, level=level)
+        ),
+        "differences": {
+            f"{second} - {first}": {
+                split: paired_differences(
+                    parts[second][split],
+                    parts[first][split],
+                    (thresholds[second], thresholds[first]),
+                    resamples,
+                    seed,
+                    level,
+                )
+                for split in SCORED_SPLITS
+            }
+            for first, second in combinations(parts, 2)
+        },
+    }
+    if by_patient:
+        study["by_patient"] = evaluate_all(
+            lambda rows, cut: evaluate_predictions(rows, cut, resamples, seed, unit="patient")
+        )
+        study["by_etiology"] = evaluate_all(
+            lambda rows, cut: evaluate_by_etiology(rows, cut, resamples, seed)
+        )
+    return study

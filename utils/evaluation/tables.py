@@ -1,0 +1,104 @@
+"""Metrics as text: tables with intervals, and what others have reported."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from utils.common.constants import SCORED_SPLITS
+from utils.evaluation.bootstrap import Interval
+from utils.evaluation.metrics import METRICS
+from utils.evaluation.predictions import PatientsUnknown
+
+REPORTED = {
+    "test accuracy": 0.89,
+    "test weighted F1": 0.89,
+    "test ROC-AUC": 0.97,
+    "validation accuracy": 0.9375,
+}
+"""What the reference reported; its validation accuracy is 15 of 16 images."""
+REPORTED_VALIDATION_IMAGES = 16
+
+PUBLISHED = (
+    ("Google AutoML Vision at 28 pixels (Yang et al. 2023)", "0.991", "0.946", "yes"),
+    ("DINO ViT-B/16, linear probe (Doerrich et al. 2024)", "0.989", "0.916", "yes"),
+    ("ResNet-18, end to end (Doerrich et al. 2024)", "0.980", "0.911", "yes"),
+    ("frozen ImageNet networks (Doerrich et al. 2024)", "0.968-0.976", "0.832-0.881", "yes"),
+    ("Inception v3 (Kermany et al. 2018)", "0.968", "0.928", "yes"),
+    ("DenseNet-201 (Rahman et al. 2020)", "0.98", "0.98", "no, another split"),
+)
+"""What others reported on these radiographs: who, ROC-AUC, accuracy, and whether it was measured
+on the official test set without choosing on it. The last one divided 5,247 of the images anew, so
+children of the same months and rooms are on both sides, as in plain validation."""
+
+REPORTED_ROW = "reference as reported"
+NOT_REPORTED = "–"
+_REPORTED_METRICS = {
+    "accuracy_at_0.5": "test accuracy",
+    "weighted_f1": "test weighted F1",
+    "roc_auc": "test ROC-AUC",
+}
+
+
+def format_interval(interval: Interval, digits: int = 3, signed: bool = False) -> str:
+    """Format a metric as `0.956 [0.940, 0.970]`; `signed` shows the sign of a difference."""
+    sign = "+" if signed else ""
+    # Adding 0 turns -0.0, which rounding may leave, into 0.0.
+    value, low, high = (
+        f"{round(interval[key], digits) + 0.0:{sign}.{digits}f}" for key in ("value", "low", "high")
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def reported_row(metrics: Sequence[str]) -> list[str]:
+    """Return what the reference reported of some test metrics, a dash where it did not."""
+    reported = {metric: f"{REPORTED[name]:.2f}" for metric, name in _REPORTED_METRICS.items()}
+    return [reported.get(metric, NOT_REPORTED) for metric in metrics]
+
+
+def metrics_table(
+    study_metrics: dict[str, Any],
+    split: str,
+    section: str = "models",
+    metrics: Sequence[str] = tuple(METRICS),
+    digits: int = 3,
+    with_reported: bool = False,
+) -> pd.DataFrame:
+    """Return a table of strings for display, such as `0.956 [0.940, 0.970]`.
+
+    Args:
+        study_metrics: The content of `metrics.json`; see `evaluate_study`.
+        split: `validation` or `test`.
+        section: `models` (by image), `by_patient`, `by_etiology` or `differences`.
+        metrics: Keys of `METRICS`, the columns.
+        digits: Decimals.
+        with_reported: Whether to add what the reference reported on test.
+
+    Returns:
+        One row a model (and etiology, or pair of models), columns titled as in `METRICS`.
+    """
+    if section in ("by_patient", "by_etiology") and section not in study_metrics:
+        raise PatientsUnknown(
+            f"these metrics have no {section!r}: they come from an {study_metrics['split']}, "
+            "where patients are unknown"
+        )
+    if split not in SCORED_SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SCORED_SPLITS)}, not {split!r}")
+    if with_reported and (split, section) != ("test", "models"):
+        raise ValueError("the reference reported metrics of test by image alone")
+    scored = {name: splits[split] for name, splits in study_metrics[section].items()}
+    if section == "by_etiology":
+        scored = {
+            f"{name}, {etiology}": values
+            for name, etiologies in scored.items()
+            for etiology, values in etiologies.items()
+        }
+    signed = section == "differences"
+    rows = {
+        name: [format_interval(values[metric], digits, signed) for metric in metrics]
+        for name, values in scored.items()
+    }
+    if with_reported:
+        rows[REPORTED_ROW] = reported_row(metrics)
+    titles = [METRICS[metric] for metric in metrics]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=titles)
