@@ -135,16 +135,16 @@ data: $(INSTALLED) ## Fetch the real data set: from Kaggle, or ARCHIVE=file.zip,
 
 .PHONY: cache
 cache: $(INSTALLED) ## List the cached activations: size, age, and what may go
-	@$(VENV_PYTHON) -m utils.cache list
+	@$(VENV_PYTHON) -m utils.training.activation_cache list
 
 .PHONY: cache-fill
 cache-fill: $(INSTALLED) ## Compute activations ahead: all, or one part with SHARD=3/16; BACKBONE=resnet50|vgg19
-	$(VENV_PYTHON) -m utils.cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50) \
+	$(VENV_PYTHON) -m utils.training.activation_cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50) \
 		--shard $(or $(SHARD),1/1)
 
 .PHONY: cache-clean
 cache-clean: $(INSTALLED) ## Remove the cached activations
-	$(VENV_PYTHON) -m utils.cache clean
+	$(VENV_PYTHON) -m utils.training.activation_cache clean
 
 .PHONY: predict
 predict: $(INSTALLED) ## Score a folder: IMAGES=folder OUT=file.csv [MODEL=name] [EVALUATE=1]
@@ -213,7 +213,7 @@ notebooks: $(INSTALLED) ## Execute the notebooks with their own defaults and sav
 
 .PHONY: views-cost
 views-cost: $(INSTALLED) ## Measure what few cached views cost against a fresh view every epoch
-	$(VENV_PYTHON) -m utils.views_cost --study $(STUDY)
+	$(VENV_PYTHON) -m utils.training.augmented_copies --study $(STUDY)
 
 .PHONY: bench
 bench: $(INSTALLED) ## Time this study against the usual loops; phantoms unless STUDY=full, N=500 images

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from tests.builders import build_small_trunk, write_dataset
-from utils import activations
-from utils.activations import ActivationStore, CacheSpaceError, Shard, View
 from utils.common.files import file_sha256
 from utils.data.augmentation import AugmentationRanges, augment_images
 from utils.data.images import load_image, load_images
 from utils.data.index import build_index
 from utils.models.backbones import build_reference_head, cut_model, join
-from utils.training import predict_pneumonia
+from utils.training import activations
+from utils.training.activations import ActivationStore, CacheSpaceError, Shard, View
+from utils.training.head import predict_pneumonia
 
 
 @pytest.fixture(scope="module")

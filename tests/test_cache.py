@@ -6,12 +6,12 @@ import time
 import pytest
 
 from tests.builders import build_small_trunk, write_dataset
-from utils import cache
-from utils.activations import ActivationStore, Shard, View
 from utils.common.files import read_json, write_json
 from utils.common.study import load_study
 from utils.data.index import build_index
 from utils.models.pretrained import Weights
+from utils.training import activation_cache
+from utils.training.activations import ActivationStore, Shard, View
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +29,13 @@ def store(data, tmp_path):
 
 
 def test_the_listing_names_store_size_and_age(store, tmp_path):
-    (summary,) = cache.list_stores(tmp_path)
+    (summary,) = activation_cache.list_stores(tmp_path)
     assert (summary.entries, summary.doubled, summary.remark) == (80, 0, "")
-    text = cache.describe_stores([summary], tmp_path)
+    text = activation_cache.describe_stores([summary], tmp_path)
     assert "small up to conv, computed in float32, kept in float16" in text
     assert "80 images and views" in text and "0.0 hours ago" in text
     assert "may go" not in text
-    assert "no activations" in cache.describe_stores([], tmp_path)
+    assert "no activations" in activation_cache.describe_stores([], tmp_path)
 
 
 def test_what_may_go_is_named_and_goes(store, tmp_path, data):
@@ -52,21 +52,21 @@ def test_what_may_go_is_named_and_goes(store, tmp_path, data):
     fresh.write_bytes(b"0")
     past = time.time() - 24 * 3600
     os.utime(leftover, (past, past))
-    text = cache.describe_stores(cache.list_stores(tmp_path), tmp_path)
+    text = activation_cache.describe_stores(activation_cache.list_stores(tmp_path), tmp_path)
     assert "of version 0" in text and "older version" in text and "1 files of killed" in text
-    assert cache.clean_cache(tmp_path, unused_only=True) > 0
-    assert [summary.folder for summary in cache.list_stores(tmp_path)] == [kept.folder]
+    assert activation_cache.clean_cache(tmp_path, unused_only=True) > 0
+    assert [summary.folder for summary in activation_cache.list_stores(tmp_path)] == [kept.folder]
     assert fresh.exists() and not leftover.exists()
-    cache.clean_cache(tmp_path)
-    assert cache.list_stores(tmp_path) == []
+    activation_cache.clean_cache(tmp_path)
+    assert activation_cache.list_stores(tmp_path) == []
 
 
 def test_doubled_entries_are_noticed(store, tmp_path):
     for file in list(store.folder.glob("block-*")):
         (store.folder / file.name.replace("block-", "block-copy-")).write_bytes(file.read_bytes())
-    (summary,) = cache.list_stores(tmp_path)
+    (summary,) = activation_cache.list_stores(tmp_path)
     assert (summary.entries, summary.doubled) == (80, 80)
-    assert "80 entries are there twice" in cache.describe_stores([summary], tmp_path)
+    assert "80 entries are there twice" in activation_cache.describe_stores([summary], tmp_path)
 
 
 @pytest.fixture
@@ -75,26 +75,28 @@ def small_study(data, tmp_path, monkeypatch):
     monkeypatch.setenv("ACTIVATION_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("utils.data.index.open_dataset", lambda name: data[0])
     weights = Weights("resnet50", "ImageNet", "npm", "0" * 64, None)
-    monkeypatch.setattr(cache, "resolve_weights", lambda *args, **kwargs: weights)
-    monkeypatch.setattr(cache, "build_trunk", lambda *args, **kwargs: build_small_trunk())
+    monkeypatch.setattr(activation_cache, "resolve_weights", lambda *args, **kwargs: weights)
+    monkeypatch.setattr(
+        activation_cache, "build_trunk", lambda *args, **kwargs: build_small_trunk()
+    )
     return load_study("sample").model_copy(update={"seed": 1, "validation_fraction": 0.3})
 
 
 def test_missing_and_repeated_shards_are_noticed(small_study):
-    first = cache.fill_cache(small_study, "resnet50", Shard(1, 2))
+    first = activation_cache.fill_cache(small_study, "resnet50", Shard(1, 2))
     assert "shard 2/2 lacks" in first and "shard 1/2 lacks" not in first
-    again = cache.fill_cache(small_study, "resnet50", Shard(1, 2))
+    again = activation_cache.fill_cache(small_study, "resnet50", Shard(1, 2))
     assert "was shard 1/2 run before?" in again and "shard 2/2 lacks" in again
-    last = cache.fill_cache(small_study, "resnet50", Shard(2, 2))
+    last = activation_cache.fill_cache(small_study, "resnet50", Shard(2, 2))
     assert last.endswith("the cache holds all that the study needs")
 
 
 def test_the_command_line(small_study, monkeypatch):
-    assert cache.main(["fill", "--study", "nothing"]) == 1
-    monkeypatch.setattr(cache, "load_study", lambda name: small_study)
-    assert cache.main(["fill", "--shard", "1/1"]) == 0
-    assert cache.main(["fill", "--shard", "0/3"]) == 1
-    assert cache.main(["list"]) == 0
-    assert cache.main(["clean"]) == 0
+    assert activation_cache.main(["fill", "--study", "nothing"]) == 1
+    monkeypatch.setattr(activation_cache, "load_study", lambda name: small_study)
+    assert activation_cache.main(["fill", "--shard", "1/1"]) == 0
+    assert activation_cache.main(["fill", "--shard", "0/3"]) == 1
+    assert activation_cache.main(["list"]) == 0
+    assert activation_cache.main(["clean"]) == 0
     with pytest.raises(SystemExit):
-        cache.main(["fill", "--backbone", "alexnet"])
+        activation_cache.main(["fill", "--backbone", "alexnet"])

@@ -13,17 +13,17 @@ from utils.candidate_list import (
     find_candidate,
     pick_candidates,
 )
-from utils.candidates import (
+from utils.data.acquisition import TRANSFORMS
+from utils.models.architectures import ARCHITECTURES
+from utils.models.prediction import predict_images
+from utils.models.recipe import Candidate
+from utils.training.fine_tuning import (
     build_candidate,
     equalize_images,
     layer_rate,
     mix_images,
     train_candidate,
 )
-from utils.data.acquisition import TRANSFORMS
-from utils.models.architectures import ARCHITECTURES
-from utils.models.prediction import predict_images
-from utils.models.recipe import Candidate
 
 SMALL = Candidate(
     "small", "small_cnn", 32, ("exposure", "noise"), epochs=3, learning_rate=3e-3, batch_size=8,
@@ -87,7 +87,7 @@ def test_training_learns_and_repeats(striped, tmp_path):
 def test_an_interrupted_training_goes_on_to_the_same_weights(striped, tmp_path, monkeypatch):
     images, labels = striped
     whole, _ = train_candidate(SMALL, images, labels, 1, tmp_path / "whole.h5")
-    monkeypatch.setattr("utils.candidates.STATE_SHARE", 1.0)
+    monkeypatch.setattr("utils.training.fine_tuning.STATE_SHARE", 1.0)
 
     class Killed(Exception):
         pass
@@ -97,13 +97,13 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(striped, tmp_path, 
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("utils.candidates._StepBar.on_epoch_begin", end)
+        patch.setattr("utils.training.fine_tuning._StepBar.on_epoch_begin", end)
         with pytest.raises(Killed):
             train_candidate(SMALL, images, labels, 1, tmp_path / "part.h5")
     assert (tmp_path / "part.state").is_file()
     epochs = []
     monkeypatch.setattr(
-        "utils.candidates._StepBar.on_epoch_begin",
+        "utils.training.fine_tuning._StepBar.on_epoch_begin",
         lambda self, epoch, logs=None: epochs.append(epoch),
     )
     resumed, _ = train_candidate(SMALL, images, labels, 1, tmp_path / "part.h5")

@@ -13,16 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from utils.distribution import (
-    DistributionError,
-    copy_into,
-    fit,
-    is_chief,
-    open_strategy,
-)
-from utils.fused_adam import FusedAdam
 from utils.models.backbones import build_reference_head, cut_model
-from utils.training import PlainBatches, Recipe, ViewBatches, train_tail
+from utils.training.distribution import DistributionError, copy_into, fit, is_chief, open_strategy
+from utils.training.head import PlainBatches, Recipe, ViewBatches, train_tail
+from utils.training.optimizers import FusedAdam
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 240

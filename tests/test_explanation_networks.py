@@ -8,10 +8,10 @@ import pytest
 
 from utils import explanation_networks
 from utils.candidate_list import find_candidate
-from utils.candidates import train_candidate
 from utils.common.study import load_study
 from utils.explanation_networks import LEVELS, randomise_in_steps
 from utils.models.architectures import build_network
+from utils.training.fine_tuning import train_candidate
 
 
 def test_weights_are_randomised_from_the_output_on_and_the_network_is_left_alone():

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from utils.fused_adam import FusedAdam, LayerwiseAdam
+from utils.training.optimizers import FusedAdam, LayerwiseAdam
 
 
 def train(optimizer, steps=6):

@@ -1,18 +1,19 @@
 """The precision is what was asked for, or what the hardware has, never a silent other one."""
 
 import pytest
+import tensorflow as tf
 
-from utils import hardware
-from utils.distribution import DistributionError
-from utils.hardware import HardwareError, choose_precision
+from utils.training import precision
+from utils.training.distribution import DistributionError
+from utils.training.precision import HardwareError, choose_precision, prepare
 
 
 @pytest.fixture(autouse=True)
 def processor(tmp_path, monkeypatch):
     """Stand in for a machine without a GPU whose processor's flags the test names."""
     monkeypatch.delenv("PRECISION", raising=False)
-    monkeypatch.setattr(hardware.tf.config, "list_physical_devices", lambda kind: [])
-    monkeypatch.setattr(hardware, "CPU_FACTS", tmp_path / "cpuinfo")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(precision, "CPU_FACTS", tmp_path / "cpuinfo")
 
     def describe(flags):
         (tmp_path / "cpuinfo").write_text(f"model name\t: Some CPU\nflags\t\t: fpu {flags}\n")
@@ -48,9 +49,9 @@ def test_auto_without_processor_facts_is_float32():
     ("capability", "precision"), [((8, 0), "mixed_float16"), ((6, 1), "float32")]
 )
 def test_auto_takes_what_the_gpu_computes_in(monkeypatch, capability, precision):
-    monkeypatch.setattr(hardware.tf.config, "list_physical_devices", lambda kind: ["gpu"])
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["gpu"])
     monkeypatch.setattr(
-        hardware.tf.config.experimental,
+        tf.config.experimental,
         "get_device_details",
         lambda gpu: {"compute_capability": capability},
     )
@@ -67,7 +68,7 @@ def test_what_cannot_be_had_is_refused():
 def test_preparing_opens_the_strategy_first(monkeypatch):
     monkeypatch.setenv("STRATEGY", "many")
     with pytest.raises(DistributionError, match="STRATEGY is one of"):
-        hardware.prepare()
+        prepare()
     monkeypatch.setenv("STRATEGY", "one")
     monkeypatch.setenv("PRECISION", "bfloat16")
-    assert hardware.prepare() == "bfloat16"
+    assert prepare() == "bfloat16"

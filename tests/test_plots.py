@@ -37,7 +37,7 @@ from utils.evaluation.tables import REPORTED
 from utils.explanation_plots import plot_cam_grid
 from utils.shortcuts.pixel_baselines import BASELINES
 from utils.shortcuts.plots import plot_baseline_scores
-from utils.training_plots import plot_history, plot_views_cost
+from utils.training.plots import plot_history, plot_views_cost
 
 MODELS = ("resnet50", "vgg19")
 THRESHOLDS = {"resnet50": 0.5, "vgg19": 0.25}

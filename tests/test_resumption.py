@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from tests.builders import build_small_trunk, write_dataset
-from utils.activations import ActivationStore, View
 from utils.data.index import build_index
 from utils.models.backbones import build_reference_head
-from utils.resumption import TrainingState
-from utils.training import Recipe, ViewBatches, train_tail
+from utils.training.activations import ActivationStore, View
+from utils.training.head import Recipe, ViewBatches, train_tail
+from utils.training.resumption import TrainingState
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from tests.builders import build_small_trunk, write_dataset
-from utils.activations import ActivationStore
 from utils.data.images import load_images
 from utils.data.index import build_index
 from utils.evaluation.predictions import write_predictions
@@ -15,7 +14,8 @@ from utils.models.backbones import build_reference_head, cut_model, join
 from utils.models.export import export_model
 from utils.models.pretrained import Weights
 from utils.models.weights import resolve_weights
-from utils.training import (
+from utils.training.activations import ActivationStore
+from utils.training.head import (
     Recipe,
     TrainingError,
     ViewBatches,

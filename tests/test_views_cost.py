@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 
 from tests.builders import build_small_trunk, write_dataset
-from utils import views_cost
 from utils.common.paths import results_dir
 from utils.common.study import load_study
-from utils.views_cost import measure_views_cost, summarise_views_cost
+from utils.training import augmented_copies
+from utils.training.augmented_copies import measure_views_cost, summarise_views_cost
 
 
 @pytest.fixture
@@ -16,22 +16,22 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setenv("ACTIVATION_CACHE_DIR", str(tmp_path / "cache"))
     root = write_dataset(tmp_path / "data", range(1, 21))
     monkeypatch.setattr("utils.data.index.open_dataset", lambda name: root)
-    monkeypatch.setattr(views_cost, "resolve_weights", lambda name, requested: None)
-    monkeypatch.setattr(views_cost, "build_trunk", lambda weights: build_small_trunk())
-    monkeypatch.setattr(views_cost, "SEEDS", (1, 2))
+    monkeypatch.setattr(augmented_copies, "resolve_weights", lambda name, requested: None)
+    monkeypatch.setattr(augmented_copies, "build_trunk", lambda weights: build_small_trunk())
+    monkeypatch.setattr(augmented_copies, "SEEDS", (1, 2))
     return load_study("sample").model_copy(update={"epochs": 2, "batch_size": 8})
 
 
 @pytest.mark.slow
 def test_rows_are_measured_once(study, monkeypatch):
     trained = []
-    train = views_cost.train_plainly
+    train = augmented_copies.train_plainly
     monkeypatch.setattr(
-        views_cost, "train_plainly", lambda *given: trained.append(given) or train(*given)
+        augmented_copies, "train_plainly", lambda *given: trained.append(given) or train(*given)
     )
     rows = measure_views_cost(study, 12, (1, 2))
     assert len(trained) == 4 and set(rows.views) == {1, 2} and set(rows.images) == {12}
-    file = results_dir("sample") / views_cost.FILE_NAME
+    file = results_dir("sample") / augmented_copies.FILE_NAME
     pd.read_csv(file).iloc[:-1].to_csv(file, index=False)
     again = measure_views_cost(study, 12, (1, 2))
     assert len(trained) == 5, "only the row that was lost is trained again"

@@ -68,10 +68,10 @@ from utils.data.images import DatasetError
 from utils.data.index import build_index, open_dataset
 from utils.evaluation.metrics import paired_difference
 from utils.evaluation.predictions import PredictionsError
-from utils.hardware import CPU_FACTS, cpu_flags
 from utils.models.pretrained import WeightsError
 from utils.models.weights import resolve_weights
 from utils.phantoms.sets import SMALLEST_DATASET, plan_phantom_dataset, write_phantom_dataset
+from utils.training.precision import CPU_FACTS, cpu_flags
 
 logger = logging.getLogger(__name__)
 tables = logging.getLogger(f"{__name__}.tables")

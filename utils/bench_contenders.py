@@ -34,7 +34,6 @@ import tensorflow as tf
 from keras import layers
 from sklearn.metrics import roc_auc_score
 
-from utils.activations import ActivationStore, ActivationTable, View
 from utils.common.constants import IMAGE_SIZE, PNEUMONIA
 from utils.common.files import read_json, write_json
 from utils.common.study import Study, load_study
@@ -43,7 +42,8 @@ from utils.models.backbones import build_reference_head, build_trunk, join
 from utils.models.catalogue import BACKBONES
 from utils.models.pretrained import Weights
 from utils.models.weights import load_backbone_weights
-from utils.training import Recipe, predict_pneumonia, train_tail
+from utils.training.activations import ActivationStore, ActivationTable, View
+from utils.training.head import Recipe, predict_pneumonia, train_tail
 
 LARGEST_MEASURED = 1000
 """Images up to which the loops through the frozen base run all their epochs."""

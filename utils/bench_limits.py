@@ -21,15 +21,15 @@ from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
-from utils.activations import BATCH_SIZE, ActivationStore
 from utils.bench_contenders import Bench, augmented_views, run_ours
 from utils.common.constants import IMAGE_SIZE
-from utils.fused_adam import FusedAdam
-from utils.hardware import choose_precision
 from utils.models.backbones import build_reference_head, build_trunk
 from utils.models.catalogue import BACKBONES
 from utils.models.weights import resolve_weights
-from utils.training import predict_pneumonia
+from utils.training.activations import BATCH_SIZE, ActivationStore
+from utils.training.head import predict_pneumonia
+from utils.training.optimizers import FusedAdam
+from utils.training.precision import choose_precision
 
 COPY_MEGABYTES = 512
 """Of one array of the bandwidth test: far more than any processor's cache."""

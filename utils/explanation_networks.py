@@ -13,7 +13,6 @@ import keras
 import numpy as np
 
 from utils.candidate_list import find_candidate
-from utils.candidates import describe_training, train_candidate
 from utils.common.files import file_sha256, read_json, write_json
 from utils.common.paths import dataset_dir, models_dir, predictions_dir
 from utils.common.study import Study, load_study
@@ -28,6 +27,7 @@ from utils.models.recipe import Candidate
 from utils.models.registry import open_shipped_model
 from utils.phantoms.sets import write_phantom_dataset
 from utils.selection import read_choices
+from utils.training.fine_tuning import describe_training, train_candidate
 
 TAUGHT_SHARE = 2
 """Phantoms that a network is taught with, for each known one."""

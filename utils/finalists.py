@@ -21,9 +21,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from utils.activations import ActivationStore, View
 from utils.candidate_list import pick_candidates
-from utils.candidates import train_candidate
 from utils.common.constants import PREDICTION_COLUMNS, SCORED_SPLITS
 from utils.common.files import keep_table, read_json, write_json
 from utils.common.paths import activation_cache_dir, models_dir, predictions_dir, results_dir
@@ -55,7 +53,9 @@ from utils.models.registry import register_model
 from utils.models.weights import resolve_weights
 from utils.screening import fingerprint_of, keep_held_out
 from utils.selection import ENSEMBLE, read_choices
-from utils.training import Recipe, predict_pneumonia, train_tail
+from utils.training.activations import ActivationStore, View
+from utils.training.fine_tuning import train_candidate
+from utils.training.head import Recipe, predict_pneumonia, train_tail
 
 CHOSEN_FILE = "chosen.keras"
 

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from utils.candidate_list import pick_candidates
-from utils.candidates import train_candidate
 from utils.common.files import read_json, write_csv, write_json
 from utils.common.paths import models_dir, results_dir
 from utils.common.study import Study, load_study
@@ -33,6 +32,7 @@ from utils.data.splits import (
 )
 from utils.models.prediction import predict_images
 from utils.models.recipe import Candidate
+from utils.training.fine_tuning import train_candidate
 
 VERSION = 1
 """Of networks, augmentation and stress. Raise it when a change of their code makes other numbers:

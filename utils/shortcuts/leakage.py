@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from utils.activations import ActivationStore, ActivationTable, View
 from utils.common.constants import NORMAL, PNEUMONIA
 from utils.common.files import keep_table, write_csv
 from utils.common.paths import activation_cache_dir, results_dir
@@ -25,7 +24,8 @@ from utils.data.index import open_study_index
 from utils.data.splits import development_index
 from utils.models.backbones import build_reference_head, build_trunk
 from utils.models.weights import resolve_weights
-from utils.training import Recipe, predict_pneumonia, train_plainly
+from utils.training.activations import ActivationStore, ActivationTable, View
+from utils.training.head import Recipe, predict_pneumonia, train_plainly
 
 EPOCHS, VALIDATION = "leakage_epochs.csv", "leakage_validation.csv"
 PATIENTS, IMAGES = "patients apart", "images at random"

@@ -1,7 +1,7 @@
 """Measure what a fixed set of augmented views costs against a fresh view every epoch.
 
-`python -m utils.views_cost --study full` trains the reference head on a part of the training
-images with few views and with one fresh view an epoch, all else equal, and writes
+`python -m utils.training.augmented_copies --study full` trains the reference head on a part of the
+training images with few views and with one fresh view an epoch, all else equal, and writes
 `results/<study>/views_cost.csv`, a row a training. Rows that are already there are not trained
 again.
 """
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.activations import ActivationStore, View
 from utils.common.files import write_csv
 from utils.common.paths import activation_cache_dir, results_dir
 from utils.common.study import Study, load_study
 from utils.data.index import open_study_index
 from utils.models.backbones import build_reference_head, build_trunk
 from utils.models.weights import resolve_weights
-from utils.training import Recipe, score_tail, train_plainly
+from utils.training.activations import ActivationStore, View
+from utils.training.head import Recipe, score_tail, train_plainly
 
 SEEDS = (42, 43, 44)
 COLUMNS = ("views", "seed", "images", "epochs", "loss", "accuracy", "auc")

@@ -14,13 +14,13 @@ import keras
 import numpy as np
 from skimage.exposure import equalize_adapthist
 
-from utils.activations import describe_graph
 from utils.common.progress import progress_bar
 from utils.data.acquisition import build_augmentation
-from utils.fused_adam import LayerwiseAdam
 from utils.models.architectures import build_network, load_pretrained
 from utils.models.recipe import Candidate
-from utils.resumption import TrainingState
+from utils.training.activations import describe_graph
+from utils.training.optimizers import LayerwiseAdam
+from utils.training.resumption import TrainingState
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises."""

@@ -1,8 +1,8 @@
 """Show, fill and clear the cache of activations from the command line.
 
-`python -m utils.cache list` shows what is kept and what may go; `clean` removes it, `clean
---unused` only what may go; `fill --study full --shard 3/16` computes one part of what a study
-needs, so that several processes or machines with one shared folder fill it together.
+`python -m utils.training.activation_cache list` shows what is kept and what may go; `clean` removes
+it, `clean --unused` only what may go; `fill --study full --shard 3/16` computes one part of what a
+study needs, so that several processes or machines with one shared folder fill it together.
 """
 
 import argparse
@@ -17,7 +17,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.activations import (
+from utils.common.files import read_json
+from utils.common.paths import activation_cache_dir
+from utils.common.study import Study, load_study
+from utils.data.index import open_study_index
+from utils.models.backbones import build_trunk
+from utils.models.catalogue import BACKBONES
+from utils.models.pretrained import WeightsError
+from utils.models.weights import resolve_weights
+from utils.training.activations import (
     BLOCK_PATTERN,
     CODE_VERSION,
     PLAIN,
@@ -27,15 +35,7 @@ from utils.activations import (
     Shard,
     View,
 )
-from utils.common.files import read_json
-from utils.common.paths import activation_cache_dir
-from utils.common.study import Study, load_study
-from utils.data.index import open_study_index
-from utils.hardware import choose_precision
-from utils.models.backbones import build_trunk
-from utils.models.catalogue import BACKBONES
-from utils.models.pretrained import WeightsError
-from utils.models.weights import resolve_weights
+from utils.training.precision import choose_precision
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +187,9 @@ def fill_cache(study: Study, backbone: str, shard: Shard) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m utils.cache", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.training.activation_cache", description=__doc__
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="show what is kept and what may go")
     clean = commands.add_parser("clean", help="remove the cached activations")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from utils.distribution import open_strategy
+from utils.training.distribution import open_strategy
 
 PRECISIONS = ("float32", "bfloat16", "mixed_float16", "auto")
 CPU_FACTS = Path("/proc/cpuinfo")

@@ -1,4 +1,4 @@
-"""Train a tail on cached activations, export the whole network, and write its predictions."""
+"""Train a classification head on cached activations, and score it."""
 
 import hashlib
 import json
@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
 
-from utils import distribution
-from utils.activations import ActivationTable, describe_graph
 from utils.common.constants import NORMAL, PNEUMONIA
 from utils.common.files import write_csv
 from utils.common.paths import results_dir
 from utils.common.progress import progress_bar
-from utils.fused_adam import FusedAdam
 from utils.models.export import without_optimizer
 from utils.models.pretrained import IMAGENET, RANDOM, Weights, values_sha256
-from utils.resumption import TrainingState
+from utils.training import distribution
+from utils.training.activations import ActivationTable, describe_graph
+from utils.training.optimizers import FusedAdam
+from utils.training.resumption import TrainingState
 
 LEARNED_AUC = 0.7
 """On its own training images a tail that learned anything is above, one that did not near 0.5."""
