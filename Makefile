@@ -163,7 +163,7 @@ demo-picture: $(INSTALLED) ## Draw the picture of the demo in the README; needs 
 
 .PHONY: screen
 screen: $(INSTALLED) ## Train candidates on held-out folds: CANDIDATES="..." FOLDS="..." SEEDS="..."
-	$(VENV_PYTHON) -m utils.screening --study $(STUDY) $(if $(CANDIDATES),--candidates $(CANDIDATES)) \
+	$(VENV_PYTHON) -m utils.selection.cross_validation --study $(STUDY) $(if $(CANDIDATES),--candidates $(CANDIDATES)) \
 		$(if $(FOLDS),--folds $(FOLDS)) $(if $(SEEDS),--seeds $(SEEDS))
 
 .PHONY: explain
@@ -172,7 +172,7 @@ explain: $(INSTALLED) ## Test heat maps of the single model: tables in results/S
 
 .PHONY: chosen
 chosen: $(INSTALLED) ## Rebuild the chosen model of STUDY=full from the data alone
-	$(VENV_PYTHON) -m utils.finalists --study $(STUDY)
+	$(VENV_PYTHON) -m utils.selection.final_models --study $(STUDY)
 
 .PHONY: ship
 ship: $(INSTALLED) ## Round a finished model and ship it in models/: CANDIDATE=name

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from exercises.checking import WrongAnswer, exercise, read_number
-from utils.candidate_list import BASE
+from utils.selection.candidates import BASE
 
 LOTTERIES = 20_000
 BEST_TOLERANCE = 0.25

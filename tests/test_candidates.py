@@ -4,7 +4,11 @@ import keras
 import numpy as np
 import pytest
 
-from utils.candidate_list import (
+from utils.data.acquisition import TRANSFORMS
+from utils.models.architectures import ARCHITECTURES
+from utils.models.prediction import predict_images
+from utils.models.recipe import Candidate
+from utils.selection.candidates import (
     BASE,
     CANDIDATES,
     CUT,
@@ -13,10 +17,6 @@ from utils.candidate_list import (
     find_candidate,
     pick_candidates,
 )
-from utils.data.acquisition import TRANSFORMS
-from utils.models.architectures import ARCHITECTURES
-from utils.models.prediction import predict_images
-from utils.models.recipe import Candidate
 from utils.training.fine_tuning import (
     build_candidate,
     equalize_images,
@@ -57,7 +57,7 @@ def test_candidates_are_distinct_and_buildable():
 
 
 def test_a_study_picks_its_candidates(monkeypatch):
-    monkeypatch.setattr("utils.candidate_list.CUT", (BASE,))
+    monkeypatch.setattr("utils.selection.candidates.CUT", (BASE,))
     everything = pick_candidates(None, None)
     assert BASE not in [each.name for each in everything] and len(everything) == len(CANDIDATES) - 1
     assert pick_candidates([BASE], None) == [find_candidate(BASE)], "asked for by name it is there"

@@ -1,8 +1,8 @@
 import keras
 import pytest
 
-from utils.costs import count_operations, measure_costs
 from utils.models.recipe import Candidate
+from utils.selection.costs import count_operations, measure_costs
 
 
 def test_operations_are_those_of_the_definition():
@@ -23,7 +23,7 @@ def test_costs_are_kept_until_the_networks_change(tmp_path, monkeypatch):
     assert 3.5 < costs.gigaflops["cnn64"] / costs.gigaflops["cnn32"] < 4.5
     assert (costs.milliseconds > 0).all()
     assert costs.megabytes["cnn32"] == pytest.approx(costs.parameters["cnn32"] * 4e-6, abs=0.1)
-    monkeypatch.setattr("utils.costs.build_network", None)
+    monkeypatch.setattr("utils.selection.costs.build_network", None)
     assert measure_costs("sample", [small, large]).gigaflops.tolist() == costs.gigaflops.tolist()
     with pytest.raises(TypeError):
         measure_costs("sample", [small])

@@ -21,9 +21,9 @@ import pytest
 from exercises import checking
 from exercises.checking import UNANSWERED, WrongAnswer
 from tests.test_notebooks import NAMES, cells_of, read_committed
-from utils import candidate_list
 from utils.common.paths import ROOT
 from utils.data.augmentation import REFERENCE_RANGES
+from utils.selection import candidates as candidate_list
 from utils.solutions import find_exercises, read_solutions, solutions_file
 
 PROSE_EXERCISES: set[str] = set()

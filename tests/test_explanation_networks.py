@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from utils import explanation_networks
-from utils.candidate_list import find_candidate
 from utils.common.study import load_study
 from utils.explanation_networks import LEVELS, randomise_in_steps
 from utils.models.architectures import build_network
+from utils.selection.candidates import find_candidate
 from utils.training.fine_tuning import train_candidate
 
 

@@ -9,7 +9,7 @@ from utils.evaluation.delong import delong_difference
 from utils.evaluation.metrics import compute_metrics
 from utils.evaluation.predictions import average_predictions, select_split
 from utils.evaluation.thresholds import choose_validation_threshold
-from utils.final_scores import (
+from utils.selection.comparison import (
     FinalModel,
     calibration_table,
     difference_table,

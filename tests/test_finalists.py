@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 
 from tests.builders import build_small_trunk, open_small_study
-from utils import finalists
 from utils.common.files import write_json
 from utils.common.paths import dataset_dir, models_dir, predictions_dir, results_dir
 from utils.common.provenance import write_provenance
 from utils.data.images import load_images
 from utils.data.index import build_index
 from utils.evaluation.predictions import load_predictions
-from utils.finalists import (
+from utils.models.architectures import build_network
+from utils.models.export import average_networks
+from utils.models.prediction import predict_with_crops
+from utils.models.pretrained import Weights
+from utils.models.recipe import Candidate
+from utils.models.registry import choose_model
+from utils.selection import final_models
+from utils.selection.final_models import (
     final_name,
     predict_test_with_crops,
     read_finished_aucs,
@@ -21,12 +27,6 @@ from utils.finalists import (
     train_finalists,
     train_reference,
 )
-from utils.models.architectures import build_network
-from utils.models.export import average_networks
-from utils.models.prediction import predict_with_crops
-from utils.models.pretrained import Weights
-from utils.models.recipe import Candidate
-from utils.models.registry import choose_model
 
 SMALL = Candidate("small", "small_cnn", 32, ("exposure",), epochs=1, batch_size=8)
 
@@ -91,10 +91,10 @@ def test_the_chosen_model_is_built_and_found(study, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(finalists, "train_final", refuse)
+    monkeypatch.setattr(final_models, "train_final", refuse)
     train_finalists("full", choices, [SMALL, larger], [42])
     (models_dir("full") / "final/small_seed42.keras").unlink()
-    monkeypatch.setattr(finalists, "build_chosen", refuse)
+    monkeypatch.setattr(final_models, "build_chosen", refuse)
     train_finalists("full", choices, [SMALL, larger], [42])
 
 
@@ -116,8 +116,8 @@ def test_crops_keep_a_flat_image_and_notice_a_corner():
 def test_the_reference_is_trained_with_another_seed_once(study, tmp_path, monkeypatch):
     monkeypatch.setenv("ACTIVATION_CACHE_DIR", str(tmp_path / "cache"))
     weights = Weights("resnet50", "random", "random", "0" * 64, None, seed=1)
-    monkeypatch.setattr(finalists, "resolve_weights", lambda *given, **options: weights)
-    monkeypatch.setattr(finalists, "build_trunk", lambda weights: build_small_trunk())
+    monkeypatch.setattr(final_models, "resolve_weights", lambda *given, **options: weights)
+    monkeypatch.setattr(final_models, "build_trunk", lambda weights: build_small_trunk())
     study = study.model_copy(update={"views": 1, "epochs": 2, "batch_size": 8})
     root = dataset_dir("chest_xray")
     index = build_index(root, study.seed, study.validation_fraction)

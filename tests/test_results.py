@@ -2,7 +2,6 @@
 
 import pytest
 
-from utils import candidate_list, final_scores, selection
 from utils.common.files import read_json
 from utils.common.paths import published_results_dir
 from utils.common.provenance import read_provenance
@@ -10,6 +9,8 @@ from utils.common.study import load_study
 from utils.evaluation.metrics import compute_metrics
 from utils.evaluation.predictions import list_models, load_predictions, select_split
 from utils.evaluation.thresholds import choose_validation_threshold
+from utils.selection import candidates as candidate_list
+from utils.selection import comparison, rule
 
 MODELS = list_models(published_results_dir())
 STUDY = load_study("full")
@@ -101,7 +102,7 @@ def choices():
 def test_choices_are_those_of_the_held_out_predictions(choices):
     """The rule, applied again to the committed predictions of the second round."""
     names = [row["candidate"] for row in choices["compared"]]
-    again = selection.make_choices(
+    again = rule.make_choices(
         published_results_dir() / "screening",
         [candidate_list.find_candidate(name) for name in names],
         STUDY.second_round_folds,
@@ -112,7 +113,7 @@ def test_choices_are_those_of_the_held_out_predictions(choices):
 
 def test_every_chosen_model_has_predicted_with_every_seed(choices):
     final = published_results_dir() / "predictions" / "final"
-    for name in final_scores.final_names(choices):
+    for name in comparison.final_names(choices):
         for seed in STUDY.final_seeds:
             rows = load_predictions(final / f"{name}_seed{seed}.csv")
             assert rows.groupby("split").size().to_dict() == {"test": 624, "validation": 811}
@@ -120,14 +121,14 @@ def test_every_chosen_model_has_predicted_with_every_seed(choices):
 
 def test_final_metrics_are_those_of_the_predictions(choices, monkeypatch):
     monkeypatch.setenv("RESULTS_DIR", str(published_results_dir().parent))
-    models = final_scores.read_final_models("full", choices, STUDY.final_seeds)
+    models = comparison.read_final_models("full", choices, STUDY.final_seeds)
     stored = read_json(published_results_dir() / "final_metrics.json")
     assert list(stored) == list(models)
     for name, model in models.items():
         assert stored[name]["threshold"] == model.threshold
-        assert stored[name]["errors"] == final_scores.error_table(model).to_dict("records")
+        assert stored[name]["errors"] == comparison.error_table(model).to_dict("records")
         # The fit ends where it no longer gains, on some processors earlier than on others.
-        calibration = final_scores.measure_calibration_of(model)
+        calibration = comparison.measure_calibration_of(model)
         for key, value in stored[name]["calibration"].items():
             assert value == pytest.approx(calibration[key], abs=2e-3), key
         test = select_split(model.mean, "test")

@@ -6,14 +6,14 @@ import pytest
 from PIL import Image
 
 from tests.builders import open_small_study
-from utils import screening
 from utils.common.files import write_json
 from utils.common.paths import dataset_dir, results_dir
 from utils.data.index import build_index
 from utils.data.perturbations import CHANGES
 from utils.evaluation.predictions import write_predictions
 from utils.models.recipe import Candidate
-from utils.selection import make_choices
+from utils.selection import cross_validation
+from utils.selection.rule import make_choices
 
 TWO = [
     Candidate("few", "small_cnn", 32, epochs=1, batch_size=8),
@@ -27,14 +27,14 @@ def study(tmp_path, monkeypatch):
 
 
 def choices(study):
-    folder = screening.screening_dir(study.study)
+    folder = cross_validation.screening_dir(study.study)
     return json.dumps(make_choices(folder, TWO, ["block1"], [42]))
 
 
 @pytest.mark.slow
 def test_choices_do_not_see_the_test_set(study, tmp_path, monkeypatch):
     """Noise for test images and predictions, and the other label for each, change no choice."""
-    screening.screen(study.study, TWO, ["plain", "block1"], [42])
+    cross_validation.screen(study.study, TWO, ["plain", "block1"], [42])
     before = choices(study)
     root = dataset_dir("chest_xray")
     random = np.random.default_rng(9)
@@ -52,14 +52,14 @@ def test_choices_do_not_see_the_test_set(study, tmp_path, monkeypatch):
     noise = {"test": random.random((index.split == "test").sum())}
     for name in ("resnet50", "final/few_seed42", "final/many_seed42"):
         write_predictions(study.study, name, index, noise)
-    screening.screen(study.study, TWO, ["plain", "block1"], [42])
+    cross_validation.screen(study.study, TWO, ["plain", "block1"], [42])
     assert choices(study) == before
 
 
 @pytest.mark.slow
 def test_what_is_there_is_not_trained_again(study, monkeypatch):
-    screening.screen(study.study, TWO[:1], ["block1"], [42])
-    file = screening.predictions_file(study.study, "few", "block1", 42)
+    cross_validation.screen(study.study, TWO[:1], ["block1"], [42])
+    file = cross_validation.predictions_file(study.study, "few", "block1", 42)
     table = pd.read_csv(file)
     assert {"image_id", "patient_id", "y_true", *CHANGES} == set(table.columns)
     record = json.loads(file.with_suffix(".json").read_text())
@@ -69,21 +69,21 @@ def test_what_is_there_is_not_trained_again(study, monkeypatch):
         raise AssertionError("trained again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(screening, "train_candidate", refuse)
-        screening.screen(study.study, TWO[:1], ["block1"], [42])
+        patch.setattr(cross_validation, "train_candidate", refuse)
+        cross_validation.screen(study.study, TWO[:1], ["block1"], [42])
         with pytest.raises(AssertionError, match="trained again"):
-            screening.screen(study.study, TWO[1:], ["block1"], [42])
+            cross_validation.screen(study.study, TWO[1:], ["block1"], [42])
     record["version"] -= 1
     write_json(file.with_suffix(".json"), record)
-    assert not screening.is_screened(study.study, TWO[0], "block1", 42), "older code"
+    assert not cross_validation.is_screened(study.study, TWO[0], "block1", 42), "older code"
     record["version"] += 1
     write_json(file.with_suffix(".json"), record)
-    assert screening.is_screened(study.study, TWO[0], "block1", 42)
+    assert cross_validation.is_screened(study.study, TWO[0], "block1", 42)
     provenance = results_dir(study.study) / "provenance" / "resnet50.json"
     write_json(provenance, {"dataset": {"fingerprint": "of other radiographs"}})
-    assert not screening.is_screened(study.study, TWO[0], "block1", 42)
+    assert not cross_validation.is_screened(study.study, TWO[0], "block1", 42)
     provenance.unlink()
     longer = Candidate("few", "small_cnn", 32, epochs=2, batch_size=8)
-    screening.screen(study.study, [longer], ["block1"], [42])
+    cross_validation.screen(study.study, [longer], ["block1"], [42])
     record = json.loads(file.with_suffix(".json").read_text())
     assert record["candidate"]["epochs"] == 2, "another recipe of the same name is trained anew"

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 from utils.common.files import write_json
 from utils.data.perturbations import CHANGES, UNCHANGED
 from utils.models.recipe import Candidate
-from utils.selection import (
+from utils.selection.rule import (
     ENSEMBLE,
     HeldOut,
     SelectionError,

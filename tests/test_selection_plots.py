@@ -7,7 +7,7 @@ from PIL import Image
 
 from utils.data.perturbations import CHANGES
 from utils.evaluation.plots import plot_reliability
-from utils.selection_plots import plot_auc_by_change, plot_cost, plot_criteria, plot_differences
+from utils.selection.plots import plot_auc_by_change, plot_cost, plot_criteria, plot_differences
 
 
 def drawn(figure):

@@ -9,12 +9,12 @@ from utils import shipping
 from utils.common.paths import predictions_dir
 from utils.data.images import read_image
 from utils.evaluation.predictions import load_predictions
-from utils.finalists import train_final
 from utils.models import registry
 from utils.models.recipe import Candidate
 from utils.models.registry import SHIPPED, choose_model
 from utils.predict import main as predict
-from utils.screening import screen
+from utils.selection.cross_validation import screen
+from utils.selection.final_models import train_final
 
 SMALL = Candidate("tiny", "small_cnn", 32, epochs=1, batch_size=8)
 

@@ -12,21 +12,21 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from utils.candidate_list import find_candidate
 from utils.common.files import file_sha256, read_json, write_json
 from utils.common.paths import dataset_dir, models_dir, predictions_dir
 from utils.common.study import Study, load_study
 from utils.data.images import load_images
 from utils.data.index import build_index, open_study_index
 from utils.data.splits import development_index, load_development_images
-from utils.final_scores import SHIPPED_MODEL
-from utils.finalists import final_name, network_file
 from utils.models.export import export_full_size
 from utils.models.prediction import predict_images
 from utils.models.recipe import Candidate
 from utils.models.registry import open_shipped_model
 from utils.phantoms.sets import write_phantom_dataset
-from utils.selection import read_choices
+from utils.selection.candidates import find_candidate
+from utils.selection.comparison import SHIPPED_MODEL
+from utils.selection.final_models import final_name, network_file
+from utils.selection.rule import read_choices
 from utils.training.fine_tuning import describe_training, train_candidate
 
 TAUGHT_SHARE = 2

@@ -61,9 +61,9 @@ from utils.explanation_networks import (
     teach_phantoms,
     train_on_random_labels,
 )
-from utils.finalists import final_name, network_file
 from utils.models.prediction import predict_images
 from utils.phantoms.sets import PHANTOM_VERSION, load_opacity_mask, write_phantom_dataset
+from utils.selection.final_models import final_name, network_file
 
 TABLES = (
     "truth", "other_images", "randomisation", "random_labels", "faithfulness", "stability",

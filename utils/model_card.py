@@ -63,7 +63,7 @@ def shipped_block(results: Path, shipped: Path) -> str:
         ["file", f"`{record['file']}`, {file.stat().st_size / 1e6:.1f} MB"],
         ["SHA-256", f"`{record['sha256']}`"],
         ["network", f"{recipe['architecture']} at {recipe['size']} x {recipe['size']} pixels"],
-        ["recipe", f"`{recipe['name']}` in `utils/candidate_list.py`, seed {record['seed']}"],
+        ["recipe", f"`{recipe['name']}` in `utils/selection/candidates.py`, seed {record['seed']}"],
         ["weights before training", record["weights"]],
         ["trained on", f"{record['dataset']['images']['train']:,} radiographs, data fingerprint "
                        f"`{record['dataset']['fingerprint'][:16]}`"],

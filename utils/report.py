@@ -128,7 +128,8 @@ def final_table(scores: dict[str, Any]) -> str:
     """Return the Markdown table of the finished models on test.
 
     Args:
-        scores: Content of `final_metrics.json`; see `utils.final_scores.score_final_models`.
+        scores: Content of `final_metrics.json`; see
+        `utils.selection.comparison.score_final_models`.
     """
     header = [
         "on test", "seeds", *(METRICS[metric] for metric in FINAL_COLUMNS),

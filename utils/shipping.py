@@ -26,16 +26,16 @@ from utils.common.study import load_study
 from utils.data.index import build_index, open_dataset, open_study_index
 from utils.evaluation.calibration import fit_temperature
 from utils.evaluation.predictions import write_predictions
-from utils.final_scores import SHIPPED_MODEL
-from utils.finalists import final_name, network_file
 from utils.models.export import shrink_model
 from utils.models.out_of_distribution import build_feature_model, fit_detector, measure_rates
 from utils.models.prediction import predict_files, run_on_files
 from utils.models.recipe import Candidate
 from utils.models.registry import DETECTOR_FILE, PHANTOMS, SHIPPED, register_model
 from utils.predict import score_folder, write_scores
-from utils.screening import screening_dir
-from utils.selection import choose_block_threshold, read_screening
+from utils.selection.comparison import SHIPPED_MODEL
+from utils.selection.cross_validation import screening_dir
+from utils.selection.final_models import final_name, network_file
+from utils.selection.rule import choose_block_threshold, read_screening
 
 REFERENCE_PREDICTIONS = SHIPPED / "reference_predictions.csv"
 _PHANTOMS_A_CLASS = 3

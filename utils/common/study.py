@@ -46,7 +46,7 @@ class Study(BaseModel):
     resamples: Count
     """Bootstrap resamples behind each interval."""
     candidates: list[str] | None
-    """Names in `utils.candidate_list` that notebooks 07 and 08 compare; null takes all."""
+    """Names in `utils.selection.candidates` that notebooks 07 and 08 compare; null takes all."""
     candidate_epochs: Count | None
     """Epochs of each candidate in place of its own; null leaves them."""
     screening_folds: list[str]

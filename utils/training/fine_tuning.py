@@ -2,7 +2,7 @@
 
 A candidate is trained for a fixed number of epochs on the images of a fold, or on the study's
 training split for the final models. Nothing in here looks at held-out images: which candidate is
-taken is decided in `utils.selection`, by `docs/selection_rule.md`.
+taken is decided in `utils.selection.rule`, by `docs/selection_rule.md`.
 """
 
 import hashlib

@@ -42,7 +42,7 @@ from utils.evaluation.predictions import (
 from utils.evaluation.tables import format_interval
 from utils.evaluation.thresholds import choose_validation_threshold
 from utils.models.registry import RECORD, SHIPPED
-from utils.selection import ENSEMBLE
+from utils.selection.rule import ENSEMBLE
 from utils.shortcuts.domain_shift import expect_accuracy, measure_agreement
 
 BASELINE, REFERENCE, SHIPPED_MODEL = "vgg19", "resnet50", "small"

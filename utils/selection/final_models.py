@@ -4,9 +4,9 @@ A finalist's predictions of validation and test are written when it is finished 
 `results/<study>/predictions/final/<candidate>_seed<k>.csv`; they are scored in notebook 09. The
 networks are exported as one flat graph each, from RGB pixels to probabilities.
 
-`python -m utils.finalists --study full` (`make chosen`) rebuilds the chosen model from the data
-alone: it trains what the committed choices name, and says how far the new predictions are from
-the committed ones.
+`python -m utils.selection.final_models --study full` (`make chosen`) rebuilds the chosen model from
+the data alone: it trains what the committed choices name, and says how far the new predictions are
+from the committed ones.
 """
 
 import argparse
@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from utils.candidate_list import pick_candidates
 from utils.common.constants import PREDICTION_COLUMNS, SCORED_SPLITS
 from utils.common.files import keep_table, read_json, write_json
 from utils.common.paths import activation_cache_dir, models_dir, predictions_dir, results_dir
@@ -44,15 +43,16 @@ from utils.evaluation.predictions import (
     select_split,
     write_predictions,
 )
-from utils.final_scores import REFERENCE, final_names
 from utils.models.backbones import build_reference_head, build_trunk, join
 from utils.models.export import average_networks, export_full_size, export_model
 from utils.models.prediction import CROP, predict_files, predict_with_crops
 from utils.models.recipe import Candidate
 from utils.models.registry import register_model
 from utils.models.weights import resolve_weights
-from utils.screening import fingerprint_of, keep_held_out
-from utils.selection import ENSEMBLE, read_choices
+from utils.selection.candidates import pick_candidates
+from utils.selection.comparison import REFERENCE, final_names
+from utils.selection.cross_validation import fingerprint_of, keep_held_out
+from utils.selection.rule import ENSEMBLE, read_choices
 from utils.training.activations import ActivationStore, View
 from utils.training.fine_tuning import train_candidate
 from utils.training.head import Recipe, predict_pneumonia, train_tail

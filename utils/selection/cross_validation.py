@@ -1,10 +1,11 @@
 """Train candidates on folds of the development images, and keep what they say of those held out.
 
-`python -m utils.screening --candidates NAME ... --folds NAME ... --seeds 42` trains whatever is not
-there yet and writes `results/<study>/screening/<candidate>/<fold>_seed<k>.csv`: one row a held-out
-image, its probability of PNEUMONIA as it is and under each change of `utils.data.perturbations`,
-and beside it a record of the recipe and the minutes. An interrupted run goes on where it was. The
-test set is not read.
+`python -m utils.selection.cross_validation --candidates NAME ... --folds NAME ... --seeds 42`
+trains whatever is not there yet and writes
+`results/<study>/screening/<candidate>/<fold>_seed<k>.csv`: one row a held-out image, its
+probability of PNEUMONIA as it is and under each change of `utils.data.perturbations`, and beside it
+a record of the recipe and the minutes. An interrupted run goes on where it was. The test set is not
+read.
 """
 
 import argparse
@@ -16,7 +17,6 @@ import keras
 import numpy as np
 import pandas as pd
 
-from utils.candidate_list import pick_candidates
 from utils.common.files import read_json, write_csv, write_json
 from utils.common.paths import models_dir, results_dir
 from utils.common.study import Study, load_study
@@ -32,6 +32,7 @@ from utils.data.splits import (
 )
 from utils.models.prediction import predict_images
 from utils.models.recipe import Candidate
+from utils.selection.candidates import pick_candidates
 from utils.training.fine_tuning import train_candidate
 
 VERSION = 1

@@ -1,6 +1,7 @@
 """Choose among candidates by `docs/selection_rule.md`, from held-out predictions alone.
 
-Everything in here reads files that `utils.screening` wrote, and none of the test set.
+Everything in here reads files that `utils.selection.cross_validation` wrote, and none of the test
+set.
 """
 
 from collections.abc import Sequence
@@ -89,8 +90,8 @@ def read_screening(
         for seed in seeds:
             file = folder / candidate.name / f"{fold}_seed{seed}.csv"
             remedy = (
-                f"run python -m utils.screening --candidates {candidate.name} --folds {fold} "
-                f"--seeds {seed}"
+                f"run python -m utils.selection.cross_validation --candidates {candidate.name} "
+                f"--folds {fold} --seeds {seed}"
             )
             if not (file.is_file() and file.with_suffix(".json").is_file()):
                 raise SelectionError(
