@@ -168,7 +168,7 @@ screen: $(INSTALLED) ## Train candidates on held-out folds: CANDIDATES="..." FOL
 
 .PHONY: explain
 explain: $(INSTALLED) ## Test heat maps of the single model: tables in results/STUDY/explanation, resumably
-	$(VENV_PYTHON) -m utils.explanation_study --study $(STUDY)
+	$(VENV_PYTHON) -m utils.explanation.experiments --study $(STUDY)
 
 .PHONY: chosen
 chosen: $(INSTALLED) ## Rebuild the chosen model of STUDY=full from the data alone

@@ -8,7 +8,7 @@ import numpy as np
 
 from utils.common.constants import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
 from utils.evaluation.calibration import apply_temperature
-from utils.explanation import build_explainer
+from utils.explanation.heat_maps import build_explainer
 from utils.models.out_of_distribution import NoveltyDetector, build_feature_model, load_detector
 from utils.models.registry import DETECTOR_FILE, SHIPPED, Scorer, open_shipped_model
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras import layers
 
 from utils.common.constants import NORMAL, PNEUMONIA
-from utils.explanation import (
+from utils.explanation.heat_maps import (
     CASES,
     METHODS,
     NOISE,
@@ -18,7 +18,7 @@ from utils.explanation import (
     select_cases,
     zero_maps,
 )
-from utils.heat_map_measures import pointing_hit
+from utils.explanation.measures import pointing_hit
 from utils.models.architectures import ARCHITECTURES, build_network
 from utils.models.backbones import join
 from utils.models.export import average_networks

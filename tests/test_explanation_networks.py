@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from utils import explanation_networks
 from utils.common.study import load_study
-from utils.explanation_networks import LEVELS, randomise_in_steps
+from utils.explanation import networks
+from utils.explanation.networks import LEVELS, randomise_in_steps
 from utils.models.architectures import build_network
 from utils.selection.candidates import find_candidate
 from utils.training.fine_tuning import train_candidate
@@ -43,13 +43,12 @@ def test_a_network_is_trained_once_for_the_same_images(tmp_path, monkeypatch):
         trained.append(arguments[0].name)
         return train_candidate(*arguments)
 
-    monkeypatch.setattr(explanation_networks, "train_candidate", train)
+    monkeypatch.setattr(networks, "train_candidate", train)
     first, again = (
-        explanation_networks._train_full_size(load_study("sample"), recipe, images, labels)
-        for _ in range(2)
+        networks._train_full_size(load_study("sample"), recipe, images, labels) for _ in range(2)
     )
     assert trained == ["once"]
     pairs = zip(first.get_weights(), again.get_weights(), strict=True)
     assert all(np.array_equal(one, other) for one, other in pairs)
-    explanation_networks._train_full_size(load_study("sample"), recipe, images, labels[::-1])
+    networks._train_full_size(load_study("sample"), recipe, images, labels[::-1])
     assert trained == ["once", "once"], "other labels are another network"

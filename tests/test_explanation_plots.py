@@ -2,16 +2,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils.explanation import CASES, METHODS
-from utils.explanation_plots import (
+from utils.explanation.heat_maps import CASES, METHODS
+from utils.explanation.measures import BASELINES, TITLES
+from utils.explanation.plots import (
     plot_attention,
     plot_cascade,
     plot_faithfulness,
     plot_methods,
     plot_truth,
 )
-from utils.explanation_study import BASELINES
-from utils.explanation_summary import TITLES
 
 
 def make_maps(seed: int) -> np.ndarray:

@@ -9,17 +9,20 @@ import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from utils import explanation_study
-from utils import heat_map_measures as measures
 from utils.common.constants import PNEUMONIA
 from utils.common.files import read_json
 from utils.common.paths import ROOT
 from utils.common.study import load_study
 from utils.data.download import fetch
 from utils.data.images import load_images
-from utils.explanation import METHODS, build_explainer
-from utils.explanation_networks import find_explained, randomise_in_steps
-from utils.explanation_study import BASELINES, NO_NETWORK, TABLES, baseline_maps
+from utils.explanation import measures
+from utils.explanation.experiments import baseline_maps
+from utils.explanation.faithfulness import _BLUR, _overlap_of, _predict_class, small_changes
+from utils.explanation.heat_maps import METHODS, build_explainer, default_layer
+from utils.explanation.localization import regions_of_interest
+from utils.explanation.measures import BASELINES, NO_NETWORK
+from utils.explanation.networks import find_explained, randomise_in_steps
+from utils.explanation.run import TABLES
 from utils.models.prediction import predict_images
 from utils.models.registry import open_shipped_model
 from utils.phantoms import sets
@@ -97,7 +100,7 @@ def test_maps_of_phantoms_meet_their_opacities_as_committed(network, explain, tm
         assert predict_images(network, image)[0] == pytest.approx(row.probability, abs=CLOSE)
         cam = explain(image, PNEUMONIA)[0]
         assert measures.energy_inside_mask(cam, mask) == pytest.approx(row.energy_inside, abs=CLOSE)
-        cells = network.get_layer(explanation_study.default_layer(network)).output.shape[1]
+        cells = network.get_layer(default_layer(network)).output.shape[1]
         for name, cam in baseline_maps(image[0], cells, number).items():
             row = truth.loc[(image_id, NO_NETWORK, name)]
             assert measures.mask_share(mask) == pytest.approx(row.mask_share, abs=1e-5)
@@ -139,8 +142,8 @@ def test_deletion_and_insertion_are_as_committed(network, explain, real_data):
     for image_id in read("faithfulness").image_id.unique()[[5, 150]]:
         image = load_images(real_data, [image_id]).astype(np.float32)
         called = int(predict_images(network, image)[0] >= 0.5)
-        predict = partial(explanation_study._predict_class, network, called)
-        blurred = gaussian_filter(image[0], (explanation_study._BLUR,) * 2 + (0,))
+        predict = partial(_predict_class, network, called)
+        blurred = gaussian_filter(image[0], (_BLUR,) * 2 + (0,))
         curves = measures.faithfulness(predict, image[0], explain(image, called)[0], blurred)
         row = table.loc[(image_id, METHOD)]
         assert [measures.area_under(curve) for curve in curves] == pytest.approx(
@@ -155,11 +158,11 @@ def test_maps_stay_as_stable_as_committed(network, explain, real_data):
     table = table[table["map"] == METHOD].set_index("image_id")
     for image_id in table.index.unique()[[5, 150]]:
         image = load_images(real_data, [image_id])[0].astype(np.float32)
-        changes = explanation_study.small_changes(image)
+        changes = small_changes(image)
         first = explain(image[None], PNEUMONIA)[0]
         for _, row in table.loc[[image_id]].iterrows():
             view, move = changes[row.change]
-            pair = explanation_study._overlap_of(first, explain(view[None], PNEUMONIA)[0], move)
+            pair = _overlap_of(first, explain(view[None], PNEUMONIA)[0], move)
             assert measures.similarity(*pair) == pytest.approx((row.spearman, row.ssim), abs=CLOSE)
 
 
@@ -170,6 +173,6 @@ def test_energy_lies_where_committed(network, real_data):
     rows = table[(table.network == "small") & (table.maximum > 0.05)].iloc[[3, 200, 300]]
     images = load_images(real_data, rows.image_id).astype(np.float32)
     maps = build_explainer(network)(images, PNEUMONIA)
-    for region, mask in explanation_study.regions_of_interest().items():
+    for region, mask in regions_of_interest().items():
         found = [measures.energy_inside_mask(cam, mask) for cam in maps]
         assert found == pytest.approx(rows[region].tolist(), abs=CLOSE)

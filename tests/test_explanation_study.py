@@ -4,16 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils import explanation_study
 from utils.common.study import load_study
-from utils.explanation_study import (
-    BASELINES,
-    SHIFT,
-    baseline_maps,
-    explain_study,
-    regions_of_interest,
-    small_changes,
-)
+from utils.explanation.experiments import baseline_maps, row_by_row
+from utils.explanation.faithfulness import SHIFT, _overlap_of, small_changes
+from utils.explanation.localization import regions_of_interest
+from utils.explanation.measures import BASELINES
+from utils.explanation.run import explain_study
 
 
 def test_a_shift_is_undone_before_maps_are_compared():
@@ -22,7 +18,7 @@ def test_a_shift_is_undone_before_maps_are_compared():
     for view, move in changes.values():
         if move == (0, 0):
             continue
-        first, second = explanation_study._overlap_of(image[..., 0], view[..., 0], move)
+        first, second = _overlap_of(image[..., 0], view[..., 0], move)
         assert first.shape == (224 - 2 * SHIFT,) * 2
         np.testing.assert_allclose(first, second, atol=1e-4)
     assert changes["brighter"][0].max() <= 255 and changes["darker"][0].mean() < image.mean()
@@ -53,8 +49,8 @@ def test_an_interrupted_table_goes_on_with_the_next_image(tmp_path, monkeypatch)
         return [{"number": number}]
 
     with pytest.raises(KeyboardInterrupt):
-        explanation_study._row_by_row(study, "truth", {"network": "a"}, keys, make)
-    table = explanation_study._row_by_row(study, "truth", {"network": "a"}, keys, make)
+        row_by_row(study, "truth", {"network": "a"}, keys, make)
+    table = row_by_row(study, "truth", {"network": "a"}, keys, make)
     assert table.number.tolist() == list(range(15))
     assert made.count(3) == 1, "what was kept is not made again"
     assert made.count(11) == 2, "what was not kept yet is"
@@ -71,10 +67,8 @@ def test_rows_of_another_network_are_not_taken_over(tmp_path, monkeypatch):
         return [{"made": "a"}]
 
     with pytest.raises(KeyboardInterrupt):
-        explanation_study._row_by_row(study, "truth", {"network": "a"}, keys, stop_at_the_last)
-    other = explanation_study._row_by_row(
-        study, "truth", {"network": "b"}, keys, lambda number: [{"made": "b"}]
-    )
+        row_by_row(study, "truth", {"network": "a"}, keys, stop_at_the_last)
+    other = row_by_row(study, "truth", {"network": "b"}, keys, lambda number: [{"made": "b"}])
     assert set(other.made) == {"b"} and len(other) == 12
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils.explanation_summary import (
+from utils.explanation.measures import TITLES
+from utils.explanation.summary import (
     SIZES,
-    TITLES,
     as_text,
     best_baselines,
     compare_with_baselines,

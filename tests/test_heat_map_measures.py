@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from utils.evaluation.bootstrap import mean_interval
-from utils.heat_map_measures import (
+from utils.explanation.measures import (
     area_under,
     centre_map,
     edge_map,

@@ -34,7 +34,7 @@ from utils.evaluation.plots import (
 )
 from utils.evaluation.study_metrics import evaluate_study
 from utils.evaluation.tables import REPORTED
-from utils.explanation_plots import plot_cam_grid
+from utils.explanation.plots import plot_cam_grid
 from utils.shortcuts.pixel_baselines import BASELINES
 from utils.shortcuts.plots import plot_baseline_scores
 from utils.training.plots import plot_history, plot_views_cost

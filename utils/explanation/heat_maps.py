@@ -2,7 +2,7 @@
 
 Maps are kept as they are computed. Stretched to full heat each, as is the custom, the map of an
 image that hardly speaks for the class would look like that of one that shouts it. What maps are
-worth is measured in `utils.heat_map_measures`.
+worth is measured in `utils.explanation.measures`.
 """
 
 from collections.abc import Callable, Iterator
@@ -350,9 +350,6 @@ def _require_spatial_layer(model: keras.Model, layer_name: str) -> None:
             f"{model.name} has no layer {layer_name!r} with spatial output; "
             f"{_describe_candidates(model)}"
         )
-
-
-# --- Cases -----------------------------------------------------------------------------------
 
 
 def select_cases(predictions: pd.DataFrame, threshold: float, n: int, seed: int) -> pd.DataFrame:

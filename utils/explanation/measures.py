@@ -1,8 +1,8 @@
 """What a heat map is worth, in numbers, and the maps that look at no model.
 
-`utils.explanation` makes maps. Here are agreement with a known mask, likeness of two maps, and
-faithfulness to the model; random cells, the centre and the edges of an image are maps that any
-method has to beat. A map is never stretched before it is measured.
+`utils.explanation.heat_maps` makes maps. Here are agreement with a known mask, likeness of two
+maps, and faithfulness to the model; random cells, the centre and the edges of an image are maps
+that any method has to beat. A map is never stretched before it is measured.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from skimage.filters import sobel, threshold_otsu
 from skimage.metrics import structural_similarity
 
-from utils.explanation import enlarge_cells
+from utils.explanation.heat_maps import METHODS, enlarge_cells
 
 STEPS = 20
 """Steps in which pixels are deleted or inserted."""
@@ -237,3 +237,13 @@ def faithfulness(
         np.asarray(predict(perturb(image, order, blurred, steps))),
         np.asarray(predict(perturb(blurred, order, image, steps))),
     )
+
+
+TITLES = {name: method.title for name, method in METHODS.items()} | {
+    "random": "random cells", "centre": "centre", "edges": "edges of the image",
+}  # fmt: skip
+"""What the maps of the tables are called, methods and maps that see no network."""
+BASELINES = ("random", "centre", "edges")
+"""Maps that see no model; any method has to beat them."""
+NO_NETWORK = "none"
+"""Stands for the network of a map that sees none."""

@@ -1,7 +1,7 @@
 """What notebook 10 reads out of the tables about heat maps: means with intervals over patients.
 
-`utils.explanation_study` makes the tables, a row an image and map. A map that is zero everywhere
-has no measure; it is counted beside the mean, and is not in it.
+`utils.explanation.experiments` makes the tables, a row an image and map. A map that is zero
+everywhere has no measure; it is counted beside the mean, and is not in it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ import pandas as pd
 from utils.common.constants import PNEUMONIA
 from utils.evaluation.bootstrap import mean_interval
 from utils.evaluation.tables import format_interval
-from utils.explanation import CASES, METHODS
-from utils.explanation_study import BASELINES, NO_NETWORK
+from utils.explanation.heat_maps import CASES
+from utils.explanation.measures import BASELINES, NO_NETWORK, TITLES
 
 TRUTH_MEASURES = {
     "energy_inside": "energy inside", "pointing_hit": "pointing game", "iou": "IoU at Otsu",
@@ -21,10 +21,6 @@ TRUTH_MEASURES = {
 """How maps are compared with a known opacity, and what the measures are called."""
 SIZES = ("small", "medium", "large")
 """Thirds of the opacities by the share of the image that they cover."""
-TITLES = {name: method.title for name, method in METHODS.items()} | {
-    "random": "random cells", "centre": "centre", "edges": "edges of the image",
-}  # fmt: skip
-"""What the maps of the tables are called, methods and maps that see no network."""
 
 
 def summarise(

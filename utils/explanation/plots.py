@@ -25,9 +25,8 @@ from utils.common.figures import (
     require_count,
     show_picture,
 )
-from utils.explanation import CASES, METHODS
-from utils.explanation_study import BASELINES, NO_NETWORK
-from utils.explanation_summary import TITLES
+from utils.explanation.heat_maps import CASES, METHODS
+from utils.explanation.measures import BASELINES, NO_NETWORK, TITLES
 
 HEAT = LinearSegmentedColormap.from_list(
     # From clear to opaque: where nothing speaks for the class, the image is seen as it is.

@@ -10,9 +10,9 @@ from utils.common.constants import PNEUMONIA
 from utils.common.study import Study
 from utils.data.images import load_images
 from utils.data.index import open_dataset
-from utils.explanation import METHODS, build_explainers
-from utils.explanation_networks import LEVELS, find_explained, randomise_in_steps
-from utils.explanation_summary import with_outcome
+from utils.explanation.heat_maps import METHODS, build_explainers
+from utils.explanation.networks import LEVELS, find_explained, randomise_in_steps
+from utils.explanation.summary import with_outcome
 from utils.models.registry import SHIPPED
 
 PHANTOM = "phantoms/PNEUMONIA/person12_bacteria_22.jpeg"

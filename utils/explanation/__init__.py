@@ -1,0 +1,1 @@
+"""Heat maps, and the experiments that say what they are worth."""

@@ -1,0 +1,141 @@
+"""What the experiments on heat maps share: images, what a table is made from, row by row."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from utils.common.constants import PNEUMONIA
+from utils.common.files import keep_table, read_json, write_csv
+from utils.common.paths import results_dir
+from utils.common.progress import track
+from utils.common.study import Study
+from utils.data.images import load_images
+from utils.data.index import open_study_index
+from utils.explanation import measures
+from utils.explanation.heat_maps import (
+    METHODS,
+    NOISE,
+    NOISE_SEED,
+    NOISY_COPIES,
+    STRONGEST_CHANNELS,
+    default_layer,
+)
+from utils.explanation.networks import (
+    Explained,
+)
+
+ROUND = 5
+
+
+def explanation_dir(study: str) -> Path:
+    """Return the folder of a study's tables about heat maps."""
+    return results_dir(study) / "explanation"
+
+
+def keep(study: Study, name: str, made_from: Mapping[str, Any], make: Callable) -> pd.DataFrame:
+    """Return a table of the study about heat maps, made if need be; see `keep_table`."""
+    return keep_table(explanation_dir(study.study) / f"{name}.csv", made_from, make)
+
+
+def row_by_row(
+    study: Study,
+    name: str,
+    made_from: Mapping[str, Any],
+    image_ids: Sequence[str],
+    make: Callable[[int], list[dict[str, Any]]],
+) -> pd.DataFrame:
+    """Make the rows of a table image by image, so that an interrupted run can go on.
+
+    What is done lies in `.<name>-unfinished.csv`, with a key in each row: of its image, and of
+    what the table is made from, so that nothing is taken over from another network.
+
+    Args:
+        study: The study.
+        name: Of the table.
+        made_from: What the table depends on.
+        image_ids: One an image.
+        make: From the number of an image to its rows.
+    """
+    file = explanation_dir(study.study) / f".{name}-unfinished.csv"
+    source = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
+    keys = [f"{source} {image_id}" for image_id in image_ids]
+    done = pd.read_csv(file) if file.is_file() else pd.DataFrame({"key": []})
+    if not set(done.key) <= set(keys):
+        done = done.iloc[:0]
+    parts = [done]
+    missing = [number for number, key in enumerate(keys) if key not in set(done.key)]
+    for count, number in enumerate(track(missing, name, len(missing)), start=1):
+        parts.append(pd.DataFrame(make(number)).assign(key=keys[number]))
+        if count % 10 == 0:
+            parts = [pd.concat(parts, ignore_index=True)]
+            write_csv(file, parts[0])
+    file.unlink(missing_ok=True)
+    table = pd.concat(parts, ignore_index=True).drop(columns="key")
+    return table.round(ROUND)
+
+
+def open_test_images(study: Study) -> tuple[Path, pd.DataFrame]:
+    """Return the root of the data set and the rows of the index of all test images."""
+    root, index = open_study_index(study)
+    return root, index[index.split == "test"]
+
+
+def draw_test_images(study: Study) -> tuple[Path, pd.DataFrame]:
+    """Draw test images, classes alike; return the root and the rows of the index."""
+    root, test = open_test_images(study)
+    each = min(study.explained_images // 2, *test.label.value_counts())
+    drawn = test.groupby("label").sample(each, random_state=study.seed)
+    return root, drawn.sort_values("image_id", ignore_index=True)
+
+
+def load_pixels(root: Path, images: pd.DataFrame) -> np.ndarray:
+    """Read images of the index as (n, 224, 224, 3) float32 RGB in [0, 255]."""
+    return load_images(root, images.image_id).astype(np.float32)
+
+
+def images_key(study: Study) -> dict[str, Any]:
+    """Return what the choice of test images depends on."""
+    dataset = read_json(results_dir(study.study) / "provenance" / "resnet50.json")["dataset"]
+    return {"dataset": dataset["fingerprint"], "images": study.explained_images}
+
+
+def maps_key(explained: Explained) -> dict[str, Any]:
+    """Return what maps by all methods depend on."""
+    return explained.describe() | {
+        "methods": list(METHODS), "scorecam_channels": STRONGEST_CHANNELS,
+        "smoothgrad": {"copies": NOISY_COPIES, "noise": NOISE, "seed": NOISE_SEED},
+    }  # fmt: skip
+
+
+def baseline_maps(image: np.ndarray, cells: int, seed: int) -> dict[str, np.ndarray]:
+    """Return the maps of `BASELINES` for one image.
+
+    Args:
+        image: (h, w, 3) in [0, 255].
+        cells: Cells on a side of the network's maps.
+        seed: Of the random map.
+    """
+    gray = image.mean(-1)
+    return {
+        "random": measures.random_map(gray.shape, cells, seed),
+        "centre": measures.centre_map(gray.shape),
+        "edges": measures.edge_map(gray),
+    }
+
+
+def maps_of(
+    image: np.ndarray, explainers: Mapping[str, Callable], class_index: int = PNEUMONIA
+) -> dict[str, np.ndarray]:
+    """Return the (224, 224) maps of one image by every method, from `build_explainers`."""
+    return {name: explain(image[None], class_index)[0] for name, explain in explainers.items()}
+
+
+def count_cells(network: keras.Model) -> int:
+    """Return the cells on a side of the maps of a network."""
+    return network.get_layer(default_layer(network)).output.shape[1]

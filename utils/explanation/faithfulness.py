@@ -1,0 +1,153 @@
+"""Faithfulness and stability: does the prediction follow the map, does the map stay?"""
+
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from scipy.ndimage import gaussian_filter, shift
+
+from utils.common.constants import PNEUMONIA
+from utils.common.study import Study
+from utils.explanation import measures
+from utils.explanation.experiments import (
+    baseline_maps,
+    count_cells,
+    draw_test_images,
+    images_key,
+    keep,
+    load_pixels,
+    maps_key,
+    maps_of,
+    row_by_row,
+)
+from utils.explanation.heat_maps import (
+    build_explainers,
+)
+from utils.explanation.networks import (
+    find_explained,
+)
+from utils.models.prediction import predict_images
+
+SHIFT, BRIGHTER = 8, 1.1
+"""Pixels by which an image is shifted, and the factor by which it is brightened, or darkened."""
+MOVED = 0.05
+"""A prediction has stayed where it was if its probability moved by no more than this."""
+_BLUR = 16
+"""Standard deviation of the blur that deletes detail, in pixels."""
+
+
+def measure_faithfulness(study: Study) -> pd.DataFrame:
+    """Return what deleting and inserting pixels in the order of a map does to the prediction.
+
+    Explained is the class that the network calls, and so is the probability.
+
+    Returns:
+        A row an image and order (methods, random and centre): image_id, patient_id, map,
+        deletion, insertion: areas under the curves.
+    """
+    explained = find_explained(study.study)
+
+    made_from = maps_key(explained) | images_key(study) | {"blur": _BLUR}
+
+    def make() -> pd.DataFrame:
+        root, images = draw_test_images(study)
+        pixels, network = load_pixels(root, images), explained.load()
+        explainers, cells = build_explainers(network), count_cells(network)
+        called = (predict_images(network, pixels) >= 0.5).astype(int)
+
+        def measure(number: int) -> list[dict[str, Any]]:
+            image, row = pixels[number], images.iloc[number]
+            orders = maps_of(image, explainers, called[number])
+            orders |= baseline_maps(image, cells, number)
+            blurred = gaussian_filter(image, (_BLUR, _BLUR, 0))
+            predict = partial(_predict_class, network, called[number])
+            rows = []
+            for name, order in orders.items():
+                deletion, insertion = measures.faithfulness(predict, image, order, blurred)
+                rows.append({
+                    "image_id": row.image_id, "patient_id": row.patient_id, "map": name,
+                    "deletion": measures.area_under(deletion),
+                    "insertion": measures.area_under(insertion),
+                })  # fmt: skip
+            return rows
+
+        return row_by_row(study, "faithfulness", made_from, images.image_id.tolist(), measure)
+
+    return keep(study, "faithfulness", made_from, make)
+
+
+def _predict_class(network: keras.Model, class_index: int, images: np.ndarray) -> np.ndarray:
+    probability = predict_images(network, images)
+    return probability if class_index == PNEUMONIA else 1 - probability
+
+
+def small_changes(image: np.ndarray) -> dict[str, tuple[np.ndarray, tuple[int, int]]]:
+    """Return an image shifted down and right, brightened and darkened, and how each moved.
+
+    Args:
+        image: (h, w, 3) in [0, 255].
+
+    Returns:
+        For each change the image and its shift in rows and columns.
+    """
+    moves = {"down": (SHIFT, 0), "right": (0, SHIFT)}
+    changed = {
+        name: (shift(image, (*move, 0), order=0, mode="nearest"), move)
+        for name, move in moves.items()
+    }
+    changed["brighter"] = (np.clip(image * BRIGHTER, 0, 255), (0, 0))
+    changed["darker"] = (image / BRIGHTER, (0, 0))
+    return changed
+
+
+def _overlap_of(
+    first: np.ndarray, second: np.ndarray, move: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what two maps have in common once the second is moved back."""
+    back = shift(second, (-move[0], -move[1]), order=0, mode="nearest")
+    edge = max(map(abs, move))
+    inner = slice(edge, first.shape[0] - edge)
+    return first[inner, inner], back[inner, inner]
+
+
+def measure_stability(study: Study) -> pd.DataFrame:
+    """Return how like a map stays under changes that leave the prediction where it was.
+
+    Returns:
+        A row an image, change and method, where the probability moved by `MOVED` at most:
+        image_id, patient_id, map, change, spearman, ssim.
+    """
+    explained = find_explained(study.study)
+
+    made_from = maps_key(explained) | images_key(study) | {
+        "shift": SHIFT, "brighter": BRIGHTER, "moved": MOVED,
+    }  # fmt: skip
+
+    def make() -> pd.DataFrame:
+        root, images = draw_test_images(study)
+        pixels, network = load_pixels(root, images), explained.load()
+        explainers, probability = build_explainers(network), predict_images(network, pixels)
+
+        def measure(number: int) -> list[dict[str, Any]]:
+            row, changes = images.iloc[number], small_changes(pixels[number])
+            views = np.stack([pixels[number], *(view for view, _ in changes.values())])
+            moved = np.abs(predict_images(network, views[1:]) - probability[number])
+            rows = []
+            for name, explain in explainers.items():
+                maps = explain(views, PNEUMONIA)
+                for place, (change, (_, move)) in enumerate(changes.items()):
+                    if moved[place] > MOVED:
+                        continue
+                    pair = _overlap_of(maps[0], maps[place + 1], move)
+                    spearman, ssim = measures.similarity(*pair)
+                    rows.append({
+                        "image_id": row.image_id, "patient_id": row.patient_id, "map": name,
+                        "change": change, "spearman": spearman, "ssim": ssim,
+                    })  # fmt: skip
+            return rows
+
+        return row_by_row(study, "stability", made_from, images.image_id.tolist(), measure)
+
+    return keep(study, "stability", made_from, make)

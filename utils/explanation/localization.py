@@ -1,0 +1,163 @@
+"""Where heat maps lie: on the known opacities of phantoms, in the lungs, at the border."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from utils.common.constants import IMAGE_SIZE, PNEUMONIA
+from utils.common.paths import dataset_dir, predictions_dir
+from utils.common.study import Study
+from utils.data.index import build_index
+from utils.data.regions import inside_frame, lung_template
+from utils.explanation import measures
+from utils.explanation.experiments import (
+    ROUND,
+    baseline_maps,
+    count_cells,
+    images_key,
+    keep,
+    load_pixels,
+    maps_key,
+    maps_of,
+    open_test_images,
+    row_by_row,
+)
+from utils.explanation.heat_maps import (
+    build_explainer,
+    build_explainers,
+)
+from utils.explanation.measures import NO_NETWORK
+from utils.explanation.networks import (
+    Explained,
+    find_explained,
+    taught_recipe,
+    teach_phantoms,
+)
+from utils.models.prediction import predict_images
+from utils.phantoms.sets import PHANTOM_VERSION, load_opacity_mask, write_phantom_dataset
+from utils.selection.final_models import final_name, network_file
+
+ROBUST, PLAIN = "lite0_96_robust", "lite0_96_reference"
+"""Candidates whose attention is compared: the same network and budget, other augmentation."""
+BORDER, CORNER = 1 / 8, 1 / 5
+"""Shares of the side: of a frame around the image, and of a square in each corner."""
+
+
+def known_phantoms(study: Study) -> tuple[Path, pd.DataFrame]:
+    """Render phantoms that no network was trained on; return their root and index."""
+    count = study.known_phantoms
+    root = write_phantom_dataset(dataset_dir(f"known_phantoms_{count}"), count, seed=7)
+    return root, build_index(root, seed=0, validation_fraction=0.5)
+
+
+def measure_truth(study: Study) -> pd.DataFrame:
+    """Return how maps of ill phantoms meet their opacities.
+
+    A network that was trained on radiographs need not know phantoms, and then its maps cannot
+    point at their opacities. So the same recipe is also trained on other phantoms ("taught"): its
+    maps test the methods, those of the explained network say what it makes of phantoms.
+
+    Returns:
+        A row an image, network and map (methods), and an image and baseline (no network):
+        image_id, patient_id, etiology, mask_share, network, auc (of the network on all known
+        phantoms), probability, map, energy_inside, pointing_hit, iou.
+    """
+    explained, recipe = find_explained(study.study), taught_recipe(study)
+    made_from = maps_key(explained) | {
+        "phantoms": [PHANTOM_VERSION, study.known_phantoms], "taught": recipe.describe(),
+    }  # fmt: skip
+
+    def make() -> pd.DataFrame:
+        root, known = known_phantoms(study)
+        networks = {explained.title: explained.load(), "taught": teach_phantoms(study, recipe)}
+        everything = load_pixels(root, known)
+        probabilities = {
+            name: predict_images(network, everything) for name, network in networks.items()
+        }
+        auc = {name: roc_auc_score(known.label, found) for name, found in probabilities.items()}
+        explainers = {name: build_explainers(network) for name, network in networks.items()}
+        cells = count_cells(networks["taught"])
+        ill = np.flatnonzero(known.label == PNEUMONIA)
+
+        def measure(number: int) -> list[dict[str, Any]]:
+            place = ill[number]
+            image, row = everything[place], known.iloc[place]
+            mask = load_opacity_mask(root, row.image_id)
+            maps = {name: maps_of(image, explainers[name]) for name in networks}
+            maps[NO_NETWORK] = baseline_maps(image, cells, number)
+            return [
+                {
+                    "image_id": row.image_id, "patient_id": row.patient_id,
+                    "etiology": row.etiology, "mask_share": measures.mask_share(mask),
+                    "network": name, "auc": auc.get(name),
+                    "probability": probabilities[name][place] if name in networks else None,
+                    "map": method,
+                    "energy_inside": measures.energy_inside_mask(cam, mask),
+                    "pointing_hit": measures.pointing_hit(cam, mask),
+                    "iou": measures.iou_at_otsu(cam, mask),
+                }
+                for name in maps
+                for method, cam in maps[name].items()
+            ]  # fmt: skip
+
+        return row_by_row(study, "truth", made_from, known.image_id.iloc[ill].tolist(), measure)
+
+    return keep(study, "truth", made_from, make)
+
+
+def regions_of_interest() -> dict[str, np.ndarray]:
+    """Return (224, 224) masks: the border, the corners, where markers are, and the lungs."""
+    place = (np.arange(IMAGE_SIZE) + 0.5) / IMAGE_SIZE
+    outer = (place < CORNER) | (place >= 1 - CORNER)
+    return {
+        "border": ~inside_frame(IMAGE_SIZE, BORDER),
+        "corners": outer[:, None] & outer[None, :],
+        "lungs": lung_template(IMAGE_SIZE),
+    }
+
+
+def measure_attention(study: Study) -> pd.DataFrame:
+    """Return where Grad-CAM's energy lies on all test images, by network and outcome.
+
+    Networks are the explained one, and two that differ in their augmentation alone, where the
+    study has finished them.
+
+    Returns:
+        A row an image and network: image_id, patient_id, network, y_true, called, maximum, and the
+        share of the energy in each of `regions_of_interest`; empty where a map is zero.
+    """
+    explained, seed = find_explained(study.study), study.final_seeds[0]
+    names = [
+        final_name(name, seed)
+        for name in (ROBUST, PLAIN)
+        if (predictions_dir(study.study) / f"{final_name(name, seed)}.csv").is_file()
+    ]
+
+    def make() -> pd.DataFrame:
+        root, test = open_test_images(study)
+        pixels, regions = load_pixels(root, test), regions_of_interest()
+        others = [Explained(name, network_file(study.study, name)) for name in names]
+        parts = []
+        for each in (explained, *others):
+            network = each.load()
+            maps = build_explainer(network)(pixels, PNEUMONIA)
+            shares = {
+                region: [measures.energy_inside_mask(cam, mask) for cam in maps]
+                for region, mask in regions.items()
+            }
+            parts.append(pd.DataFrame({
+                "image_id": test.image_id.to_numpy(), "patient_id": test.patient_id.to_numpy(),
+                "network": each.title, "y_true": test.label.to_numpy(),
+                "called": (predict_images(network, pixels) >= 0.5).astype(int),
+                "maximum": maps.max((1, 2)),
+            } | shares))  # fmt: skip
+        return pd.concat(parts, ignore_index=True).round(ROUND)
+
+    made_from = explained.describe() | {
+        "dataset": images_key(study)["dataset"], "networks": names,
+        "border": BORDER, "corner": CORNER,
+    }  # fmt: skip
+    return keep(study, "attention", made_from, make)

@@ -1,0 +1,145 @@
+"""Sanity checks (Adebayo et al. 2018): do heat maps depend on image, weights and labels?"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from utils.common.constants import NORMAL, PNEUMONIA
+from utils.common.study import Study
+from utils.explanation import measures
+from utils.explanation.experiments import (
+    draw_test_images,
+    images_key,
+    keep,
+    load_pixels,
+    maps_key,
+    maps_of,
+    row_by_row,
+)
+from utils.explanation.heat_maps import (
+    build_explainers,
+)
+from utils.explanation.networks import (
+    LEVELS,
+    RANDOM_LABEL_IMAGES,
+    find_explained,
+    random_label_recipe,
+    randomise_in_steps,
+    train_on_random_labels,
+)
+
+
+def _likeness(
+    first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """Return how like two networks' maps of one image are, a row a method."""
+    rows = []
+    for method, cam in first.items():
+        spearman, ssim = measures.similarity(cam, second[method])
+        rows.append({"map": method, "spearman": spearman, "ssim": ssim})
+    return rows
+
+
+def measure_other_images(study: Study) -> pd.DataFrame:
+    """Return how like the map of an ill child is to that of a healthy one, by the same network.
+
+    A likeness that any two images share says nothing of the image, nor of the network.
+
+    Returns:
+        A row a pair and method: image_id and patient_id of the ill child, healthy_id of the other
+        one's image, map, spearman, ssim.
+    """
+    explained = find_explained(study.study)
+    made_from = maps_key(explained) | images_key(study)
+
+    def make() -> pd.DataFrame:
+        root, images = draw_test_images(study)
+        ill, healthy = images[images.label == PNEUMONIA], images[images.label == NORMAL]
+        explainers = build_explainers(explained.load())
+        pixels = [load_pixels(root, part) for part in (ill, healthy)]
+
+        def measure(number: int) -> list[dict[str, Any]]:
+            row = ill.iloc[number]
+            first, second = (maps_of(part[number], explainers) for part in pixels)
+            return [
+                {
+                    "image_id": row.image_id, "patient_id": row.patient_id,
+                    "healthy_id": healthy.image_id.iloc[number],
+                } | likeness
+                for likeness in _likeness(first, second)
+            ]  # fmt: skip
+
+        return row_by_row(study, "other_images", made_from, ill.image_id.tolist(), measure)
+
+    return keep(study, "other_images", made_from, make)
+
+
+def measure_randomisation(study: Study) -> pd.DataFrame:
+    """Return how much of the maps is left when the weights are randomised step by step.
+
+    Returns:
+        A row an image, step and method: image_id, patient_id, step, layer, map, spearman, ssim.
+    """
+    explained = find_explained(study.study)
+    made_from = maps_key(explained) | images_key(study) | {"levels": LEVELS}
+
+    def make() -> pd.DataFrame:
+        root, images = draw_test_images(study)
+        pixels, network = load_pixels(root, images), explained.load()
+        explainers = build_explainers(network)
+        randomised = {
+            layer: build_explainers(random)
+            for layer, random in randomise_in_steps(network, study.seed)
+        }
+
+        def measure(number: int) -> list[dict[str, Any]]:
+            row, first = images.iloc[number], maps_of(pixels[number], explainers)
+            return [
+                {
+                    "image_id": row.image_id, "patient_id": row.patient_id,
+                    "step": step, "layer": layer,
+                } | likeness
+                for step, (layer, random) in enumerate(randomised.items(), start=1)
+                for likeness in _likeness(first, maps_of(pixels[number], random))
+            ]  # fmt: skip
+
+        return row_by_row(study, "randomisation", made_from, images.image_id.tolist(), measure)
+
+    return keep(study, "randomisation", made_from, make)
+
+
+def measure_random_labels(study: Study) -> pd.DataFrame:
+    """Return how like the maps are to those of a network that was trained on shuffled labels.
+
+    Such a network has learned its training images by heart and nothing of pneumonia: its training
+    accuracy is noted, because only a network that fits its labels has learned something.
+
+    Returns:
+        A row an image and method: image_id, patient_id, training_accuracy, map, spearman, ssim.
+    """
+    explained, recipe = find_explained(study.study), random_label_recipe(study)
+    made_from = maps_key(explained) | images_key(study) | {
+        "recipe": recipe.describe(), "training_images": RANDOM_LABEL_IMAGES,
+    }  # fmt: skip
+
+    def make() -> pd.DataFrame:
+        root, images = draw_test_images(study)
+        pixels, explainers = load_pixels(root, images), build_explainers(explained.load())
+        network, accuracy = train_on_random_labels(study, recipe)
+        by_heart = build_explainers(network)
+
+        def measure(number: int) -> list[dict[str, Any]]:
+            row, image = images.iloc[number], pixels[number]
+            return [
+                {
+                    "image_id": row.image_id, "patient_id": row.patient_id,
+                    "training_accuracy": accuracy,
+                } | likeness
+                for likeness in _likeness(maps_of(image, explainers), maps_of(image, by_heart))
+            ]  # fmt: skip
+
+        return row_by_row(study, "random_labels", made_from, images.image_id.tolist(), measure)
+
+    return keep(study, "random_labels", made_from, make)
