@@ -85,7 +85,7 @@ endif
 $(EXECUTED): $(EXECUTED_DIR)/%.ipynb: notebooks/%.ipynb $(STUDY_FILE) requirements.txt \
 		$(if $(filter chest_xray,$(DATASET)),$(wildcard $(DATA)/chest_xray/source.json)) \
 		$(EXERCISES) | announce $(INSTALLED)
-	@$(VENV_PYTHON) -m utils.execute $< --study $(STUDY) $(WITH_SOLUTIONS) --output $@
+	@$(VENV_PYTHON) -m utils.tools.execute $< --study $(STUDY) $(WITH_SOLUTIONS) --output $@
 
 # How the exercises of these copies were left; written only where that changes, so that switching
 # SOLUTIONS on or off runs the notebooks again, and nothing else does.
@@ -126,7 +126,7 @@ endif
 $(MODULES): $(wildcard notebooks/. utils/. utils/*/. exercises/. \
 		notebooks/*.ipynb utils/*.py utils/*/*.py exercises/*.py)
 	@mkdir -p $(@D)
-	@$(PYTHON) -m utils.dependencies $(addprefix notebooks/,$(notdir $(EXECUTED))) > $@
+	@$(PYTHON) -m utils.tools.dependencies $(addprefix notebooks/,$(notdir $(EXECUTED))) > $@
 include $(MODULES)
 
 .PHONY: data
@@ -148,7 +148,7 @@ cache-clean: $(INSTALLED) ## Remove the cached activations
 
 .PHONY: predict
 predict: $(INSTALLED) ## Score a folder: IMAGES=folder OUT=file.csv [MODEL=name] [EVALUATE=1]
-	@$(VENV_PYTHON) -m utils.predict --images '$(or $(IMAGES),$(error IMAGES=folder is missing))' \
+	@$(VENV_PYTHON) -m utils.tools.predict --images '$(or $(IMAGES),$(error IMAGES=folder is missing))' \
 		--out '$(or $(OUT),$(error OUT=file.csv is missing))' $(if $(MODEL),--model '$(MODEL)') \
 		--study $(PREDICT_STUDY) $(if $(EVALUATE),--evaluate)
 
@@ -168,7 +168,7 @@ screen: $(INSTALLED) ## Train candidates on held-out folds: CANDIDATES="..." FOL
 
 .PHONY: explain
 explain: $(INSTALLED) ## Test heat maps of the single model: tables in results/STUDY/explanation, resumably
-	$(VENV_PYTHON) -m utils.explanation.experiments --study $(STUDY)
+	$(VENV_PYTHON) -m utils.explanation.run --study $(STUDY)
 
 .PHONY: chosen
 chosen: $(INSTALLED) ## Rebuild the chosen model of STUDY=full from the data alone
@@ -176,7 +176,7 @@ chosen: $(INSTALLED) ## Rebuild the chosen model of STUDY=full from the data alo
 
 .PHONY: ship
 ship: $(INSTALLED) ## Round a finished model and ship it in models/: CANDIDATE=name
-	$(VENV_PYTHON) -m utils.shipping --study $(STUDY) \
+	$(VENV_PYTHON) -m utils.tools.release --study $(STUDY) \
 		--candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))'
 
 .PHONY: test
@@ -208,7 +208,7 @@ nbval: $(INSTALLED) ## Run the committed notebooks again and compare their outpu
 .PHONY: notebooks
 notebooks: $(INSTALLED) ## Execute the notebooks with their own defaults and save them as committed
 	@for notebook in $(notdir $(EXECUTED)); do \
-		$(VENV_PYTHON) -m utils.execute "notebooks/$$notebook" --save-committed || exit 1; \
+		$(VENV_PYTHON) -m utils.tools.execute "notebooks/$$notebook" --save-committed || exit 1; \
 	done
 
 .PHONY: views-cost
@@ -217,15 +217,15 @@ views-cost: $(INSTALLED) ## Measure what few cached views cost against a fresh v
 
 .PHONY: bench
 bench: $(INSTALLED) ## Time this study against the usual loops; phantoms unless STUDY=full, N=500 images
-	$(VENV_PYTHON) -m utils.bench --study $(BENCH_STUDY) --images $(or $(N),500)
+	$(VENV_PYTHON) -m utils.benchmark.run --study $(BENCH_STUDY) --images $(or $(N),500)
 
 .PHONY: readme
 readme: $(INSTALLED) ## Write the README's tables from results/full
-	$(VENV_PYTHON) -m utils.report
+	$(VENV_PYTHON) -m utils.tools.report
 
 .PHONY: site
 site: $(INSTALLED) ## Build the static site of README, notebooks and documents: build/site/index.html
-	@$(VENV_PYTHON) -m utils.site build/site
+	@$(VENV_PYTHON) -m utils.tools.site build/site
 
 .PHONY: lab
 lab: $(INSTALLED) ## Open the notebooks in JupyterLab

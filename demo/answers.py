@@ -55,7 +55,7 @@ class Answerer:
         """Return what the model says of an image.
 
         Args:
-            pixels: (224, 224, 3) uint8 RGB in [0, 255], from `dataset.load_image`.
+            pixels: (224, 224, 3) uint8 RGB in [0, 255], from `images.load_image`.
         """
         batch = pixels[None].astype(np.float32)
         with self._turn:

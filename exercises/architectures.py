@@ -49,7 +49,7 @@ def check_worth_their_cost(names: Iterable[str], compared: pd.DataFrame, cost: p
 
     Args:
         names: Names of candidates, in any order.
-        compared: From `selection.compare`.
+        compared: From `rule.compare`.
         cost: From `costs.measure_costs`.
     """
     table = compared.merge(cost, on="candidate").set_index("candidate")

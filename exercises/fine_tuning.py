@@ -22,8 +22,8 @@ def check_choice_of_the_block(name: str, compared: pd.DataFrame, by_change: pd.D
 
     Args:
         name: Of a recipe; right if none has a higher AUC on the block as it is.
-        compared: From `selection.compare`.
-        by_change: From `selection.auc_by_change`.
+        compared: From `rule.compare`.
+        by_change: From `rule.auc_by_change`.
     """
     if not isinstance(name, str) or name not in set(compared.candidate):
         raise WrongAnswer(f"{name!r} is none of the recipes; copy a name from the table")
@@ -76,7 +76,7 @@ def check_paired_judgement(times: float, compared: pd.DataFrame, name: str) -> s
 
     Args:
         times: Width over that of the paired interval; right within `PAIRED_TOLERANCE` of it.
-        compared: From `selection.compare` with the base of this study.
+        compared: From `rule.compare` with the base of this study.
         name: Of the recipe that is compared with the base.
     """
     times = read_number(times, "the ratio", 0, 1e6)

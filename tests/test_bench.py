@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 
 from tests.test_bench_summary import make_record
-from utils import bench
-from utils.bench import Job, choose_sizes, compare_quality, plan_jobs, run_jobs
-from utils.bench_contenders import (
+from utils.benchmark import run as bench
+from utils.benchmark.loops import (
     BenchError,
     BenchSettings,
     PeakMemory,
@@ -19,8 +18,9 @@ from utils.bench_contenders import (
     extrapolate_seconds,
     read_anonymous_mb,
 )
-from utils.bench_plots import plot_contenders, plot_scaling, save_bench_figure
-from utils.bench_summary import CONTENDERS, GOALS
+from utils.benchmark.plots import plot_contenders, plot_scaling, save_bench_figure
+from utils.benchmark.run import Job, choose_sizes, compare_quality, plan_jobs, run_jobs
+from utils.benchmark.summary import CONTENDERS, GOALS
 from utils.common.files import read_json
 from utils.common.paths import ROOT
 from utils.common.study import load_study
@@ -205,7 +205,8 @@ def test_one_command_measures_everything(tmp_path, monkeypatch):
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
     monkeypatch.setenv("FIGURES_DIR", str(tmp_path / "figures"))
     command = [
-        sys.executable, "-m", "utils.bench", "--study", "sample", "--images", "16", "--quick",
+        sys.executable, "-m", "utils.benchmark.run",
+        "--study", "sample", "--images", "16", "--quick",
         "--scratch", str(tmp_path / "scratch"),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

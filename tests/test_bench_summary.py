@@ -2,7 +2,7 @@
 
 import pytest
 
-from utils.bench_summary import (
+from utils.benchmark.summary import (
     GOALS,
     CostModel,
     align,
@@ -33,7 +33,7 @@ def make_sizes() -> list[dict]:
 
 
 def make_record(cold: float = 200.0, warm: float = 60.0) -> dict:
-    """Return a benchmark's record as `utils.bench.assemble` makes it, without its goals."""
+    """Return a benchmark's record as `utils.benchmark.run.assemble` makes it, without its goals."""
     contenders = {
         name: {
             "seconds": seconds, "seconds_per_epoch": seconds / 20, "extrapolated": False,

@@ -21,7 +21,7 @@ from utils.evaluation.calibration import apply_temperature
 from utils.models.architectures import build_network
 from utils.models.out_of_distribution import NoveltyDetector, build_feature_model
 from utils.models.registry import PHANTOMS, Scorer, choose_model
-from utils.predict import score_folder
+from utils.tools.predict import score_folder
 
 THRESHOLD, TEMPERATURE = 0.4, 2.0
 

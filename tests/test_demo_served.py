@@ -22,7 +22,7 @@ from playwright.sync_api import Page, expect
 from demo.picture import NoBrowserError, open_browser, read_address, start_demo
 from utils.common.constants import DISCLAIMER
 from utils.models.registry import PHANTOMS
-from utils.shipping import REFERENCE_PREDICTIONS
+from utils.tools.release import REFERENCE_PREDICTIONS
 
 pytestmark = pytest.mark.slow
 

@@ -1,11 +1,11 @@
-"""`utils.dependencies`: the modules that a notebook uses, directly or not."""
+"""`utils.tools.dependencies`: the modules that a notebook uses, directly or not."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.small_notebooks import code_cell, markdown_cell, write_notebook
-from utils.dependencies import (
+from utils.tools.dependencies import (
     NothingFound,
     count_lines,
     imported_names,

@@ -1,4 +1,5 @@
-"""`utils.execute`: parameters that arrive, clean results, and failures that leave nothing fresh."""
+"""`utils.tools.execute`: parameters that arrive, clean results, and failures that leave nothing
+fresh."""
 
 import json
 import os
@@ -15,7 +16,7 @@ from nbformat import v4
 from tests.small_notebooks import build_notebook, code_cell, markdown_cell, write_notebook
 from utils.common.paths import ROOT
 from utils.common.study import StudyError, load_study
-from utils.execute import (
+from utils.tools.execute import (
     NotebookError,
     choose_parameters,
     clean_notebook,
@@ -324,7 +325,7 @@ def test_progress_reaches_the_log_but_not_the_notebook(tmp_path):
             "for _ in track(range(3), 'a long step'):\n    time.sleep(1.1)\nprint('done')"
         ),
     )
-    command = [sys.executable, "-m", "utils.execute", str(source), "--output", "out.ipynb"]
+    command = [sys.executable, "-m", "utils.tools.execute", str(source), "--output", "out.ipynb"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "01_small.ipynb: running with study sample" in finished.stderr

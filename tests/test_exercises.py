@@ -24,7 +24,7 @@ from tests.test_notebooks import NAMES, cells_of, read_committed
 from utils.common.paths import ROOT
 from utils.data.augmentation import REFERENCE_RANGES
 from utils.selection import candidates as candidate_list
-from utils.solutions import find_exercises, read_solutions, solutions_file
+from utils.tools.solutions import find_exercises, read_solutions, solutions_file
 
 PROSE_EXERCISES: set[str] = set()
 """Notebooks whose exercises have no checks yet."""
@@ -243,14 +243,14 @@ CASES = {
         "Exercise 1: a threshold that saw the answers": Case(
             [
                 (
-                    "evaluation.choose_threshold("
+                    "choose_threshold("
                     "*rows[rows.split == 'test'][['y_true', 'probability']].to_numpy().T)",
                     "has seen them",
                 ),
-                ("evaluation.choose_threshold(rows.y_true, rows.probability)", "has seen them"),
+                ("choose_threshold(rows.y_true, rows.probability)", "has seen them"),
                 ("rows.probability.median()", "has seen them"),
                 ("0.5", "What does the notebook choose by"),
-                ("evaluation.select_split(rows, 'validation')", "must be a number"),
+                ("select_split(rows, 'validation')", "must be a number"),
                 ("rows.threshold", "stopped with AttributeError"),
             ],
             predictions,

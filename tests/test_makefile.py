@@ -34,7 +34,7 @@ RECORDING_PYTHON = """#!/bin/sh
 # Stands in for .venv/bin/python: notes what it is asked, and fails where $FAIL says so.
 echo "$@" >> calls.log
 case "$*" in
-    *utils.execute*--output*)
+    *utils.tools.execute*--output*)
         for output; do :; done
         mkdir -p "$(dirname "$output")" && echo executed > "$output" ;;
     *--nbval*)
@@ -54,7 +54,8 @@ class Tree:
         shutil.copytree(ROOT / "studies", root / "studies")
         for folder in ("utils", "exercises", "solutions", "demo", "tests"):
             (root / folder).mkdir()
-        for name in ("__init__.py", "dependencies.py"):
+        (root / "utils" / "tools").mkdir()
+        for name in ("__init__.py", "tools/__init__.py", "tools/dependencies.py"):
             shutil.copy(ROOT / "utils" / name, root / "utils" / name)
         for module in set(NOTEBOOKS.values()):
             (root / "utils" / f"{module}.py").write_text("from utils import files\n")
@@ -101,7 +102,11 @@ class Tree:
 
     def executed(self) -> list[str]:
         """Return and forget the numbers of the notebooks that were executed, in order."""
-        return [call.split("notebooks/")[1][:2] for call in self.calls() if "utils.execute" in call]
+        return [
+            call.split("notebooks/")[1][:2]
+            for call in self.calls()
+            if "utils.tools.execute" in call
+        ]
 
     def edit(self, path: str) -> None:
         """Give a file a newer time than everything before."""
@@ -336,7 +341,7 @@ def test_committed_notebooks_are_saved_in_order_up_to_the_first_failure(tree):
     assert tree.make("notebooks").returncode == 0
     assert (
         tree.calls()[-1]
-        == "-m utils.execute notebooks/10_trusting_heat_maps.ipynb --save-committed"
+        == "-m utils.tools.execute notebooks/10_trusting_heat_maps.ipynb --save-committed"
     )
 
 
@@ -362,17 +367,17 @@ def test_data_passes_archive_and_source_on(tree):
     tree.make("data", "ARCHIVE=my chest x-rays.zip")
     tree.make("data", "SOURCE=medmnist")
     assert tree.calls() == [
-        "-m utils.fetch",
-        "-m utils.fetch --archive my chest x-rays.zip",
-        "-m utils.fetch --source medmnist",
+        "-m utils.data.download",
+        "-m utils.data.download --archive my chest x-rays.zip",
+        "-m utils.data.download --source medmnist",
     ]
 
 
 def test_site_is_built_where_the_workflow_looks_for_it(tree):
-    assert tree.make("site", FAIL="utils.site").returncode != 0
+    assert tree.make("site", FAIL="utils.tools.site").returncode != 0
     tree.calls()
     assert tree.make("site").returncode == 0
-    assert tree.calls() == ["-m utils.site build/site"]
+    assert tree.calls() == ["-m utils.tools.site build/site"]
 
 
 def test_clean_keeps_data_environment_and_committed_results(tree):
@@ -383,7 +388,7 @@ def test_clean_keeps_data_environment_and_committed_results(tree):
     gone = [
         "results/sample/metrics.json", "figures/sample/01_grid.png",
         "results/full/notebooks/05_evaluation.ipynb", "results/full/models/model.keras",
-        "build/site/index.html", "docs/api/utils.facts.rst",
+        "build/site/index.html", "docs/api/utils.common.files.rst",
     ]  # fmt: skip
     for path in kept + gone:
         (tree.root / path).parent.mkdir(parents=True, exist_ok=True)

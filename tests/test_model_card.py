@@ -2,8 +2,8 @@ import pytest
 
 from tests.test_final_scores import CHOICES, models  # noqa: F401
 from utils.common.files import write_json
-from utils.model_card import card_blocks
 from utils.selection.comparison import score_final_models
+from utils.tools.model_card import card_blocks
 
 
 @pytest.fixture

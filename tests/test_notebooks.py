@@ -29,9 +29,9 @@ from tests.small_notebooks import build_notebook, code_cell, markdown_cell
 from utils.common.figures import PHANTOM_MARK
 from utils.common.paths import ROOT
 from utils.common.study import Study, load_study
-from utils.execute import declared_parameters
-from utils.solutions import TAG as EXERCISE
-from utils.solutions import SolutionsError, find_exercises
+from utils.tools.execute import declared_parameters
+from utils.tools.solutions import TAG as EXERCISE
+from utils.tools.solutions import SolutionsError, find_exercises
 
 NAMES = (
     "01_data_exploration",

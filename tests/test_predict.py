@@ -9,11 +9,11 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from utils import predict
 from utils.common.paths import models_dir, results_dir
 from utils.models import registry
 from utils.models.registry import ModelError, choose_model, register_model
-from utils.predict import find_images, main, score_folder
+from utils.tools import predict
+from utils.tools.predict import find_images, main, score_folder
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ import pytest
 
 from tests.test_bench_summary import make_record
 from tests.test_evaluation import make_study
-from utils import report
-from utils.bench_summary import judge_goals
+from utils.benchmark.summary import judge_goals
 from utils.common.files import read_json, write_json
 from utils.evaluation.study_metrics import evaluate_study
 from utils.evaluation.tables import format_interval
-from utils.model_card import CARD_BLOCKS
-from utils.report import (
+from utils.tools import report
+from utils.tools.model_card import CARD_BLOCKS
+from utils.tools.report import (
     MODEL_CARD,
     NOT_MEASURED,
     README,

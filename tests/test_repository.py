@@ -24,7 +24,7 @@ from tests.test_notebooks import (
     texts_of,
 )
 from utils.common.paths import ROOT
-from utils.execute import declared_parameters
+from utils.tools.execute import declared_parameters
 
 CURVES = {
     "01_class_balance.png",

@@ -5,16 +5,16 @@ import pandas as pd
 import pytest
 
 from tests.builders import open_small_study
-from utils import shipping
 from utils.common.paths import predictions_dir
 from utils.data.images import read_image
 from utils.evaluation.predictions import load_predictions
 from utils.models import registry
 from utils.models.recipe import Candidate
 from utils.models.registry import SHIPPED, choose_model
-from utils.predict import main as predict
 from utils.selection.cross_validation import screen
 from utils.selection.final_models import train_final
+from utils.tools import release
+from utils.tools.predict import main as predict
 
 SMALL = Candidate("tiny", "small_cnn", 32, epochs=1, batch_size=8)
 
@@ -25,11 +25,11 @@ def test_a_shipped_model_scores_without_any_training(tmp_path, monkeypatch):
     folder = tmp_path / "models"
     monkeypatch.setattr(registry, "SHIPPED", folder)
     for name in ("SHIPPED", "PHANTOMS", "REFERENCE_PREDICTIONS"):
-        below = getattr(shipping, name).relative_to(SHIPPED)
-        monkeypatch.setattr(shipping, name, folder / below)
+        below = getattr(release, name).relative_to(SHIPPED)
+        monkeypatch.setattr(release, name, folder / below)
     train_final(study, SMALL, 42)
     screen("full", [SMALL], ["block1", "block2"], [42])
-    file = shipping.ship_model("full", "tiny", 42, ["block1", "block2"])
+    file = release.ship_model("full", "tiny", 42, ["block1", "block2"])
     assert file.stat().st_size < 10_000_000
     record = json.loads((folder / "models.json").read_text())["small"]
     assert record["candidate"]["name"] == "tiny" and record["dataset"]["images"]["test"]
@@ -49,14 +49,14 @@ def test_a_shipped_model_scores_without_any_training(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_committed_phantoms_are_rendered_and_nothing_else(tmp_path):
-    shipping.copy_phantoms(tmp_path)
+    release.copy_phantoms(tmp_path)
     rendered = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.jpeg"))
-    committed = sorted(path.relative_to(shipping.PHANTOMS)
-                       for path in shipping.PHANTOMS.rglob("*") if path.is_file())  # fmt: skip
+    committed = sorted(path.relative_to(release.PHANTOMS)
+                       for path in release.PHANTOMS.rglob("*") if path.is_file())  # fmt: skip
     assert committed == rendered and len(committed) == 6
     for name in committed:
         here, there = (read_image(folder / name).astype(float)
-                       for folder in (tmp_path, shipping.PHANTOMS))  # fmt: skip
+                       for folder in (tmp_path, release.PHANTOMS))  # fmt: skip
         assert np.abs(here - there).mean() < 2, f"{name} is not the phantom of that name"
 
 
@@ -64,6 +64,6 @@ def test_the_shipped_model_says_here_what_it_said_there(tmp_path, monkeypatch):
     """The check that `models/README.md` offers to everybody."""
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
     out = tmp_path / "scores.csv"
-    assert predict(["--images", str(shipping.PHANTOMS), "--out", str(out), "--model", "small"]) == 0
-    reference = pd.read_csv(shipping.REFERENCE_PREDICTIONS)
+    assert predict(["--images", str(release.PHANTOMS), "--out", str(out), "--model", "small"]) == 0
+    reference = pd.read_csv(release.REFERENCE_PREDICTIONS)
     pd.testing.assert_frame_equal(pd.read_csv(out), reference, atol=2e-3)

@@ -17,7 +17,7 @@ from tests.test_notebooks import cells_of, pictures_of, read_committed, texts_of
 from tests.test_repository import make_targets
 from utils.common.constants import DISCLAIMER
 from utils.common.paths import ROOT
-from utils.site import (
+from utils.tools.site import (
     SiteError,
     build_site,
     find_broken_links,
@@ -54,7 +54,7 @@ def site(tmp_path_factory):
     (folder / "sitecustomize.py").write_text(NO_NETWORK)
     environment = {key: value for key, value in os.environ.items() if key != "GITHUB_REPOSITORY"}
     built = subprocess.run(
-        [sys.executable, "-m", "utils.site", str(folder / "html")],
+        [sys.executable, "-m", "utils.tools.site", str(folder / "html")],
         cwd=ROOT,
         env=environment | {"PYTHONPATH": str(folder)},
         capture_output=True,
@@ -280,7 +280,7 @@ def test_command_says_what_is_wrong(tmp_path, monkeypatch, capsys):
     def refuse(site: Path) -> None:
         raise SiteError("a.html: b.html leads to no file")
 
-    monkeypatch.setattr("utils.site.build_site", refuse)
+    monkeypatch.setattr("utils.tools.site.build_site", refuse)
     assert main([str(tmp_path / "site")]) == 1
     assert "b.html leads to no file" in capsys.readouterr().err
 
@@ -317,7 +317,7 @@ def test_workflow_publishes_what_make_builds():
     target = re.fullmatch(r"make ([a-z-]+) PYTHON=python", command)[1]
     assert target in make_targets()
     folder = jobs["build"]["steps"][-1]["with"]["path"]
-    assert f"-m utils.site {folder}\n" in (ROOT / "Makefile").read_text()
+    assert f"-m utils.tools.site {folder}\n" in (ROOT / "Makefile").read_text()
     assert jobs["publish"]["needs"] == "build"
 
 

@@ -1,11 +1,12 @@
-"""`utils.solutions`: exercises and solutions find each other by name, or say what is wrong."""
+"""`utils.tools.solutions`: exercises and solutions find each other by name, or say what is
+wrong."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.small_notebooks import build_notebook, code_cell, markdown_cell
-from utils.solutions import (
+from utils.tools.solutions import (
     SolutionsError,
     fill_in,
     find_exercises,

@@ -55,7 +55,7 @@ class Study(BaseModel):
     """Those on which the candidates that may be chosen are trained."""
     controls: list[str] | None
     """Candidates that notebook 09 finishes with the first seed whether they are chosen or not, so
-    that the criteria can be judged on bad models too; null takes `candidate_list.CONTROLS`."""
+    that the criteria can be judged on bad models too; null takes `candidates.CONTROLS`."""
     leakage_epochs: Count
     """Epochs of the careless trainings of notebook 09, none of which stops early."""
     final_seeds: list[int]

@@ -19,8 +19,8 @@ def download_medmnist(folder: Path, url: str | None = None, md5: str | None = No
 
     Args:
         folder: Where the file goes, under the name that the address ends with.
-        url: Address, `facts.MEDMNIST_URL` by default.
-        md5: Expected hash, `facts.MEDMNIST_MD5` by default.
+        url: Address, `sources.MEDMNIST_URL` by default.
+        md5: Expected hash, `sources.MEDMNIST_MD5` by default.
 
     Raises:
         FetchError: if the server fails, breaks off, or sends something else.

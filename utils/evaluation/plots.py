@@ -212,10 +212,10 @@ def plot_metric_intervals(
     """Plot metrics with their intervals, models beside each other.
 
     Args:
-        study_metrics: The content of `metrics.json`; see `evaluation.evaluate_study`.
+        study_metrics: The content of `metrics.json`; see `study_metrics.evaluate_study`.
         split: `validation` or `test`.
         section: `models` (by image), `by_patient`, `by_etiology` or `differences`.
-        metrics: Keys of `evaluation.METRICS`, from top to bottom.
+        metrics: Keys of `metrics.METRICS`, from top to bottom.
         with_reported: Whether to add what the reference reported on test, by image.
     """
     if section not in study_metrics:

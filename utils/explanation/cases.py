@@ -40,7 +40,7 @@ def cascade_maps(
     Args:
         network: Stays as it is.
         image: (1, h, w, 3) in [0, 255].
-        steps: Of `explanation_networks.LEVELS`, in order; 0 is the network as it was trained.
+        steps: Of `networks.LEVELS`, in order; 0 is the network as it was trained.
         seed: Of the random weights.
 
     Returns:
@@ -65,7 +65,7 @@ def draw_outcomes(
 
     Args:
         study: Its data set and the explained network must be there.
-        attention: From `explanation_study.measure_attention`.
+        attention: From `localization.measure_attention`.
 
     Returns:
         (n, h, w, 3) images, (n, h, w) maps by the title of each method, and titles; an outcome

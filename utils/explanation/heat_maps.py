@@ -300,8 +300,8 @@ def build_score_model(model: keras.Model) -> keras.Model:
 def default_layer(model: keras.Model) -> str:
     """Return the layer that is explained if none is named.
 
-    It is the one that `facts.BACKBONES` names for the backbone, else the last with more than one
-    place: the coarsest, whose channels know most. A transformer has none inside, so that it is
+    It is the one that `BACKBONES` names for the backbone, else the last with more than
+    one place: the coarsest, whose channels know most. A transformer has none inside, so that it is
     the map of tokens that it reads.
 
     Raises:

@@ -2,7 +2,7 @@
 
 A method is tested by what its maps show of networks that differ: of one that was taught the images
 in question, of one whose weights are random from the output down, of one that learned shuffled
-labels by heart. `utils.explanation.experiments` compares their maps.
+labels by heart. `utils.explanation.sanity_checks` compares their maps.
 """
 
 from collections.abc import Iterator

@@ -54,7 +54,7 @@ def plot_cam_grid(
 
     Args:
         images: (n, h, w, 3) in [0, 255].
-        maps: (n, h, w), not negative, from `explanation.explain_images`.
+        maps: (n, h, w), not negative, from `heat_maps.explain_images`.
         titles: A title for each.
         masks: (n, h, w) bool; where given, their outlines are drawn.
         columns: Cases side by side; each takes two pictures.
@@ -142,7 +142,7 @@ def plot_truth(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     """Plot how well maps meet known opacities, a panel a measure and a row a map.
 
     Args:
-        summary: From `explanation_summary.summarise` by `network` and `map`; the rows of maps that
+        summary: From `summary.summarise` by `network` and `map`; the rows of maps that
             see no network give the dotted line, the best of them.
         measures: Columns, and the titles of their panels.
     """
@@ -190,7 +190,7 @@ def plot_cascade(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     """Plot what is left of maps when weights are randomised from the output on.
 
     Args:
-        summary: From `explanation_summary.summarise` by `map` and `step`.
+        summary: From `summary.summarise` by `map` and `step`.
         measures: Columns, and the titles of their panels.
     """
     size = (4.6 * len(measures) + 0.6, 4.6)
@@ -222,7 +222,7 @@ def plot_faithfulness(summary: pd.DataFrame) -> Figure:
     """Plot deletion against insertion of each order; the better ones lie to the upper left.
 
     Args:
-        summary: From `explanation_summary.summarise` by `map`, of `deletion` and `insertion`.
+        summary: From `summary.summarise` by `map`, of `deletion` and `insertion`.
     """
     figure, ((ax,),) = new_figure("Pixels deleted and inserted in the order of maps", (7, 5.6))
     looks = dict(zip(METHODS, _STYLES, strict=True)) | {
@@ -248,7 +248,7 @@ def plot_attention(
     """Plot where Grad-CAM's energy lies, a panel a region, by outcome and network.
 
     Args:
-        summary: From `explanation_summary.summarise` by `network` and `outcome`.
+        summary: From `summary.summarise` by `network` and `outcome`.
         regions: Columns, and the titles of their panels.
         shares: Of the image that each region covers, which is what a flat map puts there.
     """

@@ -1,6 +1,6 @@
 """Whether heat maps can be believed: the tables of notebook 10, made once and kept.
 
-`python -m utils.explanation.experiments --study full` (`make explain`) explains one network, the
+`python -m utils.explanation.run --study full` (`make explain`) explains one network, the
 single model that the study chose, in seven ways, and writes a table for each to
 `results/<study>/explanation/`:
 

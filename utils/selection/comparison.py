@@ -87,7 +87,7 @@ def read_final_models(
 
     Args:
         study: Name of the study.
-        choices: From `selection.make_choices`.
+        choices: From `rule.make_choices`.
         seeds: Of the final models; the first one is that of notebooks 03 and 04.
     """
     folder = predictions_dir(study)

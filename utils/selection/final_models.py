@@ -133,7 +133,7 @@ def train_finalists(
 
     Args:
         study: Name of the study.
-        choices: From `selection.make_choices`.
+        choices: From `rule.make_choices`.
         candidates: The study's candidates, among them those that the choices name.
         seeds: Of the final models; the first is that of notebook 04, which trained the reference.
         controls: Names of candidates that are finished with the first seed, chosen or not; those

@@ -36,7 +36,7 @@ def plot_criteria(ranked: pd.DataFrame) -> Figure:
     """Plot each candidate's criterion with its standard error, beside plain and block AUC.
 
     Args:
-        ranked: From `selection.rank`, in order; the first one is the choice.
+        ranked: From `rule.rank`, in order; the first one is the choice.
     """
     require_rows(
         ranked,
@@ -74,7 +74,7 @@ def plot_differences(compared: pd.DataFrame, base: str, title: str) -> Figure:
     """Plot what each change of a recipe does to the criterion, with its 95 % interval.
 
     Args:
-        compared: From `selection.compare` with a base, one row a change.
+        compared: From `rule.compare` with a base, one row a change.
         base: Name of the recipe that is changed; it is drawn as the line at 0.
         title: Of the figure.
     """
@@ -98,7 +98,7 @@ def plot_auc_by_change(table: pd.DataFrame) -> Figure:
     """Show the AUC of each candidate under each change of the held-out images.
 
     Args:
-        table: From `selection.auc_by_change`.
+        table: From `rule.auc_by_change`.
     """
     require_rows(table, CHANGES, "the table of AUCs by change")
     size = (12, 1.9 + 0.42 * len(table))

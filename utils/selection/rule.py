@@ -285,7 +285,7 @@ def _best_of_sizes(ranked: pd.DataFrame) -> list[str]:
 def choose_block_threshold(records: Sequence[HeldOut]) -> float:
     """Choose a threshold from the pooled predictions of all block folds, unchanged images.
 
-    Largest Youden's J; of tied thresholds the middle, see `evaluation.choose_threshold`.
+    Largest Youden's J; of tied thresholds the middle, see `thresholds.choose_threshold`.
     """
     blocks = [record for record in records if record.fold != PLAIN]
     if not blocks:

@@ -22,7 +22,7 @@ def plot_baseline_scores(scores: pd.DataFrame) -> Figure:
     """Plot the ROC-AUC of the pixel baselines with their intervals.
 
     Args:
-        scores: From `baselines.score_pixel_baselines`, one row a baseline.
+        scores: From `pixel_baselines.score_pixel_baselines`, one row a baseline.
     """
     if "baseline" in scores.columns:
         scores = scores.set_index("baseline")

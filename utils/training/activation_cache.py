@@ -152,7 +152,7 @@ def fill_cache(study: Study, backbone: str, shard: Shard) -> str:
 
     Args:
         study: The study.
-        backbone: A key of `facts.BACKBONES`.
+        backbone: A key of `catalogue.BACKBONES`.
         shard: The part to compute.
 
     Returns:

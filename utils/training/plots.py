@@ -22,7 +22,7 @@ def plot_history(history: pd.DataFrame, title: str = "Training") -> Figure:
     """Plot loss and accuracy of a training, the kept epoch and where the learning rate fell.
 
     Args:
-        history: From `training.train_tail`, one row an epoch.
+        history: From `head.train_tail`, one row an epoch.
         title: Title of the figure.
     """
     columns = ("epoch", "loss", "val_loss", "accuracy", "val_accuracy")
@@ -63,7 +63,7 @@ def plot_views_cost(costs: pd.DataFrame) -> Figure:
     """Plot what a fixed number of augmented views costs against a fresh view every epoch.
 
     Args:
-        costs: From `views_cost.summarise_views_cost`, one row a number of views.
+        costs: From `augmented_copies.summarise_views_cost`, one row a number of views.
     """
     metrics = {"loss": "validation loss", "auc": "validation ROC-AUC"}
     ends = ("mean", "min", "max")

@@ -1,6 +1,6 @@
 """What `make bench` measures of the machine: the limits that no loop can pass, and what was tried.
 
-Every function runs in a process of its own, started by `utils.bench`. What is compared is
+Every function runs in a process of its own, started by `utils.benchmark.run`. What is compared is
 measured in turn within one process wherever that is possible, so that a processor that slows
 down, or other work beside it, hits both sides alike.
 """
@@ -21,7 +21,7 @@ from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
-from utils.bench_contenders import Bench, augmented_views, run_ours
+from utils.benchmark.loops import Bench, augmented_views, run_ours
 from utils.common.constants import IMAGE_SIZE
 from utils.models.backbones import build_reference_head, build_trunk
 from utils.models.catalogue import BACKBONES

@@ -1,10 +1,10 @@
 """Measure this repository's training against the loops that others would write.
 
-`python -m utils.bench --study full --images 500` trains five contenders on the same images, each
-in a process of its own, measures the machine's limits beside them, and writes
+`python -m utils.benchmark.run --study full --images 500` trains five contenders on the same images,
+each in a process of its own, measures the machine's limits beside them, and writes
 `results/bench/<study>.json` and two figures. An interrupted benchmark is taken up where it was by
 the same command; `--fresh` begins anew. What makes the comparison fair is written down in
-`utils.bench_contenders`; what follows from the numbers is computed in `utils.bench_summary`.
+`utils.benchmark.loops`; what follows from the numbers is computed in `utils.benchmark.summary`.
 """
 
 import argparse
@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from utils import bench_limits
-from utils.bench_contenders import (
+from utils.benchmark import limits
+from utils.benchmark.loops import (
     Bench,
     BenchError,
     BenchSettings,
@@ -38,8 +38,8 @@ from utils.bench_contenders import (
     run_size,
     run_tf_data_loop,
 )
-from utils.bench_plots import plot_contenders, plot_scaling, save_bench_figure
-from utils.bench_summary import (
+from utils.benchmark.plots import plot_contenders, plot_scaling, save_bench_figure
+from utils.benchmark.summary import (
     CONTENDERS,
     OTHERS,
     STEPS,
@@ -134,9 +134,9 @@ def run_worker(name: str, bench: Bench) -> Any:
     kind, *details = name.split(":")
     seed = bench.settings.seeds[0]
     if kind == "step":
-        return bench_limits.measure_step(bench, details[0])
+        return limits.measure_step(bench, details[0])
     if kind == "forward":
-        return bench_limits.try_forwards(
+        return limits.try_forwards(
             bench, all_variants=details[0] == "0" and bench.settings.all_trials
         )
     if kind == "size":
@@ -150,9 +150,9 @@ def run_worker(name: str, bench: Bench) -> Any:
         "reference_loop": run_reference_loop,
         "tf_data_loop": run_tf_data_loop,
         "bottleneck_once": run_bottleneck_once,
-        "precision": bench_limits.measure_precision,
-        "extraction": bench_limits.measure_extraction,
-        "backbones": bench_limits.measure_backbones,
+        "precision": limits.measure_precision,
+        "extraction": limits.measure_extraction,
+        "backbones": limits.measure_backbones,
     }[kind](bench)
 
 
@@ -269,7 +269,7 @@ def start_worker(job: Job, scratch: Path) -> Any:
     output = scratch / job.file_name
     output.unlink(missing_ok=True)
     command = [
-        sys.executable, "-m", "utils.bench",
+        sys.executable, "-m", "utils.benchmark.run",
         "--worker", job.name, "--scratch", str(scratch), "--output", str(output),
     ]  # fmt: skip
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2"} | os.environ | job.environment
@@ -297,7 +297,7 @@ def describe_machine() -> dict[str, Any]:
         "processor": models[0] if models else platform.processor() or platform.machine(),
         "architecture": platform.machine(),
         "system": platform.system(),
-        "processors": bench_limits.count_threads(),
+        "processors": limits.count_threads(),
         "memory_gb": round(pages / 1e9, 1),
         "instructions": {flag: flag in cpu_flags() for flag in REPORTED_FLAGS},
     }
@@ -465,7 +465,7 @@ def merge_forwards(records: dict[str, Any], settings: BenchSettings) -> list[dic
                 key = (", ".join(names), trial["batch_size"])
                 merged.setdefault(key, []).extend(trial["repetitions"])
     return [
-        {"variant": variant, "batch_size": size} | bench_limits.summarise(values)
+        {"variant": variant, "batch_size": size} | limits.summarise(values)
         for (variant, size), values in merged.items()
     ]
 
@@ -521,7 +521,7 @@ def run_benchmark(settings: BenchSettings, scratch: Path, fresh: bool = False) -
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m utils.bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m utils.benchmark.run", description=__doc__)
     parser.add_argument("--study", default="sample", help="sample (phantoms) or full")
     parser.add_argument("--images", type=int, default=500, help="train and validation together")
     parser.add_argument("--fresh", action="store_true", help="discard an interrupted benchmark")

@@ -1,8 +1,8 @@
 """Say which of our modules each notebook uses, as prerequisites for the Makefile.
 
-`python -m utils.dependencies NOTEBOOK ...` prints one Make rule a notebook, with `--lines` how many
-lines of code it stands on. It runs before anything is installed, so it needs the standard library
-alone.
+`python -m utils.tools.dependencies NOTEBOOK ...` prints one Make rule a notebook, with `--lines`
+how many lines of code it stands on. It runs before anything is installed, so it needs the standard
+library alone.
 """
 
 import ast
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("utils", "exercises")
 
 

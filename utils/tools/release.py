@@ -1,6 +1,6 @@
 """Ship a small model: half precision, its provenance, and predictions to check it by.
 
-`python -m utils.shipping --study full --candidate NAME` (`make ship`) takes a finished model,
+`python -m utils.tools.release --study full --candidate NAME` (`make ship`) takes a finished model,
 rounds its weights, and writes it to `models/` with its record. What the rounded model says of
 validation and test is its own row in the tables of notebook 09. `models/reference_predictions.csv`
 holds what it says of a few phantoms, so that anyone can check an installation, and
@@ -31,11 +31,11 @@ from utils.models.out_of_distribution import build_feature_model, fit_detector, 
 from utils.models.prediction import predict_files, run_on_files
 from utils.models.recipe import Candidate
 from utils.models.registry import DETECTOR_FILE, PHANTOMS, SHIPPED, register_model
-from utils.predict import score_folder, write_scores
 from utils.selection.comparison import SHIPPED_MODEL
 from utils.selection.cross_validation import screening_dir
 from utils.selection.final_models import final_name, network_file
 from utils.selection.rule import choose_block_threshold, read_screening
+from utils.tools.predict import score_folder, write_scores
 
 REFERENCE_PREDICTIONS = SHIPPED / "reference_predictions.csv"
 _PHANTOMS_A_CLASS = 3

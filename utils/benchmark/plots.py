@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from utils.bench_summary import CONTENDERS
+from utils.benchmark.summary import CONTENDERS
 from utils.common.figures import (
     BLUE,
     FILE_DPI,

@@ -1,9 +1,9 @@
 """Execute one notebook with papermill, whole or not at all.
 
-`python -m utils.execute NOTEBOOK --study sample` passes the study's parameters to the notebook
-and writes the executed copy; `--solutions` fills its exercises in before. `--save-committed` runs
-the notebook with its own defaults and replaces it. Progress goes to the terminal, and nothing but
-results is saved.
+`python -m utils.tools.execute NOTEBOOK --study sample` passes the study's parameters to the
+notebook and writes the executed copy; `--solutions` fills its exercises in before.
+`--save-committed` runs the notebook with its own defaults and replaces it. Progress goes to the
+terminal, and nothing but results is saved.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from papermill.exceptions import PapermillExecutionError
 from utils.common.files import read_json, write_atomically, write_json
 from utils.common.paths import ROOT, results_dir
 from utils.common.study import Study, StudyError, load_study
-from utils.solutions import (
+from utils.tools.solutions import (
     SolutionsError,
     fill_in,
     find_exercises,
@@ -318,7 +318,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m utils.execute", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m utils.tools.execute", description=__doc__)
     parser.add_argument("notebook", type=Path)
     parser.add_argument("--study", default="sample", help="a file of studies/, without .yaml")
     parser.add_argument("--output", type=Path, help="executed copy; in results/<study>/ by default")

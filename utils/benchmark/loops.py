@@ -105,7 +105,7 @@ class Bench:
 
     @classmethod
     def open(cls, scratch: Path) -> "Bench":
-        """Open what `utils.bench` prepared in a folder."""
+        """Open what `utils.benchmark.run` prepared in a folder."""
         record = read_json(scratch / "bench.json")
         settings = BenchSettings.from_record(record["settings"])
         file = record["weights"]["file"]

@@ -1,6 +1,6 @@
 """What follows from the measurements of `make bench`: ceilings, ratios, goals and the cost model.
 
-Pure functions of the record that `utils.bench` writes; nothing here measures.
+Pure functions of the record that `utils.benchmark.run` writes; nothing here measures.
 """
 
 from collections.abc import Sequence

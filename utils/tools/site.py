@@ -1,6 +1,6 @@
 """Build the static site of README, notebooks and documents, and check what was built.
 
-`make site` runs `python -m utils.site build/site`. Sphinx reads the committed pages, with the
+`make site` runs `python -m utils.tools.site build/site`. Sphinx reads the committed pages, with the
 settings in `docs/conf.py`; notebooks are shown as they were saved and never run. Then every link
 within the site must lead somewhere, and no page may load anything from elsewhere: a page opens
 without a network, and tells nobody that it was read.
@@ -186,7 +186,7 @@ def build_site(site: Path, root: Path = ROOT) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m utils.site", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m utils.tools.site", description=__doc__)
     parser.add_argument("site", type=Path, help="folder that is to hold the site")
     site = parser.parse_args(argv).site.resolve()
     try:

@@ -1,6 +1,6 @@
 """Write the tables of README.md and other documents from the committed results of the full study.
 
-`python -m utils.report` rewrites what lies between the markers `<!-- results:begin -->` and
+`python -m utils.tools.report` rewrites what lies between the markers `<!-- results:begin -->` and
 `<!-- results:end -->`, and likewise `final`, `minutes`, `speed`, and the blocks of docs/scaling.md,
 MODEL_CARD.md and models/README.md; with `--check` it writes nothing, shows what would change, and
 fails where something would.
@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils import bench_summary
+from utils.benchmark import summary as bench_summary
 from utils.common.constants import CLASS_NAMES, PNEUMONIA
 from utils.common.files import read_json, write_atomically
 from utils.common.paths import ROOT
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.tables import NOT_REPORTED, REPORTED_ROW, format_interval, reported_row
-from utils.model_card import CARD_BLOCKS, card_blocks, shipped_block
 from utils.models.catalogue import BACKBONES
 from utils.models.registry import SHIPPED
+from utils.tools.model_card import CARD_BLOCKS, card_blocks, shipped_block
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ def speed_section(record: dict[str, Any] | None) -> str:
     """Return the README's numbers on speed: the loops, the goals, and what stands in their way.
 
     Args:
-        record: Content of `results/bench/full.json`; see `utils.bench`.
+        record: Content of `results/bench/full.json`; see `utils.benchmark.run`.
     """
     if record is None:
         return NOT_MEASURED
@@ -350,7 +350,7 @@ def find_drift(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m utils.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m utils.tools.report", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
     parser.add_argument("--readme", type=Path, default=README)
     parser.add_argument("--scaling", type=Path, default=SCALING)

@@ -1,0 +1,1 @@
+"""`make bench`: this study against the usual loops, and against the limits of the machine."""
