@@ -64,11 +64,11 @@ BENCH_FIGURES = {"full_contenders.png", "full_scaling.png"}
 BENCH_RECORD = "results/bench/full.json"
 
 SHIPPED_PHANTOMS = re.compile(r"models/phantoms/(NORMAL|PNEUMONIA)/[\w-]+\.jpeg")
-"""Rendered chests by which an installation is checked; `test_shipping` renders them again."""
+"""Rendered chests by which an installation is checked; `test_release` renders them again."""
 SHIPPED_MODEL = "models/small.keras"
 MAX_MODEL_BYTES = 10_000_000
 SHIPPED_DETECTOR = "models/small_novelty.npz"
-"""Projected features, no pixels; `test_novelty` looks at what it holds."""
+"""Projected features, no pixels; `test_out_of_distribution` looks at what it holds."""
 DEMO_PICTURE = "docs/demo.png"
 """The demo page with a phantom, drawn by `make demo-picture`."""
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from tests.builders import open_small_study
-from tests.test_shortcut_augmentation import smooth_images
+from tests.data.test_acquisition import smooth_images
 from utils.common.files import write_json
 from utils.common.paths import models_dir, predictions_dir, results_dir
 from utils.data.regions import REGIONS, cover_region, lung_template

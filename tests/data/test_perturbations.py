@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.test_shortcut_augmentation import smooth_images
+from tests.data.test_acquisition import smooth_images
 from utils.data.perturbations import CHANGES, UNCHANGED, change_images, choose_partners
 
 LABELS = np.array([0, 1, 1, 0, 1, 1])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.test_bench_summary import make_record
+from tests.benchmark.test_summary import make_record
 from utils.benchmark import run as bench
 from utils.benchmark.loops import (
     BenchError,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.test_bench_summary import make_record
-from tests.test_evaluation import make_study
+from tests.benchmark.test_summary import make_record
+from tests.evaluation.test_evaluation import make_study
 from utils.benchmark.summary import judge_goals
 from utils.common.files import read_json, write_json
 from utils.evaluation.study_metrics import evaluate_study

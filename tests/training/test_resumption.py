@@ -24,7 +24,7 @@ def root(tmp_path_factory):
 INTERRUPTED = """
 import sys
 from pathlib import Path
-from tests.test_resumption import train_small
+from tests.training.test_resumption import train_small
 train_small(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), epochs=60)
 """
 

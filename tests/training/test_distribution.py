@@ -18,7 +18,7 @@ from utils.training.distribution import DistributionError, copy_into, fit, is_ch
 from utils.training.head import PlainBatches, Recipe, ViewBatches, train_tail
 from utils.training.optimizers import FusedAdam
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SECONDS = 240
 
 RTOL = 1e-5
@@ -256,7 +256,13 @@ def run_processes(folder, name, configs):
     processes = []
     for place, config in zip(folders, configs, strict=True):
         place.mkdir()
-        command = [sys.executable, "-m", "tests.test_distribution", name, place / "results.json"]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.training.test_distribution",
+            name,
+            place / "results.json",
+        ]
         processes.append(
             subprocess.Popen(
                 command, cwd=ROOT, env=plain | config, stdout=subprocess.DEVNULL,

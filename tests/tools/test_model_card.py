@@ -1,6 +1,6 @@
 import pytest
 
-from tests.test_final_scores import CHOICES, models  # noqa: F401
+from tests.selection.test_comparison import CHOICES, models  # noqa: F401
 from utils.common.files import write_json
 from utils.selection.comparison import score_final_models
 from utils.tools.model_card import card_blocks
