@@ -18,6 +18,7 @@ from sklearn.metrics import (
 
 from utils.common.constants import PREDICTION_COLUMNS
 from utils.common.files import write_json
+from utils.common.paths import metrics_file
 from utils.evaluation.metrics import (
     METRICS,
     _Scorer,
@@ -34,12 +35,7 @@ from utils.evaluation.predictions import (
     load_study_predictions,
     select_split,
 )
-from utils.evaluation.study_metrics import (
-    evaluate_study,
-    metrics_file,
-    write_chosen_model,
-    write_metrics,
-)
+from utils.evaluation.study_metrics import evaluate_study, write_chosen_model, write_metrics
 from utils.evaluation.tables import REPORTED_ROW, format_interval, metrics_table
 from utils.evaluation.thresholds import choose_threshold, choose_validation_threshold
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.builders import open_small_study
 from utils.common.files import write_json
-from utils.common.paths import dataset_dir, results_dir
+from utils.common.paths import dataset_dir, held_out_file, results_dir, screening_dir
 from utils.data.index import build_index
 from utils.data.perturbations import CHANGES
 from utils.evaluation.predictions import write_predictions
@@ -27,7 +27,7 @@ def study(tmp_path, monkeypatch):
 
 
 def choices(study):
-    folder = cross_validation.screening_dir(study.study)
+    folder = screening_dir(study.study)
     return json.dumps(make_choices(folder, TWO, ["block1"], [42]))
 
 
@@ -59,7 +59,7 @@ def test_choices_do_not_see_the_test_set(study, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_what_is_there_is_not_trained_again(study, monkeypatch):
     cross_validation.screen(study.study, TWO[:1], ["block1"], [42])
-    file = cross_validation.predictions_file(study.study, "few", "block1", 42)
+    file = held_out_file(study.study, "few", "block1", 42)
     table = pd.read_csv(file)
     assert {"image_id", "patient_id", "y_true", *CHANGES} == set(table.columns)
     record = json.loads(file.with_suffix(".json").read_text())

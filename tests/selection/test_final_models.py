@@ -7,7 +7,7 @@ import pytest
 
 from tests.builders import build_small_trunk, open_small_study
 from utils.common.files import write_json
-from utils.common.paths import dataset_dir, models_dir, predictions_dir, results_dir
+from utils.common.paths import dataset_dir, final_name, models_dir, predictions_dir, results_dir
 from utils.common.provenance import write_provenance
 from utils.data.images import load_images
 from utils.data.index import build_index
@@ -20,7 +20,6 @@ from utils.models.recipe import Candidate
 from utils.models.registry import choose_model
 from utils.selection import final_models
 from utils.selection.final_models import (
-    final_name,
     predict_test_with_crops,
     read_finished_aucs,
     train_final,

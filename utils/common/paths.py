@@ -61,3 +61,43 @@ def models_dir(study: str) -> Path:
 def figures_dir(study: str) -> Path:
     """Return the folder of a study's figures (`FIGURES_DIR` moves all studies)."""
     return _folder("FIGURES_DIR", ROOT / "figures") / study
+
+
+def choices_file(study: str) -> Path:
+    """Return where the choices of a study are kept."""
+    return results_dir(study) / "choices.json"
+
+
+def metrics_file(study: str) -> Path:
+    """Return where the metrics of a study are kept."""
+    return results_dir(study) / "metrics.json"
+
+
+def screening_dir(study: str) -> Path:
+    """Return the folder of a study's held-out predictions of candidates."""
+    return results_dir(study) / "screening"
+
+
+def held_out_file(study: str, candidate: str, fold: str, seed: int) -> Path:
+    """Return where the held-out predictions of one training are kept."""
+    return screening_dir(study) / candidate / f"{fold}_seed{seed}.csv"
+
+
+def final_name(candidate: str, seed: int) -> str:
+    """Return the name of one finished model in all folders of results."""
+    return f"final/{candidate}_seed{seed}"
+
+
+def model_file(study: str, name: str) -> Path:
+    """Return where a model's network is exported to, on the machine that trained it."""
+    return models_dir(study) / f"{name}.keras"
+
+
+def provenance_file(study: str, name: str) -> Path:
+    """Return where the provenance of a model is recorded."""
+    return results_dir(study) / "provenance" / f"{name}.json"
+
+
+def explanation_dir(study: str) -> Path:
+    """Return the folder of a study's tables about heat maps."""
+    return results_dir(study) / "explanation"

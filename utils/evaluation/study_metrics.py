@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,18 +13,13 @@ from utils.common.constants import (
     SCORED_SPLITS,
 )
 from utils.common.files import read_json, write_json
-from utils.common.paths import results_dir
+from utils.common.paths import metrics_file
 from utils.evaluation.bootstrap import CONFIDENCE
 from utils.evaluation.metrics import evaluate_by_etiology, evaluate_predictions, paired_differences
 from utils.evaluation.predictions import PredictionsError, patients_known, select_split
 from utils.evaluation.thresholds import choose_validation_threshold
 
 CHOSEN_MODEL = "chosen_model"
-
-
-def metrics_file(study: str) -> Path:
-    """Return where the metrics of a study are kept."""
-    return results_dir(study) / "metrics.json"
 
 
 def write_metrics(study: str, metrics: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from utils.common.constants import PNEUMONIA
 from utils.common.files import keep_table, read_json, write_csv
-from utils.common.paths import results_dir
+from utils.common.paths import explanation_dir, results_dir
 from utils.common.progress import track
 from utils.common.study import Study
 from utils.data.images import load_images
@@ -31,11 +31,6 @@ from utils.explanation.networks import (
 )
 
 ROUND = 5
-
-
-def explanation_dir(study: str) -> Path:
-    """Return the folder of a study's tables about heat maps."""
-    return results_dir(study) / "explanation"
 
 
 def keep(study: Study, name: str, made_from: Mapping[str, Any], make: Callable) -> pd.DataFrame:

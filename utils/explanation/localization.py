@@ -8,7 +8,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from utils.common.constants import IMAGE_SIZE, PNEUMONIA
-from utils.common.paths import dataset_dir, predictions_dir
+from utils.common.paths import dataset_dir, final_name, model_file, predictions_dir
 from utils.common.study import Study
 from utils.data.index import build_index
 from utils.data.regions import inside_frame, lung_template
@@ -38,7 +38,6 @@ from utils.explanation.networks import (
 )
 from utils.models.prediction import predict_images
 from utils.phantoms.sets import PHANTOM_VERSION, load_opacity_mask, write_phantom_dataset
-from utils.selection.final_models import final_name, network_file
 
 ROBUST, PLAIN = "lite0_96_robust", "lite0_96_reference"
 """Candidates whose attention is compared: the same network and budget, other augmentation."""
@@ -139,7 +138,7 @@ def measure_attention(study: Study) -> pd.DataFrame:
     def make() -> pd.DataFrame:
         root, test = open_test_images(study)
         pixels, regions = load_pixels(root, test), regions_of_interest()
-        others = [Explained(name, network_file(study.study, name)) for name in names]
+        others = [Explained(name, model_file(study.study, name)) for name in names]
         parts = []
         for each in (explained, *others):
             network = each.load()

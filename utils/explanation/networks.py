@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from utils.common.files import file_sha256, read_json, write_json
-from utils.common.paths import dataset_dir, models_dir, predictions_dir
+from utils.common.paths import dataset_dir, final_name, model_file, models_dir, predictions_dir
 from utils.common.study import Study, load_study
 from utils.data.images import load_images
 from utils.data.index import build_index, open_study_index
@@ -25,7 +25,6 @@ from utils.models.registry import open_shipped_model
 from utils.phantoms.sets import write_phantom_dataset
 from utils.selection.candidates import find_candidate
 from utils.selection.comparison import SHIPPED_MODEL
-from utils.selection.final_models import final_name, network_file
 from utils.selection.rule import read_choices
 from utils.training.fine_tuning import describe_training, train_candidate
 
@@ -68,7 +67,7 @@ def find_explained(study: str) -> Explained:
         return Explained(SHIPPED_MODEL, open_shipped_model().file)
     single = read_choices(study)["single"]
     name = final_name(single, load_study(study).final_seeds[0])
-    return Explained(name, network_file(study, name))
+    return Explained(name, model_file(study, name))
 
 
 def _single_recipe(study: Study) -> Candidate:

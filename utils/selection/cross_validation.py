@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from utils.common.files import read_json, write_csv, write_json
-from utils.common.paths import models_dir, results_dir
+from utils.common.paths import held_out_file, models_dir, results_dir
 from utils.common.study import Study, load_study
 from utils.data.index import dataset_fingerprint, open_study_index
 from utils.data.perturbations import CHANGES, change_images
@@ -38,16 +38,6 @@ from utils.training.fine_tuning import train_candidate
 VERSION = 1
 """Of networks, augmentation and stress. Raise it when a change of their code makes other numbers:
 all candidates are then screened anew."""
-
-
-def screening_dir(study: str) -> Path:
-    """Return the folder of a study's held-out predictions of candidates."""
-    return results_dir(study) / "screening"
-
-
-def predictions_file(study: str, candidate: str, fold: str, seed: int) -> Path:
-    """Return where the held-out predictions of one training are kept."""
-    return screening_dir(study) / candidate / f"{fold}_seed{seed}.csv"
 
 
 def make_folds(images: pd.DataFrame) -> dict[str, Fold]:
@@ -93,7 +83,7 @@ def screen(
 
 def is_screened(study: str, candidate: Candidate, fold: str, seed: int) -> bool:
     """Return whether this very recipe's held-out predictions of the study's data are there."""
-    file = predictions_file(study, candidate.name, fold, seed)
+    file = held_out_file(study, candidate.name, fold, seed)
     record_file = file.with_suffix(".json")
     if not (file.is_file() and record_file.is_file()):
         return False
@@ -148,7 +138,7 @@ def _read_records(
     study: str, candidates: Sequence[Candidate], folds: Sequence[str], seeds: Sequence[int]
 ) -> list[dict]:
     files = [
-        predictions_file(study, candidate.name, fold, seed).with_suffix(".json")
+        held_out_file(study, candidate.name, fold, seed).with_suffix(".json")
         for candidate in candidates for fold in folds for seed in seeds
     ]  # fmt: skip
     return [read_json(file) for file in files]
@@ -211,7 +201,7 @@ def keep_held_out(
         "parameters": network.count_params(),
         "minutes": round(minutes, 2),
     }
-    file = predictions_file(study, candidate.name, fold.name, seed)
+    file = held_out_file(study, candidate.name, fold.name, seed)
     # The record says that the predictions are whole, so it comes last.
     write_csv(file, table)
     write_json(file.with_suffix(".json"), record)

@@ -23,7 +23,15 @@ from sklearn.metrics import roc_auc_score
 
 from utils.common.constants import PREDICTION_COLUMNS, SCORED_SPLITS
 from utils.common.files import keep_table, read_json, write_json
-from utils.common.paths import activation_cache_dir, models_dir, predictions_dir, results_dir
+from utils.common.paths import (
+    activation_cache_dir,
+    final_name,
+    model_file,
+    models_dir,
+    predictions_dir,
+    provenance_file,
+    results_dir,
+)
 from utils.common.provenance import (
     Stopwatch,
     describe_dataset,
@@ -78,16 +86,6 @@ class Rebuilt:
         )
 
 
-def final_name(candidate: str, seed: int) -> str:
-    """Return the name of one finished model in all folders of results."""
-    return f"final/{candidate}_seed{seed}"
-
-
-def network_file(study: str, name: str) -> Path:
-    """Return where a finished model's network is exported to, on the machine that trained it."""
-    return models_dir(study) / f"{name}.keras"
-
-
 def name_two_networks(choices: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
     """Return the names of one network of the reference and one of the single model.
 
@@ -110,13 +108,9 @@ def is_finished(study: str, candidate: Candidate, seed: int) -> bool:
 
 def _read_record(study: str, name: str) -> dict[str, Any] | None:
     """Return the record of a finished model, None where it or its predictions are missing."""
-    file = _record_file(study, name)
+    file = provenance_file(study, name)
     predicted = (predictions_dir(study) / f"{name}.csv").is_file()
     return read_json(file) if file.is_file() and predicted else None
-
-
-def _record_file(study: str, name: str) -> Path:
-    return results_dir(study) / "provenance" / f"{name}.json"
 
 
 def train_finalists(
@@ -147,7 +141,7 @@ def train_finalists(
     for name, seed in dict.fromkeys(wanted):
         if not is_finished(study, recipes[name], seed):
             train_final(load_study(study), recipes[name], seed)
-    if all(network_file(study, part).is_file() for part in _parts_of_chosen(choices, seeds)):
+    if all(model_file(study, part).is_file() for part in _parts_of_chosen(choices, seeds)):
         build_chosen(study, choices, seeds)
 
 
@@ -169,7 +163,7 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> Rebuilt | None
         models_dir(study.study) / f"{name}.h5", name,
     )  # fmt: skip
     trained = stopwatch.minutes
-    exported = export_full_size(candidate, network, network_file(study.study, name))
+    exported = export_full_size(candidate, network, model_file(study.study, name))
     if is_finished(study.study, candidate, seed):
         return _compare_with_committed(study.study, name, exported, root)
     # The plain fold's split is the study's own, so this is its training too.
@@ -184,7 +178,7 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> Rebuilt | None
         },
     )  # fmt: skip
     write_json(
-        _record_file(study.study, name),
+        provenance_file(study.study, name),
         {
             "study": study.study,
             "model": name,
@@ -247,7 +241,7 @@ def train_reference(study: Study, seed: int) -> None:
         parts["validation"].label.to_numpy(), recipe,
         models_dir(study.study) / f"{name}.weights.h5",
     )  # fmt: skip
-    export_model(join(trunk, head), network_file(study.study, name))
+    export_model(join(trunk, head), model_file(study.study, name))
     write_predictions(
         study.study, name, index,
         {split: predict_pneumonia(head, table) for split, table in held_out.items()},
@@ -282,7 +276,7 @@ def build_chosen(study: str, choices: Mapping[str, Any], seeds: Sequence[int]) -
         The file, `results/<study>/models/chosen.keras`.
     """
     names = _parts_of_chosen(choices, seeds)
-    parts = [network_file(study, name) for name in names]
+    parts = [model_file(study, name) for name in names]
     networks = [keras.models.load_model(file, compile=False, safe_mode=True) for file in parts]
     file = models_dir(study) / CHOSEN_FILE
     export_model(average_networks(networks, "chosen"), file)
@@ -316,7 +310,7 @@ def predict_test_with_crops(
     def make() -> pd.DataFrame:
         root, index = open_study_index(load_study(study))
         test = index[index.split == "test"].rename(columns={"label": "y_true"})
-        network = keras.models.load_model(network_file(study, name), compile=False)
+        network = keras.models.load_model(model_file(study, name), compile=False)
         probability = predict_with_crops(
             network, load_images(root, test.image_id), f"{name}, crops"
         )
@@ -341,7 +335,7 @@ def main() -> None:
     for name in arguments.candidates or final_names(choices):
         for seed in seeds:
             candidate = recipes[name]
-            file = network_file(arguments.study, final_name(name, seed))
+            file = model_file(arguments.study, final_name(name, seed))
             if file.is_file() and is_finished(arguments.study, candidate, seed):
                 continue
             rebuilt = train_final(study, candidate, seed)

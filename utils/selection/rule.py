@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from utils.common.files import read_json
-from utils.common.paths import results_dir
+from utils.common.paths import choices_file
 from utils.data.perturbations import CHANGES, UNCHANGED
 from utils.data.splits import PLAIN
 from utils.evaluation.metrics import auc_by_ranks
@@ -36,11 +36,6 @@ SEED = 42
 
 class SelectionError(ValueError):
     """A choice that cannot be made; the message says what is missing."""
-
-
-def choices_file(study: str) -> Path:
-    """Return where the choices of a study are kept."""
-    return results_dir(study) / "choices.json"
 
 
 def read_choices(study: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from utils.common.constants import SCORED_SPLITS
 from utils.common.files import file_sha256, read_json
-from utils.common.paths import results_dir
+from utils.common.paths import final_name, model_file, results_dir, screening_dir
 from utils.common.study import load_study
 from utils.data.index import build_index, open_dataset, open_study_index
 from utils.evaluation.calibration import fit_temperature
@@ -32,8 +32,6 @@ from utils.models.prediction import predict_files, run_on_files
 from utils.models.recipe import Candidate
 from utils.models.registry import DETECTOR_FILE, PHANTOMS, SHIPPED, register_model
 from utils.selection.comparison import SHIPPED_MODEL
-from utils.selection.cross_validation import screening_dir
-from utils.selection.final_models import final_name, network_file
 from utils.selection.rule import choose_block_threshold, read_screening
 from utils.tools.predict import score_folder, write_scores
 
@@ -61,7 +59,7 @@ def ship_model(study: str, candidate: str, seed: int, folds: Sequence[str]) -> P
     """
     name = final_name(candidate, seed)
     record = read_json(results_dir(study) / "provenance" / f"{name}.json")
-    network = keras.models.load_model(network_file(study, name), compile=False)
+    network = keras.models.load_model(model_file(study, name), compile=False)
     file = SHIPPED / f"{SHIPPED_MODEL}.keras"
     shrink_model(network, file)
     recipe = Candidate.from_record(record["recipe"])
