@@ -70,6 +70,12 @@ def test_each_layer_moves_at_its_own_rate():
     assert np.abs(model.get_weights()[0] - before).max() > 1e-3
 
 
+def test_without_rates_every_layer_moves_at_the_whole_rate():
+    (_, moved), (_, expected) = (train(each(1e-2)) for each in (LayerwiseAdam, FusedAdam))
+    for array, other in zip(moved, expected, strict=True):
+        np.testing.assert_allclose(array, other, rtol=1e-6)
+
+
 @pytest.mark.parametrize("rates", [[1, 1], [1, 1, 1, -1]])
 def test_unusable_rates_are_refused(rates):
     with pytest.raises(ValueError, match="4 variables need as many factors"):

@@ -67,9 +67,13 @@ class LayerwiseAdam(FusedAdam):
             )
         if not self.built:
             self.build(variables)
-        if not hasattr(self, "_rates"):
-            self._rates = tf.Variable(tf.ones(len(rates)), trainable=False, name="rates")
         self._rates.assign(rates)
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Make the optimizer's state; every factor is 1 until `set_rates` says otherwise."""
+        super().build(variables)
+        if not hasattr(self, "_rates"):
+            self._rates = tf.Variable(tf.ones(len(variables)), trainable=False, name="rates")
 
     def update_step(
         self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
