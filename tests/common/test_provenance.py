@@ -3,8 +3,8 @@
 import pytest
 
 from tests.builders import write_dataset
-from utils.common.provenance import Stopwatch, describe_dataset, read_provenance, write_provenance
-from utils.data.index import build_index
+from utils.common.provenance import Stopwatch, read_provenance, write_provenance
+from utils.data.index import build_index, describe_dataset
 from utils.models.weights import resolve_weights
 
 
@@ -18,7 +18,8 @@ def test_round_trip(data, tmp_path, monkeypatch):
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
     root, index = data
     written = write_provenance(
-        "sample", "vgg19", root=root, index=index, weights=resolve_weights("vgg19", "random"),
+        "sample", "vgg19", dataset=describe_dataset(root, index),
+        weights=resolve_weights("vgg19", "random").provenance(),
         recipe={"seed": 1, "views": 3}, minutes=0.5,
     )  # fmt: skip
     assert read_provenance(tmp_path / "sample", "vgg19") == written

@@ -64,7 +64,7 @@ def real_data(tmp_path_factory):
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_are_of_the_shipped_network_and_whole(name):
     record, table = read_json(FOLDER / f"{name}.json"), read(name)
-    assert record["sha256"] == find_explained("full").describe()["sha256"]
+    assert record["sha256"] == find_explained(load_study("full")).describe()["sha256"]
     if name == "truth":
         assert table.image_id.nunique() >= 200, "the issue asks for 200 ill phantoms"
         expected = {(NO_NETWORK, each) for each in BASELINES} | {

@@ -10,7 +10,7 @@ from utils.common.files import write_json
 from utils.common.paths import dataset_dir, final_name, models_dir, predictions_dir, results_dir
 from utils.common.provenance import write_provenance
 from utils.data.images import load_images
-from utils.data.index import build_index
+from utils.data.index import build_index, describe_dataset
 from utils.evaluation.predictions import load_predictions
 from utils.models.architectures import build_network
 from utils.models.export import average_networks
@@ -71,7 +71,8 @@ def test_the_chosen_model_is_built_and_found(study, monkeypatch):
         "single": "small", "members": ["larger", "small"], "chosen": "ensemble", "rule": "the rule",
         "thresholds": {"small": 0.5, "larger": 0.5, "ensemble": 0.25},
     }  # fmt: skip
-    train_finalists("full", choices, [SMALL, larger], [42], controls=["never compared"])
+    study = study.model_copy(update={"final_seeds": [42]})
+    train_finalists(study, choices, [SMALL, larger], controls=["never compared"])
     write_json(results_dir("full") / "metrics.json", {"chosen_model": "ensemble"})
     scorer = choose_model("full")
     assert scorer.name == "ensemble" and scorer.threshold == 0.25
@@ -82,19 +83,19 @@ def test_the_chosen_model_is_built_and_found(study, monkeypatch):
     expected = (rows.probability + others.probability) / 2
     np.testing.assert_allclose(together, expected, atol=1e-5)
 
-    crops = predict_test_with_crops("full", choices, [42])
+    crops = predict_test_with_crops(study, choices)
     assert set(crops.split) == {"test"} and crops.probability.between(0, 1).all()
-    reached = read_finished_aucs("full", [SMALL, larger, replace(SMALL, epochs=2)], 42)
+    reached = read_finished_aucs(study, [SMALL, larger, replace(SMALL, epochs=2)], 42)
     assert set(reached) == {"small", "larger"} and 0 <= reached["small"] <= 1
 
     def refuse(*arguments, **options):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(final_models, "train_final", refuse)
-    train_finalists("full", choices, [SMALL, larger], [42])
+    train_finalists(study, choices, [SMALL, larger])
     (models_dir("full") / "final/small_seed42.keras").unlink()
     monkeypatch.setattr(final_models, "build_chosen", refuse)
-    train_finalists("full", choices, [SMALL, larger], [42])
+    train_finalists(study, choices, [SMALL, larger])
 
 
 def test_crops_keep_a_flat_image_and_notice_a_corner():
@@ -115,13 +116,18 @@ def test_crops_keep_a_flat_image_and_notice_a_corner():
 def test_the_reference_is_trained_with_another_seed_once(study, tmp_path, monkeypatch):
     monkeypatch.setenv("ACTIVATION_CACHE_DIR", str(tmp_path / "cache"))
     weights = Weights("resnet50", "random", "random", "0" * 64, None, seed=1)
-    monkeypatch.setattr(final_models, "resolve_weights", lambda *given, **options: weights)
-    monkeypatch.setattr(final_models, "build_trunk", lambda weights: build_small_trunk())
+    monkeypatch.setattr(final_models, "resolve_study_weights", lambda *given: weights)
+    monkeypatch.setattr("utils.training.head.build_trunk", lambda weights: build_small_trunk())
     study = study.model_copy(update={"views": 1, "epochs": 2, "batch_size": 8})
     root = dataset_dir("chest_xray")
     index = build_index(root, study.seed, study.validation_fraction)
     write_provenance(
-        "full", "resnet50", root=root, index=index, weights=weights, recipe={}, minutes=1.0
+        "full",
+        "resnet50",
+        dataset=describe_dataset(root, index),
+        weights=weights.provenance(),
+        recipe={},
+        minutes=1.0,
     )
     train_reference(study, 43)
     file = predictions_dir("full") / "final/resnet50_seed43.csv"

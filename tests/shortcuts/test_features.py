@@ -91,26 +91,26 @@ def test_what_a_model_makes_of_covered_images_is_kept(study):
     predictions = predictions_dir("full") / "final" / "small.csv"
     predictions.parent.mkdir(parents=True)
     predictions.write_text("as they were")
-    regions = measure_regions("full", ["final/small"], 50, 1)
+    regions = measure_regions(study, ["final/small"], 50, 1)
     assert regions.region.tolist() == list(REGIONS) and set(regions.model) == {"small"}
     auc = regions.set_index("region").roc_auc
     assert auc["whole image"] == pytest.approx(auc["border covered"], abs=0.05)
     file.unlink()
-    assert measure_regions("full", ["final/small"], 50, 1).equals(regions)
+    assert measure_regions(study, ["final/small"], 50, 1).equals(regions)
     predictions.write_text("of another training")
     with pytest.raises(ValueError, match=r"small\.keras"):
-        measure_regions("full", ["final/small"], 50, 1)
+        measure_regions(study, ["final/small"], 50, 1)
 
 
 def test_places_are_told_apart_by_cues_alone(study):
-    places = measure_places("full")
+    places = measure_places(study)
     assert places["class"].tolist() == ["NORMAL", "NORMAL", "PNEUMONIA", "PNEUMONIA"]
     assert places.split.tolist() == ["validation", "test"] * 2
     assert places.roc_auc.between(0, 1).all()
 
 
 def test_cues_of_the_training_split_are_kept(study, monkeypatch):
-    cues = measure_training_cues("full")
+    cues = measure_training_cues(study)
     assert cues.roc_auc.is_monotonic_decreasing and set(cues.cue) == set(CUES)
     monkeypatch.setattr("utils.shortcuts.features.open_study_index", None)
-    assert measure_training_cues("full").equals(cues)
+    assert measure_training_cues(study).equals(cues)

@@ -7,7 +7,6 @@ from utils.shortcuts.leakage import (
     PATIENTS,
     best_epoch,
     claim_table,
-    count_shared_patients,
     draw_official_validation,
     score_epochs,
     split_images_at_random,
@@ -21,6 +20,11 @@ def images():
         "patient_id": [f"patient{row // 4}" for row in range(400)],
         "label": np.arange(400) // 4 % 4 > 0,
     }).astype({"label": int})  # fmt: skip
+
+
+def count_shared_patients(images, held_out):
+    patients = images.patient_id.to_numpy()
+    return len(set(patients[held_out]) & set(patients[~held_out]))
 
 
 def test_a_careless_split_shares_patients(images):

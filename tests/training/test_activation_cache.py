@@ -75,7 +75,7 @@ def small_study(data, tmp_path, monkeypatch):
     monkeypatch.setenv("ACTIVATION_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("utils.data.index.open_dataset", lambda name: data[0])
     weights = Weights("resnet50", "ImageNet", "npm", "0" * 64, None)
-    monkeypatch.setattr(activation_cache, "resolve_weights", lambda *args, **kwargs: weights)
+    monkeypatch.setattr(activation_cache, "resolve_study_weights", lambda *args, **kwargs: weights)
     monkeypatch.setattr(
         activation_cache, "build_trunk", lambda *args, **kwargs: build_small_trunk()
     )

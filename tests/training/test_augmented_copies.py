@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from tests.builders import build_small_trunk, write_dataset
-from utils.common.paths import results_dir
+from utils.common.paths import results_dir, table_file
 from utils.common.study import load_study
 from utils.training import augmented_copies
 from utils.training.augmented_copies import measure_views_cost, summarise_views_cost
@@ -16,8 +16,8 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setenv("ACTIVATION_CACHE_DIR", str(tmp_path / "cache"))
     root = write_dataset(tmp_path / "data", range(1, 21))
     monkeypatch.setattr("utils.data.index.open_dataset", lambda name: root)
-    monkeypatch.setattr(augmented_copies, "resolve_weights", lambda name, requested: None)
-    monkeypatch.setattr(augmented_copies, "build_trunk", lambda weights: build_small_trunk())
+    monkeypatch.setattr(augmented_copies, "resolve_study_weights", lambda name, study: None)
+    monkeypatch.setattr("utils.training.head.build_trunk", lambda weights: build_small_trunk())
     monkeypatch.setattr(augmented_copies, "SEEDS", (1, 2))
     return load_study("sample").model_copy(update={"epochs": 2, "batch_size": 8})
 
@@ -31,7 +31,7 @@ def test_rows_are_measured_once(study, monkeypatch):
     )
     rows = measure_views_cost(study, 12, (1, 2))
     assert len(trained) == 4 and set(rows.views) == {1, 2} and set(rows.images) == {12}
-    file = results_dir("sample") / augmented_copies.FILE_NAME
+    file = table_file("sample", augmented_copies.TABLE)
     pd.read_csv(file).iloc[:-1].to_csv(file, index=False)
     again = measure_views_cost(study, 12, (1, 2))
     assert len(trained) == 5, "only the row that was lost is trained again"

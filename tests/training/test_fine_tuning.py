@@ -97,13 +97,13 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(striped, tmp_path, 
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("utils.training.fine_tuning._StepBar.on_epoch_begin", end)
+        patch.setattr("utils.training.progress.TrainingProgress.on_epoch_begin", end)
         with pytest.raises(Killed):
             train_candidate(SMALL, images, labels, 1, tmp_path / "part.h5")
     assert (tmp_path / "part.state").is_file()
     epochs = []
     monkeypatch.setattr(
-        "utils.training.fine_tuning._StepBar.on_epoch_begin",
+        "utils.training.progress.TrainingProgress.on_epoch_begin",
         lambda self, epoch, logs=None: epochs.append(epoch),
     )
     resumed, _ = train_candidate(SMALL, images, labels, 1, tmp_path / "part.h5")

@@ -53,6 +53,11 @@ def predictions_dir(study: str) -> Path:
     return results_dir(study) / "predictions"
 
 
+def predictions_file(study: str, model: str) -> Path:
+    """Return where the predictions of a model are kept."""
+    return predictions_dir(study) / f"{model}.csv"
+
+
 def models_dir(study: str) -> Path:
     """Return the folder of a study's exported Keras models."""
     return results_dir(study) / "models"
@@ -71,6 +76,11 @@ def choices_file(study: str) -> Path:
 def metrics_file(study: str) -> Path:
     """Return where the metrics of a study are kept."""
     return results_dir(study) / "metrics.json"
+
+
+def final_metrics_file(study: str) -> Path:
+    """Return where the metrics of the final models are kept."""
+    return results_dir(study) / "final_metrics.json"
 
 
 def screening_dir(study: str) -> Path:
@@ -98,6 +108,16 @@ def provenance_file(study: str, name: str) -> Path:
     return results_dir(study) / "provenance" / f"{name}.json"
 
 
-def explanation_dir(study: str) -> Path:
-    """Return the folder of a study's tables about heat maps."""
-    return results_dir(study) / "explanation"
+def history_file(study: str, name: str) -> Path:
+    """Return where the history of a training is kept, one row an epoch."""
+    return results_dir(study) / "histories" / f"{name}.csv"
+
+
+def table_file(study: str, name: str) -> Path:
+    """Return where a table of a study is kept, such as `regions` or `explanation/truth`."""
+    return results_dir(study) / f"{name}.csv"
+
+
+def minutes_file(study: str) -> Path:
+    """Return where the minutes of a study's notebooks are recorded."""
+    return results_dir(study) / "provenance" / "minutes.json"

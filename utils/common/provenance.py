@@ -6,13 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from utils.common.constants import DISCLAIMER
 from utils.common.files import read_json, write_json
-from utils.common.paths import results_dir
-from utils.data.index import dataset_fingerprint, dataset_source, split_level
-from utils.models.pretrained import Weights
+from utils.common.paths import provenance_file
 
 PACKAGES = ("keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow")
 
@@ -30,16 +26,6 @@ class Stopwatch:
         return round((time.perf_counter() - self._start) / 60, 2)
 
 
-def describe_dataset(root: Path, index: pd.DataFrame) -> dict[str, Any]:
-    """Describe the data behind a result: source, split, counts and fingerprint."""
-    return {
-        "source": dataset_source(root),
-        "split": split_level(root),
-        "images": {name: int(count) for name, count in index.split.value_counts().items()},
-        "fingerprint": dataset_fingerprint(index),
-    }
-
-
 def describe_run(minutes: float) -> dict[str, Any]:
     """Describe the run behind a result: packages, Python, processor family and minutes."""
     return {
@@ -55,9 +41,8 @@ def write_provenance(
     study: str,
     model: str,
     *,
-    root: Path,
-    index: pd.DataFrame,
-    weights: Weights,
+    dataset: dict[str, Any],
+    weights: dict[str, Any],
     recipe: dict[str, Any],
     minutes: float,
 ) -> dict[str, Any]:
@@ -66,21 +51,20 @@ def write_provenance(
     Args:
         study: Name of the study.
         model: Name of the model, as in its prediction file.
-        root: Root of the data set.
-        index: The image index.
-        weights: Backbone weights; their banner is recorded where they are not plain ImageNet.
+        dataset: From `index.describe_dataset`.
+        weights: From `Weights.provenance`.
         recipe: Seed, views, epochs and what else the training was told.
         minutes: How long the notebook took.
     """
     record = {
         "study": study,
         "model": model,
-        "dataset": describe_dataset(root, index),
-        "weights": weights.provenance() | {"banner": weights.banner},
+        "dataset": dataset,
+        "weights": weights,
         "recipe": recipe,
         "run": describe_run(minutes),
     }
-    write_json(results_dir(study) / "provenance" / f"{model}.json", record)
+    write_json(provenance_file(study, model), record)
     return record
 
 

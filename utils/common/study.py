@@ -1,7 +1,7 @@
 """A study: everything that a run of the notebooks can be told, read from one file."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -68,8 +68,12 @@ class Study(BaseModel):
     """Whether notebook 10 draws test images with their heat maps."""
 
 
-def load_study(name: str) -> Study:
+def load_study(name: str, **changes: Any) -> Study:
     """Read `studies/<name>.yaml`.
+
+    Args:
+        name: Of the study.
+        changes: Values in place of the file's, such as the parameters of a notebook.
 
     Raises:
         StudyError: if there is no such file, a key is unknown or missing, or a value is unusable.
@@ -79,13 +83,13 @@ def load_study(name: str) -> Study:
     if not file.is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         raise StudyError(f"there is no study {name!r}; choose one of {known}")
-    return read_study(file)
+    return read_study(file, **changes)
 
 
-def read_study(file: Path) -> Study:
+def read_study(file: Path, **changes: Any) -> Study:
     """Read a study from any file; see `load_study`."""
     try:
-        study = Study.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        study = Study.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")) | changes)
     except (ValidationError, yaml.YAMLError) as error:
         raise StudyError(f"{file} is not a usable study: {error}") from error
     if study.study != file.stem:

@@ -8,6 +8,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -239,6 +240,16 @@ def dataset_fingerprint(index: pd.DataFrame) -> str:
     """Return a SHA-256 of every image's name, split and pixels: the data a result came from."""
     rows = index.image_id + " " + index.split + " " + index.pixel_sha256
     return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
+
+
+def describe_dataset(root: Path, index: pd.DataFrame) -> dict[str, Any]:
+    """Describe the data behind a result: source, split, counts and fingerprint."""
+    return {
+        "source": dataset_source(root),
+        "split": split_level(root),
+        "images": {name: int(count) for name, count in index.split.value_counts().items()},
+        "fingerprint": dataset_fingerprint(index),
+    }
 
 
 def count_crossings(index: pd.DataFrame) -> dict[str, int]:

@@ -14,7 +14,7 @@ from utils.common.constants import (
     SPLITS,
 )
 from utils.common.files import file_sha256, write_csv
-from utils.common.paths import predictions_dir
+from utils.common.paths import predictions_file
 
 
 class PredictionsError(ValueError):
@@ -99,7 +99,7 @@ def list_models(results: Path) -> list[str]:
 
 def load_study_predictions(study: str, models: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Read the prediction files of some models of a study, by model name."""
-    return {model: load_predictions(predictions_dir(study) / f"{model}.csv") for model in models}
+    return {model: load_predictions(predictions_file(study, model)) for model in models}
 
 
 def select_split(predictions: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -205,7 +205,7 @@ def write_predictions(
             raise ValueError(f"{len(rows)} images in {split!r} but {len(values)} probabilities")
         parts.append(rows.rename(columns={"label": "y_true"}).assign(probability=values))
     predictions = pd.concat(parts)[list(PREDICTION_COLUMNS)].sort_values("image_id")
-    write_csv(predictions_dir(study) / f"{model}.csv", predictions)
+    write_csv(predictions_file(study, model), predictions)
     return predictions
 
 
@@ -216,4 +216,4 @@ def prediction_hashes(study: str, models: Sequence[str]) -> dict[str, str]:
         study: Name of the study.
         models: Names of models that have predicted.
     """
-    return {name: file_sha256(predictions_dir(study) / f"{name}.csv") for name in models}
+    return {name: file_sha256(predictions_file(study, name)) for name in models}

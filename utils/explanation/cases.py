@@ -71,7 +71,7 @@ def draw_outcomes(
         (n, h, w, 3) images, (n, h, w) maps by the title of each method, and titles; an outcome
         that never happened is left out.
     """
-    explained = find_explained(study.study)
+    explained = find_explained(study)
     rows = with_outcome(attention[attention.network == explained.title])
     drawn = rows.groupby("outcome", sort=False).sample(1, random_state=study.seed)
     images = load_images(open_dataset(study.dataset_name), drawn.image_id).astype(np.float32)

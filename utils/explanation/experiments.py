@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from utils.common.constants import PNEUMONIA
-from utils.common.files import keep_table, read_json, write_csv
-from utils.common.paths import explanation_dir, results_dir
+from utils.common.files import cached_table, describe_inputs, read_json, write_csv
+from utils.common.paths import provenance_file, table_file
 from utils.common.progress import track
 from utils.common.study import Study
 from utils.data.images import load_images
@@ -26,16 +26,14 @@ from utils.explanation.heat_maps import (
     STRONGEST_CHANNELS,
     default_layer,
 )
-from utils.explanation.networks import (
-    Explained,
-)
+from utils.explanation.networks import Explained
 
 ROUND = 5
 
 
 def keep(study: Study, name: str, made_from: Mapping[str, Any], make: Callable) -> pd.DataFrame:
-    """Return a table of the study about heat maps, made if need be; see `keep_table`."""
-    return keep_table(explanation_dir(study.study) / f"{name}.csv", made_from, make)
+    """Return a table of the study about heat maps, made if need be; see `cached_table`."""
+    return cached_table(table_file(study.study, f"explanation/{name}"), made_from, make)
 
 
 def row_by_row(
@@ -57,8 +55,10 @@ def row_by_row(
         image_ids: One an image.
         make: From the number of an image to its rows.
     """
-    file = explanation_dir(study.study) / f".{name}-unfinished.csv"
-    source = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
+    file = table_file(study.study, f"explanation/.{name}-unfinished")
+    source = sha256(json.dumps(describe_inputs(made_from), sort_keys=True).encode()).hexdigest()[
+        :12
+    ]
     keys = [f"{source} {image_id}" for image_id in image_ids]
     done = pd.read_csv(file) if file.is_file() else pd.DataFrame({"key": []})
     if not set(done.key) <= set(keys):
@@ -96,7 +96,7 @@ def load_pixels(root: Path, images: pd.DataFrame) -> np.ndarray:
 
 def images_key(study: Study) -> dict[str, Any]:
     """Return what the choice of test images depends on."""
-    dataset = read_json(results_dir(study.study) / "provenance" / "resnet50.json")["dataset"]
+    dataset = read_json(provenance_file(study.study, "resnet50"))["dataset"]
     return {"dataset": dataset["fingerprint"], "images": study.explained_images}
 
 

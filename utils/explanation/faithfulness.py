@@ -47,7 +47,7 @@ def measure_faithfulness(study: Study) -> pd.DataFrame:
         A row an image and order (methods, random and centre): image_id, patient_id, map,
         deletion, insertion: areas under the curves.
     """
-    explained = find_explained(study.study)
+    explained = find_explained(study)
 
     made_from = maps_key(explained) | images_key(study) | {"blur": _BLUR}
 
@@ -119,7 +119,7 @@ def measure_stability(study: Study) -> pd.DataFrame:
         A row an image, change and method, where the probability moved by `MOVED` at most:
         image_id, patient_id, map, change, spearman, ssim.
     """
-    explained = find_explained(study.study)
+    explained = find_explained(study)
 
     made_from = maps_key(explained) | images_key(study) | {
         "shift": SHIFT, "brighter": BRIGHTER, "moved": MOVED,

@@ -8,7 +8,12 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from utils.common.constants import IMAGE_SIZE, PNEUMONIA
-from utils.common.paths import dataset_dir, final_name, model_file, predictions_dir
+from utils.common.paths import (
+    dataset_dir,
+    final_name,
+    model_file,
+    predictions_file,
+)
 from utils.common.study import Study
 from utils.data.index import build_index
 from utils.data.regions import inside_frame, lung_template
@@ -64,9 +69,9 @@ def measure_truth(study: Study) -> pd.DataFrame:
         image_id, patient_id, etiology, mask_share, network, auc (of the network on all known
         phantoms), probability, map, energy_inside, pointing_hit, iou.
     """
-    explained, recipe = find_explained(study.study), taught_recipe(study)
+    explained, recipe = find_explained(study), taught_recipe(study)
     made_from = maps_key(explained) | {
-        "phantoms": [PHANTOM_VERSION, study.known_phantoms], "taught": recipe.describe(),
+        "phantoms": [PHANTOM_VERSION, study.known_phantoms], "taught": recipe,
     }  # fmt: skip
 
     def make() -> pd.DataFrame:
@@ -128,11 +133,11 @@ def measure_attention(study: Study) -> pd.DataFrame:
         A row an image and network: image_id, patient_id, network, y_true, called, maximum, and the
         share of the energy in each of `regions_of_interest`; empty where a map is zero.
     """
-    explained, seed = find_explained(study.study), study.final_seeds[0]
+    explained, seed = find_explained(study), study.final_seeds[0]
     names = [
         final_name(name, seed)
         for name in (ROBUST, PLAIN)
-        if (predictions_dir(study.study) / f"{final_name(name, seed)}.csv").is_file()
+        if predictions_file(study.study, final_name(name, seed)).is_file()
     ]
 
     def make() -> pd.DataFrame:

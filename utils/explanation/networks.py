@@ -12,19 +12,24 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from utils.common.files import file_sha256, read_json, write_json
-from utils.common.paths import dataset_dir, final_name, model_file, models_dir, predictions_dir
-from utils.common.study import Study, load_study
+from utils.common.files import file_sha256, is_made_from, write_json
+from utils.common.paths import (
+    dataset_dir,
+    final_name,
+    model_file,
+    models_dir,
+    predictions_file,
+)
+from utils.common.study import Study
 from utils.data.images import load_images
 from utils.data.index import build_index, open_study_index
 from utils.data.splits import development_index, load_development_images
 from utils.models.export import export_full_size
 from utils.models.prediction import predict_images
 from utils.models.recipe import Candidate
-from utils.models.registry import open_shipped_model
+from utils.models.registry import SHIPPED_MODEL, open_shipped_model
 from utils.phantoms.sets import write_phantom_dataset
 from utils.selection.candidates import find_candidate
-from utils.selection.comparison import SHIPPED_MODEL
 from utils.selection.rule import read_choices
 from utils.training.fine_tuning import describe_training, train_candidate
 
@@ -57,17 +62,17 @@ class Explained:
         return {"network": self.name, "sha256": file_sha256(self.file)}
 
 
-def find_explained(study: str) -> Explained:
+def find_explained(study: Study) -> Explained:
     """Return the single model that a study chose: as it ships, or as it was trained here.
 
     Raises:
         ModelError: if the shipped file is not the recorded one.
     """
-    if (predictions_dir(study) / "final" / f"{SHIPPED_MODEL}.csv").is_file():
+    if predictions_file(study.study, f"final/{SHIPPED_MODEL}").is_file():
         return Explained(SHIPPED_MODEL, open_shipped_model().file)
-    single = read_choices(study)["single"]
-    name = final_name(single, load_study(study).final_seeds[0])
-    return Explained(name, model_file(study, name))
+    single = read_choices(study.study)["single"]
+    name = final_name(single, study.final_seeds[0])
+    return Explained(name, model_file(study.study, name))
 
 
 def _single_recipe(study: Study) -> Candidate:
@@ -104,7 +109,7 @@ def _train_full_size(
     network = Explained(recipe.name, folder / f"{recipe.name}.keras")
     record = network.file.with_suffix(".json")
     trained_with = describe_training(recipe, images, labels, study.seed)
-    if network.file.is_file() and record.is_file() and read_json(record) == trained_with:
+    if is_made_from(record, trained_with | {"candidate": recipe}, network.file):
         return network.load()
     record.unlink(missing_ok=True)
     trained, _ = train_candidate(

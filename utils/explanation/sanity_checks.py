@@ -51,7 +51,7 @@ def measure_other_images(study: Study) -> pd.DataFrame:
         A row a pair and method: image_id and patient_id of the ill child, healthy_id of the other
         one's image, map, spearman, ssim.
     """
-    explained = find_explained(study.study)
+    explained = find_explained(study)
     made_from = maps_key(explained) | images_key(study)
 
     def make() -> pd.DataFrame:
@@ -82,7 +82,7 @@ def measure_randomisation(study: Study) -> pd.DataFrame:
     Returns:
         A row an image, step and method: image_id, patient_id, step, layer, map, spearman, ssim.
     """
-    explained = find_explained(study.study)
+    explained = find_explained(study)
     made_from = maps_key(explained) | images_key(study) | {"levels": LEVELS}
 
     def make() -> pd.DataFrame:
@@ -119,9 +119,9 @@ def measure_random_labels(study: Study) -> pd.DataFrame:
     Returns:
         A row an image and method: image_id, patient_id, training_accuracy, map, spearman, ssim.
     """
-    explained, recipe = find_explained(study.study), random_label_recipe(study)
+    explained, recipe = find_explained(study), random_label_recipe(study)
     made_from = maps_key(explained) | images_key(study) | {
-        "recipe": recipe.describe(), "training_images": RANDOM_LABEL_IMAGES,
+        "recipe": recipe, "training_images": RANDOM_LABEL_IMAGES,
     }  # fmt: skip
 
     def make() -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Pretrained weights and where they came from."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -37,9 +37,14 @@ class Weights:
         return f"!!! {self.backbone}: weights are NOT plain ImageNet but: {self.description} !!!"
 
     def provenance(self) -> dict[str, str]:
-        """Return what a result must record of its weights."""
-        record = asdict(self)
-        return {key: record[key] for key in ("backbone", "description", "source", "sha256")}
+        """Return what a result must record of its weights; the banner is empty for ImageNet's."""
+        return {
+            "backbone": self.backbone,
+            "description": self.description,
+            "source": self.source,
+            "sha256": self.sha256,
+            "banner": self.banner,
+        }
 
 
 def values_sha256(model: keras.Model) -> str:

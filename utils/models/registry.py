@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.common.files import file_sha256, read_json, write_json
-from utils.common.paths import ROOT, models_dir, results_dir
+from utils.common.paths import ROOT, metrics_file, models_dir
 
 if TYPE_CHECKING:
     import keras
 
 SHIPPED = ROOT / "models"
+SHIPPED_MODEL = "small"
 RECORD = "models.json"
 PHANTOMS = SHIPPED / "phantoms"
 """Rendered chests by which an installation is checked, and which the demo offers."""
@@ -107,7 +108,7 @@ def choose_model(study: str, name: str | None = None) -> Scorer:
                 f"there is no model {name!r}; known are {', '.join(sorted(models)) or 'none'}"
             )
         return open_model(name, *models[name])
-    metrics = results_dir(study) / "metrics.json"
+    metrics = metrics_file(study)
     chosen = read_json(metrics).get("chosen_model") if metrics.is_file() else None
     note = ""
     if chosen is not None:

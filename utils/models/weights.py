@@ -20,6 +20,7 @@ import requests
 
 from utils.common.files import file_sha256, read_json
 from utils.common.paths import downloaded_weights_dir, local_weights_dir
+from utils.common.study import Study
 from utils.models.catalogue import BACKBONES, BackboneFacts
 from utils.models.npm_weights import from_npm
 from utils.models.pretrained import IMAGENET, RANDOM, NotAvailable, Weights, WeightsError
@@ -66,6 +67,13 @@ def resolve_weights(
     weights = _random_weights(backbone, seed)
     warnings.warn(f"{message}\n{weights.banner}", stacklevel=2)
     return weights
+
+
+def resolve_study_weights(backbone: str, study: Study) -> Weights:
+    """Find the weights of a backbone as a study asks for them; see `resolve_weights`."""
+    return resolve_weights(
+        backbone, study.weights, allow_random=study.allow_random_weights, seed=study.seed
+    )
 
 
 def load_backbone_weights(model: keras.Model, weights: Weights) -> None:

@@ -14,7 +14,7 @@ from scipy.stats import norm, spearmanr
 
 from utils.common.constants import SCORED_SPLITS
 from utils.common.files import read_json, write_json
-from utils.common.paths import predictions_dir, results_dir
+from utils.common.paths import final_metrics_file, final_name, predictions_dir
 from utils.data.index import patient_number
 from utils.evaluation.bootstrap import CONFIDENCE
 from utils.evaluation.calibration import (
@@ -41,11 +41,11 @@ from utils.evaluation.predictions import (
 )
 from utils.evaluation.tables import format_interval
 from utils.evaluation.thresholds import choose_validation_threshold
-from utils.models.registry import RECORD, SHIPPED
+from utils.models.registry import RECORD, SHIPPED, SHIPPED_MODEL
 from utils.selection.rule import ENSEMBLE
 from utils.shortcuts.domain_shift import expect_accuracy, measure_agreement
 
-BASELINE, REFERENCE, SHIPPED_MODEL = "vgg19", "resnet50", "small"
+BASELINE, REFERENCE = "vgg19", "resnet50"
 GOALS = {
     "roc_auc": 0.986, "accuracy_at_threshold": 0.945, "specificity_at_95": 0.9,
 }  # fmt: skip
@@ -99,13 +99,13 @@ def read_final_models(
     models: dict[str, FinalModel] = {}
     for name, files in (
         (BASELINE, [BASELINE]),
-        (REFERENCE, [REFERENCE, *(f"final/{REFERENCE}_seed{seed}" for seed in seeds[1:])]),
+        (REFERENCE, [REFERENCE, *(final_name(REFERENCE, seed) for seed in seeds[1:])]),
     ):
         tables = tuple(read(file) for file in files)
         threshold = choose_validation_threshold(average_predictions(tables))
         models[name] = FinalModel(name, threshold, tables)
     for name in final_names(choices):
-        tables = tuple(read(f"final/{name}_seed{seed}") for seed in seeds)
+        tables = tuple(read(final_name(name, seed)) for seed in seeds)
         models[name] = FinalModel(name, choices["thresholds"][name], tables)
     if choices["members"]:
         tables = tuple(
@@ -141,7 +141,7 @@ def score_final_models(
 
 def write_final_metrics(study: str, scores: Mapping[str, Any]) -> None:
     """Write the scores of finished models to `results/<study>/final_metrics.json`."""
-    write_json(results_dir(study) / "final_metrics.json", dict(scores))
+    write_json(final_metrics_file(study), dict(scores))
 
 
 def _score_model(

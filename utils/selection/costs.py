@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,8 +11,8 @@ from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
-from utils.common.files import keep_table
-from utils.common.paths import results_dir
+from utils.common.files import cached_table
+from utils.common.paths import table_file
 from utils.models.architectures import build_network
 from utils.models.recipe import Candidate
 
@@ -54,12 +53,7 @@ def measure_costs(study: str, candidates: Sequence[Candidate]) -> pd.DataFrame:
             for each, network, taken in zip(candidates, networks.values(), seconds, strict=True)
         ])  # fmt: skip
 
-    return keep_table(costs_file(study), made_from, make)
-
-
-def costs_file(study: str) -> Path:
-    """Return where the costs of a study's networks are kept."""
-    return results_dir(study) / "costs.csv"
+    return cached_table(table_file(study, "costs"), made_from, make)
 
 
 def count_operations(network: keras.Model) -> int:

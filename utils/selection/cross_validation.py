@@ -17,8 +17,8 @@ import keras
 import numpy as np
 import pandas as pd
 
-from utils.common.files import read_json, write_csv, write_json
-from utils.common.paths import held_out_file, models_dir, results_dir
+from utils.common.files import is_made_from, read_json, write_csv, write_json
+from utils.common.paths import held_out_file, models_dir, provenance_file
 from utils.common.study import Study, load_study
 from utils.data.index import dataset_fingerprint, open_study_index
 from utils.data.perturbations import CHANGES, change_images
@@ -46,7 +46,7 @@ def make_folds(images: pd.DataFrame) -> dict[str, Fold]:
 
 
 def screen(
-    study: str,
+    study: Study,
     candidates: Sequence[Candidate],
     folds: Sequence[str],
     seeds: Sequence[int],
@@ -57,7 +57,7 @@ def screen(
     predictions needs no radiograph to compare candidates.
 
     Args:
-        study: Name of the study.
+        study: The study.
         candidates: What to train.
         folds: `plain`, `block1`, ...
         seeds: Of the trainings.
@@ -72,7 +72,7 @@ def screen(
     ]  # fmt: skip
     if not missing:
         return
-    root, images = open_development_images(load_study(study))
+    root, images = open_development_images(study)
     known = make_folds(images)
     pixels: dict[int, np.ndarray] = {}
     for candidate, fold, seed in missing:
@@ -81,29 +81,22 @@ def screen(
         _screen_one(study, candidate, images, pixels[candidate.size], known[fold], seed)
 
 
-def is_screened(study: str, candidate: Candidate, fold: str, seed: int) -> bool:
+def is_screened(study: Study, candidate: Candidate, fold: str, seed: int) -> bool:
     """Return whether this very recipe's held-out predictions of the study's data are there."""
-    file = held_out_file(study, candidate.name, fold, seed)
-    record_file = file.with_suffix(".json")
-    if not (file.is_file() and record_file.is_file()):
-        return False
-    record = read_json(record_file)
-    return (
-        Candidate.from_record(record["candidate"]) == candidate
-        and record["version"] == VERSION
-        and record["fingerprint"] == fingerprint_of(study)
-    )
+    file = held_out_file(study.study, candidate.name, fold, seed)
+    inputs = {"candidate": candidate, "version": VERSION, "fingerprint": fingerprint_of(study)}
+    return is_made_from(file.with_suffix(".json"), inputs, file)
 
 
-def fingerprint_of(study: str) -> str:
+def fingerprint_of(study: Study) -> str:
     """Return the fingerprint of a study's data: as notebook 04 recorded it, else computed.
 
     Whoever has the committed results needs no radiograph to know what they were made from.
     """
-    record = results_dir(study) / "provenance" / "resnet50.json"
-    if record.is_file():
-        return read_json(record)["dataset"]["fingerprint"]
-    _, index = open_study_index(load_study(study))
+    record_file = provenance_file(study.study, "resnet50")
+    if record_file.is_file():
+        return read_json(record_file)["dataset"]["fingerprint"]
+    _, index = open_study_index(study)
     return dataset_fingerprint(index)
 
 
@@ -151,7 +144,7 @@ def open_development_images(study: Study) -> tuple[Path, pd.DataFrame]:
 
 
 def _screen_one(
-    study: str, candidate: Candidate, images: pd.DataFrame, pixels: np.ndarray, fold: Fold,
+    study: Study, candidate: Candidate, images: pd.DataFrame, pixels: np.ndarray, fold: Fold,
     seed: int,
 ) -> None:  # fmt: skip
     """Train one candidate on one fold and keep what it says of the images held out."""
@@ -159,7 +152,7 @@ def _screen_one(
     learned = rows_of(images, fold.train)
     network, weights = train_candidate(
         candidate, pixels[learned], images.label.to_numpy()[learned], seed,
-        models_dir(study) / "screening" / f"{candidate.name}-{fold.name}-{seed}.h5",
+        models_dir(study.study) / "screening" / f"{candidate.name}-{fold.name}-{seed}.h5",
         f"{candidate.name} {fold.name} seed {seed}",
     )  # fmt: skip
     minutes = (time.perf_counter() - start) / 60
@@ -167,13 +160,13 @@ def _screen_one(
 
 
 def keep_held_out(
-    study: str, candidate: Candidate, images: pd.DataFrame, pixels: np.ndarray, fold: Fold,
+    study: Study, candidate: Candidate, images: pd.DataFrame, pixels: np.ndarray, fold: Fold,
     seed: int, network: keras.Model, weights: str, minutes: float,
 ) -> None:  # fmt: skip
     """Write what a trained network says of the images its fold holds out, under every change.
 
     Args:
-        study: Name of the study.
+        study: The study.
         candidate: What was trained.
         images: The development images.
         pixels: (n, size, size, 1) uint8 of all of them.
@@ -201,7 +194,7 @@ def keep_held_out(
         "parameters": network.count_params(),
         "minutes": round(minutes, 2),
     }
-    file = held_out_file(study, candidate.name, fold.name, seed)
+    file = held_out_file(study.study, candidate.name, fold.name, seed)
     # The record says that the predictions are whole, so it comes last.
     write_csv(file, table)
     write_json(file.with_suffix(".json"), record)
@@ -218,7 +211,7 @@ def main() -> None:
     study = load_study(arguments.study)
     names = arguments.candidates or study.candidates
     screen(
-        arguments.study,
+        study,
         pick_candidates(names, study.candidate_epochs),
         arguments.folds or study.screening_folds,
         arguments.seeds or [study.seed],

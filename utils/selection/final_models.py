@@ -22,26 +22,24 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from utils.common.constants import PREDICTION_COLUMNS, SCORED_SPLITS
-from utils.common.files import keep_table, read_json, write_json
+from utils.common.files import cached_table, is_made_from, write_json
 from utils.common.paths import (
-    activation_cache_dir,
     final_name,
     model_file,
     models_dir,
-    predictions_dir,
+    predictions_file,
     provenance_file,
     results_dir,
 )
 from utils.common.provenance import (
     Stopwatch,
-    describe_dataset,
     describe_run,
     read_provenance,
     write_provenance,
 )
 from utils.common.study import Study, load_study
 from utils.data.images import load_images
-from utils.data.index import open_study_index
+from utils.data.index import describe_dataset, open_study_index
 from utils.data.splits import development_index, load_development_images, plain_fold
 from utils.evaluation.calibration import fit_temperature
 from utils.evaluation.predictions import (
@@ -51,19 +49,19 @@ from utils.evaluation.predictions import (
     select_split,
     write_predictions,
 )
-from utils.models.backbones import build_reference_head, build_trunk, join
+from utils.models.backbones import build_reference_head, join
 from utils.models.export import average_networks, export_full_size, export_model
 from utils.models.prediction import CROP, predict_files, predict_with_crops
 from utils.models.recipe import Candidate
 from utils.models.registry import register_model
-from utils.models.weights import resolve_weights
+from utils.models.weights import resolve_study_weights
 from utils.selection.candidates import pick_candidates
 from utils.selection.comparison import REFERENCE, final_names
 from utils.selection.cross_validation import fingerprint_of, keep_held_out
 from utils.selection.rule import ENSEMBLE, read_choices
-from utils.training.activations import ActivationStore, View
+from utils.training.activations import training_views
 from utils.training.fine_tuning import train_candidate
-from utils.training.head import Recipe, predict_pneumonia, train_tail
+from utils.training.head import Recipe, predict_pneumonia, prepare_head_data, train_tail
 
 CHOSEN_FILE = "chosen.keras"
 
@@ -96,28 +94,19 @@ def name_two_networks(choices: Mapping[str, Any], seeds: Sequence[int]) -> list[
     return [reference, final_name(choices["single"], seeds[0])]
 
 
-def is_finished(study: str, candidate: Candidate, seed: int) -> bool:
+def is_finished(study: Study, candidate: Candidate, seed: int) -> bool:
     """Return whether this very recipe has been trained with this seed and has predicted."""
-    record = _read_record(study, final_name(candidate.name, seed))
-    return (
-        record is not None
-        and Candidate.from_record(record["recipe"]) == candidate
-        and record["dataset"]["fingerprint"] == fingerprint_of(study)
+    name = final_name(candidate.name, seed)
+    inputs = {"recipe": candidate, "dataset": {"fingerprint": fingerprint_of(study)}}
+    return is_made_from(
+        provenance_file(study.study, name), inputs, predictions_file(study.study, name)
     )
 
 
-def _read_record(study: str, name: str) -> dict[str, Any] | None:
-    """Return the record of a finished model, None where it or its predictions are missing."""
-    file = provenance_file(study, name)
-    predicted = (predictions_dir(study) / f"{name}.csv").is_file()
-    return read_json(file) if file.is_file() and predicted else None
-
-
 def train_finalists(
-    study: str,
+    study: Study,
     choices: Mapping[str, Any],
     candidates: Sequence[Candidate],
-    seeds: Sequence[int],
     controls: Sequence[str] = (),
 ) -> None:
     """Train the single model and the members with all seeds, and the reference with the others.
@@ -126,23 +115,25 @@ def train_finalists(
     on this machine, the chosen model is built and registered for `make predict`.
 
     Args:
-        study: Name of the study.
+        study: The study; the first of its `final_seeds` is that of notebook 04, which trained the
+            reference.
         choices: From `rule.make_choices`.
         candidates: The study's candidates, among them those that the choices name.
-        seeds: Of the final models; the first is that of notebook 04, which trained the reference.
         controls: Names of candidates that are finished with the first seed, chosen or not; those
             that the study has not compared are left out.
     """
+    seeds = study.final_seeds
     recipes = {candidate.name: candidate for candidate in candidates}
     for seed in seeds[1:]:
-        train_reference(load_study(study), seed)
+        train_reference(study, seed)
     wanted = [(name, seed) for name in final_names(choices) for seed in seeds]
     wanted += [(name, seeds[0]) for name in controls if name in recipes]
     for name, seed in dict.fromkeys(wanted):
         if not is_finished(study, recipes[name], seed):
-            train_final(load_study(study), recipes[name], seed)
-    if all(model_file(study, part).is_file() for part in _parts_of_chosen(choices, seeds)):
-        build_chosen(study, choices, seeds)
+            train_final(study, recipes[name], seed)
+    parts = _parts_of_chosen(choices, seeds)
+    if all(model_file(study.study, part).is_file() for part in parts):
+        build_chosen(study.study, choices, seeds)
 
 
 def train_final(study: Study, candidate: Candidate, seed: int) -> Rebuilt | None:
@@ -164,11 +155,11 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> Rebuilt | None
     )  # fmt: skip
     trained = stopwatch.minutes
     exported = export_full_size(candidate, network, model_file(study.study, name))
-    if is_finished(study.study, candidate, seed):
+    if is_finished(study, candidate, seed):
         return _compare_with_committed(study.study, name, exported, root)
     # The plain fold's split is the study's own, so this is its training too.
     keep_held_out(
-        study.study, candidate, images, pixels, plain_fold(images), seed, network, weights, trained
+        study, candidate, images, pixels, plain_fold(images), seed, network, weights, trained
     )
     write_predictions(
         study.study, name, index,
@@ -195,7 +186,7 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> Rebuilt | None
 
 
 def _compare_with_committed(study: str, name: str, network: keras.Model, root: Path) -> Rebuilt:
-    before = select_split(load_predictions(predictions_dir(study) / f"{name}.csv"), "validation")
+    before = select_split(load_predictions(predictions_file(study, name)), "validation")
     again = predict_files(network, root, before, f"{name}, validation")
     difference = np.abs(again - before.probability.to_numpy())
     return Rebuilt(
@@ -212,52 +203,46 @@ def train_reference(study: Study, seed: int) -> None:
     """
     name = final_name(REFERENCE, seed)
     first = read_provenance(results_dir(study.study), REFERENCE)
-    recipe = Recipe(
-        epochs=study.epochs, batch_size=study.batch_size, learning_rate=study.learning_rate,
-        seed=seed, stopping_patience=study.stopping_patience,
-        plateau_patience=study.plateau_patience,
-    )  # fmt: skip
+    recipe = Recipe.of_study(study, seed=seed)
     described = recipe.describe() | {"views": study.views}
-    record = _read_record(study.study, name)
-    if record is not None and (record["recipe"], record["weights"], record["dataset"]) == (
-        described, first["weights"], first["dataset"]
-    ):  # fmt: skip
+    inputs = {"recipe": described, "weights": first["weights"], "dataset": first["dataset"]}
+    if is_made_from(
+        provenance_file(study.study, name), inputs, predictions_file(study.study, name)
+    ):
         return
     stopwatch = Stopwatch()
     root, index = open_study_index(study)
-    weights = resolve_weights(
-        REFERENCE, study.weights, allow_random=study.allow_random_weights, seed=study.seed
-    )
-    trunk = build_trunk(weights)
+    weights = resolve_study_weights(REFERENCE, study)
     parts = {split: index[index.split == split] for split in ("train", *SCORED_SPLITS)}
-    views = ActivationStore(activation_cache_dir(), trunk, "float16").load_views(
-        root, parts["train"], [View(number, study.seed) for number in range(study.views)]
-    )
-    single = ActivationStore(activation_cache_dir(), trunk, "float32")
-    held_out = {split: single.load(root, parts[split]) for split in SCORED_SPLITS}
-    head = build_reference_head(trunk.output_shape[1:], seed)
+    data = prepare_head_data(
+        root, weights, parts["train"], {split: parts[split] for split in SCORED_SPLITS},
+        training_views(study.views, study.seed),
+    )  # fmt: skip
+    head = build_reference_head(data.backbone.output_shape[1:], seed)
     train_tail(
-        head, views, parts["train"].label.to_numpy(), held_out["validation"],
+        head, data.copies, parts["train"].label.to_numpy(), data.held_out["validation"],
         parts["validation"].label.to_numpy(), recipe,
         models_dir(study.study) / f"{name}.weights.h5",
     )  # fmt: skip
-    export_model(join(trunk, head), model_file(study.study, name))
+    export_model(join(data.backbone, head), model_file(study.study, name))
     write_predictions(
         study.study, name, index,
-        {split: predict_pneumonia(head, table) for split, table in held_out.items()},
+        {split: predict_pneumonia(head, table) for split, table in data.held_out.items()},
     )  # fmt: skip
     write_provenance(
-        study.study, name, root=root, index=index, weights=weights, recipe=described,
-        minutes=stopwatch.minutes,
+        study.study, name, dataset=describe_dataset(root, index), weights=weights.provenance(),
+        recipe=described, minutes=stopwatch.minutes,
     )  # fmt: skip
 
 
-def read_finished_aucs(study: str, candidates: Sequence[Candidate], seed: int) -> dict[str, float]:
+def read_finished_aucs(
+    study: Study, candidates: Sequence[Candidate], seed: int
+) -> dict[str, float]:
     """Return the test AUC of every candidate that was finished with a seed, by name."""
     reached = {}
     for candidate in candidates:
         if is_finished(study, candidate, seed):
-            file = predictions_dir(study) / f"{final_name(candidate.name, seed)}.csv"
+            file = predictions_file(study.study, final_name(candidate.name, seed))
             test = select_split(load_predictions(file), "test")
             reached[candidate.name] = float(roc_auc_score(test.y_true, test.probability))
     return reached
@@ -281,7 +266,7 @@ def build_chosen(study: str, choices: Mapping[str, Any], seeds: Sequence[int]) -
     file = models_dir(study) / CHOSEN_FILE
     export_model(average_networks(networks, "chosen"), file)
     predicted = average_predictions(
-        [load_predictions(predictions_dir(study) / f"{name}.csv") for name in names]
+        [load_predictions(predictions_file(study, name)) for name in names]
     )
     validation = select_split(predicted, "validation")
     register_model(
@@ -293,9 +278,7 @@ def build_chosen(study: str, choices: Mapping[str, Any], seeds: Sequence[int]) -
     return file
 
 
-def predict_test_with_crops(
-    study: str, choices: Mapping[str, Any], seeds: Sequence[int]
-) -> pd.DataFrame:
+def predict_test_with_crops(study: Study, choices: Mapping[str, Any]) -> pd.DataFrame:
     """Return the test predictions of the single model, first seed, with test-time augmentation.
 
     Kept in `results/<study>/predictions/final/single_crops.csv`; a row beside that network, which
@@ -304,20 +287,20 @@ def predict_test_with_crops(
     Raises:
         FileNotFoundError: if nothing is kept and the network is not on this machine.
     """
-    name = final_name(choices["single"], seeds[0])
-    made_from = {"crop": CROP, "parts": prediction_hashes(study, [name])}
+    name = final_name(choices["single"], study.final_seeds[0])
+    made_from = {"crop": CROP, "parts": prediction_hashes(study.study, [name])}
 
     def make() -> pd.DataFrame:
-        root, index = open_study_index(load_study(study))
+        root, index = open_study_index(study)
         test = index[index.split == "test"].rename(columns={"label": "y_true"})
-        network = keras.models.load_model(model_file(study, name), compile=False)
+        network = keras.models.load_model(model_file(study.study, name), compile=False)
         probability = predict_with_crops(
             network, load_images(root, test.image_id), f"{name}, crops"
         )
         return test.assign(probability=probability)[list(PREDICTION_COLUMNS)]
 
-    file = predictions_dir(study) / "final" / "single_crops.csv"
-    keep_table(file, made_from, make)
+    file = predictions_file(study.study, "final/single_crops")
+    cached_table(file, made_from, make)
     return load_predictions(file)
 
 
@@ -336,7 +319,7 @@ def main() -> None:
         for seed in seeds:
             candidate = recipes[name]
             file = model_file(arguments.study, final_name(name, seed))
-            if file.is_file() and is_finished(arguments.study, candidate, seed):
+            if file.is_file() and is_finished(study, candidate, seed):
                 continue
             rebuilt = train_final(study, candidate, seed)
             if rebuilt is not None:

@@ -12,9 +12,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from utils.common.constants import CLASS_NAMES, SCORED_SPLITS
-from utils.common.files import keep_table
-from utils.common.paths import results_dir
-from utils.common.study import load_study
+from utils.common.files import cached_table
+from utils.common.paths import table_file
+from utils.common.study import Study
 from utils.data.images import load_images
 from utils.data.index import open_study_index, patient_number
 from utils.data.splits import reduce_images
@@ -23,7 +23,7 @@ from utils.shortcuts.features import CUES_SIZE, cues_made_from, measure_cues
 _FOLDS = 5
 
 
-def measure_places(study: str) -> pd.DataFrame:
+def measure_places(study: Study) -> pd.DataFrame:
     """Return how well the cues alone tell the test set from the training split.
 
     Kept in `results/<study>/places.csv`. Classes are measured apart, because the splits hold
@@ -31,14 +31,14 @@ def measure_places(study: str) -> pd.DataFrame:
     0.5.
 
     Args:
-        study: Name of the study.
+        study: The study.
 
     Returns:
         A row a class and split: class, split, roc_auc.
     """
 
     def make() -> pd.DataFrame:
-        root, index = open_study_index(load_study(study))
+        root, index = open_study_index(study)
         cues = measure_cues(reduce_images(load_images(root, index.image_id), CUES_SIZE))
         rows = []
         for label, class_name in enumerate(CLASS_NAMES):
@@ -49,12 +49,12 @@ def measure_places(study: str) -> pd.DataFrame:
                     cues[chosen].to_numpy(),
                     elsewhere,
                     index.patient_id[chosen],
-                    load_study(study).seed,
+                    study.seed,
                 )
                 rows.append((class_name, split, round(auc, 4)))
         return pd.DataFrame(rows, columns=["class", "split", "roc_auc"])
 
-    return keep_table(results_dir(study) / "places.csv", cues_made_from(study), make)
+    return cached_table(table_file(study.study, "places"), cues_made_from(study), make)
 
 
 def tell_places_apart(

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from utils.common.files import keep_table
-from utils.common.paths import results_dir
+from utils.common.files import cached_table
+from utils.common.paths import results_dir, table_file
 from utils.common.provenance import read_provenance
-from utils.common.study import load_study
+from utils.common.study import Study
 from utils.data.index import open_study_index
 from utils.data.regions import FRAME, inside_frame
 from utils.data.splits import load_development_images
@@ -68,19 +68,19 @@ def score_cues(cues: pd.DataFrame, labels: np.ndarray) -> pd.Series:
     return pd.Series({name: max(score, 1 - score) for name, score in scores.items()})
 
 
-def cues_made_from(study: str) -> dict[str, Any]:
+def cues_made_from(study: Study) -> dict[str, Any]:
     """Return what a kept table of cues depends on."""
-    dataset = read_provenance(results_dir(study), "resnet50")["dataset"]
-    return {"dataset": dataset, "cues": CUES, "size": CUES_SIZE}
+    dataset = read_provenance(results_dir(study.study), "resnet50")["dataset"]
+    return {"dataset": dataset, "cues": list(CUES), "size": CUES_SIZE}
 
 
-def measure_training_cues(study: str) -> pd.DataFrame:
+def measure_training_cues(study: Study) -> pd.DataFrame:
     """Return how well each cue of `CUES` ranks the classes on the training split.
 
     Kept in `results/<study>/cues.csv`; measured on gray images of 96 pixels.
 
     Args:
-        study: Name of the study, whose ResNet50 has been trained: its record says which data
+        study: The study, whose ResNet50 has been trained: its record says which data
             set the numbers are of.
 
     Returns:
@@ -88,7 +88,7 @@ def measure_training_cues(study: str) -> pd.DataFrame:
     """
 
     def make() -> pd.DataFrame:
-        root, index = open_study_index(load_study(study))
+        root, index = open_study_index(study)
         train = index[index.split == "train"]
         cues = measure_cues(load_development_images(root, train, CUES_SIZE))
         scores = score_cues(cues, train.label.to_numpy()).sort_values(ascending=False)
@@ -96,4 +96,4 @@ def measure_training_cues(study: str) -> pd.DataFrame:
             "cue": scores.index, "title": scores.index.map(CUES), "roc_auc": scores.round(4),
         })  # fmt: skip
 
-    return keep_table(results_dir(study) / "cues.csv", cues_made_from(study), make)
+    return cached_table(table_file(study.study, "cues"), cues_made_from(study), make)

@@ -16,16 +16,16 @@ import pandas as pd
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from utils.common.constants import NORMAL, PNEUMONIA
-from utils.common.files import keep_table, write_csv
-from utils.common.paths import activation_cache_dir, results_dir
+from utils.common.files import cached_table, write_csv
+from utils.common.paths import results_dir
 from utils.common.provenance import read_provenance
 from utils.common.study import Study, load_study
 from utils.data.index import open_study_index
 from utils.data.splits import development_index
-from utils.models.backbones import build_reference_head, build_trunk
-from utils.models.weights import resolve_weights
-from utils.training.activations import ActivationStore, ActivationTable, View
-from utils.training.head import Recipe, predict_pneumonia, train_plainly
+from utils.models.backbones import build_reference_head
+from utils.models.weights import resolve_study_weights
+from utils.training.activations import ActivationTable, training_views
+from utils.training.head import Recipe, predict_pneumonia, prepare_head_data, train_plainly
 
 EPOCHS, VALIDATION = "leakage_epochs.csv", "leakage_validation.csv"
 PATIENTS, IMAGES = "patients apart", "images at random"
@@ -68,12 +68,6 @@ def split_images_at_random(images: pd.DataFrame, share: float, seed: int) -> np.
     return held_out
 
 
-def count_shared_patients(images: pd.DataFrame, held_out: np.ndarray) -> int:
-    """Count the patients who are both learned from and judged on."""
-    patients = images.patient_id.to_numpy()
-    return len(set(patients[held_out]) & set(patients[~held_out]))
-
-
 def measure_leakage(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train under both splits and write what every epoch reaches; see the module's text.
 
@@ -97,7 +91,7 @@ def measure_leakage(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
         write_csv(results / VALIDATION, validation)
         return scores.round(6)
 
-    scores = keep_table(results / EPOCHS, made_from, make)
+    scores = cached_table(results / EPOCHS, made_from, make)
     return scores, pd.read_csv(results / VALIDATION)
 
 
@@ -105,12 +99,7 @@ def _train_carelessly(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train the reference head under both splits; return what `measure_leakage` keeps."""
     root, index = open_study_index(study)
     images, test = development_index(index), index[index.split == "test"]
-    weights = resolve_weights(
-        "resnet50", study.weights, allow_random=study.allow_random_weights, seed=study.seed
-    )
-    trunk = build_trunk(weights)
-    half = ActivationStore(activation_cache_dir(), trunk, "float16")
-    single = ActivationStore(activation_cache_dir(), trunk, "float32")
+    weights = resolve_study_weights("resnet50", study)
     by_patient = (images.split == "validation").to_numpy()
     splits = {
         PATIENTS: by_patient,
@@ -119,18 +108,14 @@ def _train_carelessly(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     scores, validation = [], pd.DataFrame()
     for split, held_out in splits.items():
         train, judged = images[~held_out], images[held_out]
-        views = half.load_views(
-            root, train, [View(number, study.seed) for number in range(study.views)]
-        )
-        watch = _EpochPredictions(
-            {"held out": single.load(root, judged), "test": single.load(root, test)}
-        )
-        head = build_reference_head(trunk.output_shape[1:], study.seed)
-        recipe = Recipe(
-            epochs=study.leakage_epochs, batch_size=study.batch_size,
-            learning_rate=study.learning_rate, seed=study.seed,
+        data = prepare_head_data(
+            root, weights, train, {"held out": judged, "test": test},
+            training_views(study.views, study.seed),
         )  # fmt: skip
-        train_plainly(head, views, train.label.to_numpy(), recipe, [watch])
+        watch = _EpochPredictions(data.held_out)
+        head = build_reference_head(data.backbone.output_shape[1:], study.seed)
+        recipe = Recipe.of_study(study, epochs=study.leakage_epochs)
+        train_plainly(head, data.copies, train.label.to_numpy(), recipe, [watch])
         labels = {"held out": judged.label.to_numpy(), "test": test.label.to_numpy()}
         reached = score_epochs(split, watch.epochs, labels)
         scores.append(reached)

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from utils.common.constants import SCORED_SPLITS
 from utils.common.files import write_csv
-from utils.common.paths import results_dir
+from utils.common.paths import table_file
 from utils.common.progress import track
 from utils.data.images import load_image
 from utils.evaluation.metrics import METRICS, evaluate_predictions
@@ -191,7 +191,7 @@ def baselines_table(scores: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
 
 def write_scores(study: str, scores: pd.DataFrame) -> None:
     """Write the scores of a study's pixel baselines to `results/<study>/pixel_baselines.csv`."""
-    write_csv(results_dir(study) / "pixel_baselines.csv", scores.round(6).reset_index())
+    write_csv(table_file(study, "pixel_baselines"), scores.round(6).reset_index())
 
 
 def read_scores(results: Path) -> pd.DataFrame:

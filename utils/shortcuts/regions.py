@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from utils.common.constants import PNEUMONIA
-from utils.common.files import keep_table
-from utils.common.paths import models_dir, results_dir
+from utils.common.files import cached_table
+from utils.common.paths import model_file, results_dir, table_file
 from utils.common.progress import track
 from utils.common.provenance import read_provenance
-from utils.common.study import load_study
+from utils.common.study import Study
 from utils.data.images import load_images
 from utils.data.index import open_study_index
 from utils.data.regions import REGIONS, cover_region
@@ -23,13 +23,13 @@ _PREDICTED_AS = {"resnet50_best_model": "resnet50"}
 """Name of the prediction file of a network whose file is called otherwise."""
 
 
-def measure_regions(study: str, names: Sequence[str], resamples: int, seed: int) -> pd.DataFrame:
+def measure_regions(study: Study, names: Sequence[str], resamples: int, seed: int) -> pd.DataFrame:
     """Return what finished models make of test images of which a part is covered.
 
     Kept in `results/<study>/regions.csv`. The template of the lungs is the same for all images.
 
     Args:
-        study: Name of the study.
+        study: The study.
         names: Of finished models whose networks were exported on this machine.
         resamples: Bootstrap resamples of patients.
         seed: Of the resamples.
@@ -41,18 +41,20 @@ def measure_regions(study: str, names: Sequence[str], resamples: int, seed: int)
         FileNotFoundError: if nothing is kept and a network is not there.
     """
     made_from = {
-        "dataset": read_provenance(results_dir(study), "resnet50")["dataset"],
-        "models": prediction_hashes(study, [_PREDICTED_AS.get(name, name) for name in names]),
+        "dataset": read_provenance(results_dir(study.study), "resnet50")["dataset"],
+        "models": prediction_hashes(
+            study.study, [_PREDICTED_AS.get(name, name) for name in names]
+        ),
         "networks": list(names), "regions": list(REGIONS), "resamples": resamples, "seed": seed,
     }  # fmt: skip
 
     def make() -> pd.DataFrame:
-        root, index = open_study_index(load_study(study))
+        root, index = open_study_index(study)
         test = index[index.split == "test"].rename(columns={"label": "y_true"})
         pixels = load_images(root, test.image_id)
         rows = []
         for name in names:
-            network = keras.models.load_model(models_dir(study) / f"{name}.keras", compile=False)
+            network = keras.models.load_model(model_file(study.study, name), compile=False)
             for region in REGIONS:
                 probability = _predict_region(network, pixels, region, f"{name}, {region}")
                 scored = test.assign(probability=probability)
@@ -61,7 +63,7 @@ def measure_regions(study: str, names: Sequence[str], resamples: int, seed: int)
         columns = ["model", "region", "roc_auc", "low", "high"]
         return pd.DataFrame(rows, columns=columns).round(4)
 
-    return keep_table(results_dir(study) / "regions.csv", made_from, make)
+    return cached_table(table_file(study.study, "regions"), made_from, make)
 
 
 def _predict_region(

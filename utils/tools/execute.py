@@ -27,7 +27,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from utils.common.files import read_json, write_atomically, write_json
-from utils.common.paths import ROOT, results_dir
+from utils.common.paths import ROOT, minutes_file, results_dir
 from utils.common.study import Study, StudyError, load_study
 from utils.tools.solutions import (
     SolutionsError,
@@ -280,7 +280,7 @@ def _describe_failure(source: Path, partial: NotebookNode, error: Exception) -> 
 
 def record_minutes(study: str, notebook: str, minutes: float) -> None:
     """Enter a notebook's minutes into the study's `provenance/minutes.json`."""
-    file = results_dir(study) / "provenance" / "minutes.json"
+    file = minutes_file(study)
     known = read_json(file) if file.is_file() else {}
     write_json(file, dict(sorted((known | {notebook: minutes}).items())))
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from utils.common.constants import SCORED_SPLITS
 from utils.common.files import file_sha256, read_json
-from utils.common.paths import final_name, model_file, results_dir, screening_dir
+from utils.common.paths import final_name, model_file, provenance_file, screening_dir
 from utils.common.study import load_study
 from utils.data.index import build_index, open_dataset, open_study_index
 from utils.evaluation.calibration import fit_temperature
@@ -30,8 +30,7 @@ from utils.models.export import shrink_model
 from utils.models.out_of_distribution import build_feature_model, fit_detector, measure_rates
 from utils.models.prediction import predict_files, run_on_files
 from utils.models.recipe import Candidate
-from utils.models.registry import DETECTOR_FILE, PHANTOMS, SHIPPED, register_model
-from utils.selection.comparison import SHIPPED_MODEL
+from utils.models.registry import DETECTOR_FILE, PHANTOMS, SHIPPED, SHIPPED_MODEL, register_model
 from utils.selection.rule import choose_block_threshold, read_screening
 from utils.tools.predict import score_folder, write_scores
 
@@ -58,7 +57,7 @@ def ship_model(study: str, candidate: str, seed: int, folds: Sequence[str]) -> P
         TooLargeError: if it does not fit into 10 MB.
     """
     name = final_name(candidate, seed)
-    record = read_json(results_dir(study) / "provenance" / f"{name}.json")
+    record = read_json(provenance_file(study, name))
     network = keras.models.load_model(model_file(study, name), compile=False)
     file = SHIPPED / f"{SHIPPED_MODEL}.keras"
     shrink_model(network, file)

@@ -24,7 +24,7 @@ from utils.data.index import open_study_index
 from utils.models.backbones import build_trunk
 from utils.models.catalogue import BACKBONES
 from utils.models.pretrained import WeightsError
-from utils.models.weights import resolve_weights
+from utils.models.weights import resolve_study_weights
 from utils.training.activations import (
     BLOCK_PATTERN,
     CODE_VERSION,
@@ -34,6 +34,7 @@ from utils.training.activations import (
     CacheSpaceError,
     Shard,
     View,
+    training_views,
 )
 from utils.training.precision import choose_precision
 
@@ -159,14 +160,12 @@ def fill_cache(study: Study, backbone: str, shard: Shard) -> str:
         What was computed, and which other shards are not complete.
     """
     root, index = open_study_index(study)
-    weights = resolve_weights(
-        backbone, study.weights, allow_random=study.allow_random_weights, seed=study.seed
-    )
+    weights = resolve_study_weights(backbone, study)
     cache = activation_cache_dir()
     half = ActivationStore(cache, build_trunk(weights, precision=choose_precision()), "float16")
     single = ActivationStore(cache, build_trunk(weights), "float32")
     count = {"resnet50": study.views, "vgg19": study.vgg19_views}[backbone]
-    views = [View(number, study.seed) for number in range(count)]
+    views = training_views(count, study.seed)
     parts: list[tuple[ActivationStore, pd.DataFrame, Sequence[View]]] = [
         (half, index[index.split == "train"], views),
         (single, index[index.split != "train"], [PLAIN]),

@@ -113,6 +113,11 @@ class View:
 PLAIN = View()
 
 
+def training_views(count: int, seed: int) -> list[View]:
+    """Return the first augmented views of a seed: what a study trains on."""
+    return [View(number, seed) for number in range(count)]
+
+
 def _hash(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

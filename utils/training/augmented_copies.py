@@ -11,20 +11,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.common.files import write_csv
-from utils.common.paths import activation_cache_dir, results_dir
+from utils.common.files import find_changed_inputs, write_csv
+from utils.common.paths import results_dir, table_file
 from utils.common.study import Study, load_study
 from utils.data.index import open_study_index
-from utils.models.backbones import build_reference_head, build_trunk
-from utils.models.weights import resolve_weights
-from utils.training.activations import ActivationStore, View
-from utils.training.head import Recipe, score_tail, train_plainly
+from utils.models.backbones import build_reference_head
+from utils.models.weights import resolve_study_weights
+from utils.training.activations import training_views
+from utils.training.head import Recipe, prepare_head_data, score_tail, train_plainly
 
 SEEDS = (42, 43, 44)
 COLUMNS = ("views", "seed", "images", "epochs", "loss", "accuracy", "auc")
-
-
-FILE_NAME = "views_cost.csv"
+TABLE = "views_cost"
 
 
 def summarise_views_cost(results: Path) -> pd.DataFrame:
@@ -33,7 +31,7 @@ def summarise_views_cost(results: Path) -> pd.DataFrame:
     Returns:
         One row a number of views, with the mean, lowest and highest validation loss and AUC.
     """
-    rows = pd.read_csv(results / FILE_NAME)
+    rows = pd.read_csv(results / f"{TABLE}.csv")
     summary = rows.groupby(["views", "images", "epochs"])[["loss", "auc"]].agg(
         ["mean", "min", "max"]
     )
@@ -56,25 +54,22 @@ def measure_views_cost(study: Study, images: int, contenders: tuple[int, ...]) -
     root, index = open_study_index(study)
     part = index[index.split == "train"].sort_values("pixel_sha256").head(images)
     validation = index[index.split == "validation"]
-    trunk = build_trunk(resolve_weights("resnet50", study.weights))
-    half = ActivationStore(activation_cache_dir(), trunk, "float16")
-    single = ActivationStore(activation_cache_dir(), trunk, "float32")
-    held_out = single.load(root, validation)
-    views = [half.load(root, part, View(view, study.seed)) for view in range(max(contenders))]
-    file = results_dir(study.study) / FILE_NAME
+    weights = resolve_study_weights("resnet50", study)
+    data = prepare_head_data(
+        root, weights, part, {"validation": validation},
+        training_views(max(contenders), study.seed),
+    )  # fmt: skip
+    file = table_file(study.study, TABLE)
     rows = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=list(COLUMNS))
     for seed in SEEDS:
         for count in contenders:
             wanted = {"views": count, "seed": seed, "images": len(part), "epochs": study.epochs}
-            if (rows[list(wanted)] == pd.Series(wanted)).all(axis=1).any():
+            if any(not find_changed_inputs(row, wanted) for row in rows.to_dict("records")):
                 continue
-            head = build_reference_head(trunk.output_shape[1:], seed)
-            recipe = Recipe(
-                epochs=study.epochs, batch_size=study.batch_size,
-                learning_rate=study.learning_rate, seed=seed,
-            )  # fmt: skip
-            train_plainly(head, views[:count], part.label.to_numpy(), recipe)
-            scores = score_tail(head, held_out, validation.label.to_numpy())
+            head = build_reference_head(data.backbone.output_shape[1:], seed)
+            recipe = Recipe.of_study(study, seed=seed)
+            train_plainly(head, data.copies[:count], part.label.to_numpy(), recipe)
+            scores = score_tail(head, data.held_out["validation"], validation.label.to_numpy())
             rows = pd.DataFrame([*rows.to_dict("records"), wanted | scores], columns=list(COLUMNS))
             write_csv(file, rows)
     return rows

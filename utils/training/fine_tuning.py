@@ -14,12 +14,12 @@ import keras
 import numpy as np
 from skimage.exposure import equalize_adapthist
 
-from utils.common.progress import progress_bar
 from utils.data.acquisition import build_augmentation
 from utils.models.architectures import build_network, load_pretrained
 from utils.models.recipe import Candidate
 from utils.training.activations import describe_graph
 from utils.training.optimizers import LayerwiseAdam
+from utils.training.progress import TrainingProgress
 from utils.training.resumption import TrainingState
 
 WARM_UP = 0.1
@@ -124,27 +124,6 @@ def layer_rate(candidate: Candidate, depth: float, epoch: int) -> float:
     return 0.0 if frozen else candidate.bottom_rate**depth
 
 
-class _StepBar(keras.callbacks.Callback):
-    """Show the steps of a training on the terminal."""
-
-    def __init__(self, title: str) -> None:
-        super().__init__()
-        self._title = title
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        total = self.params["epochs"] * self.params["steps"]
-        self._bar = progress_bar(self._title, total)
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._bar.update(epoch * self.params["steps"] - self._bar.n)
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._bar.update()
-
-    def on_train_end(self, logs: dict | None = None) -> None:
-        self._bar.close()
-
-
 def build_candidate(candidate: Candidate, seed: int) -> tuple[keras.Model, str]:
     """Build a candidate's network with its initial weights; return it and their provenance."""
     network = build_network(candidate.architecture, candidate.size, seed, dropout=candidate.dropout)
@@ -227,7 +206,7 @@ def train_candidate(
         class_weight=dict(enumerate(weight)) if candidate.class_weights else None,
         shuffle=False,
         verbose=0,
-        callbacks=[_StepBar(title or candidate.name), rates, state],
+        callbacks=[TrainingProgress(title or candidate.name), rates, state],
     )
     state.forget()
     return network, provenance

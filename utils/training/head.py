@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from utils.common.constants import NORMAL, PNEUMONIA
 from utils.common.files import write_csv
-from utils.common.paths import results_dir
-from utils.common.progress import progress_bar
+from utils.common.paths import activation_cache_dir, history_file
+from utils.common.study import Study
+from utils.models.backbones import build_trunk
 from utils.models.export import without_optimizer
 from utils.models.pretrained import IMAGENET, RANDOM, Weights, values_sha256
 from utils.training import distribution
-from utils.training.activations import ActivationTable, describe_graph
+from utils.training.activations import ActivationStore, ActivationTable, View, describe_graph
 from utils.training.optimizers import FusedAdam
+from utils.training.progress import TrainingProgress
 from utils.training.resumption import TrainingState
 
 LEARNED_AUC = 0.7
@@ -46,6 +48,13 @@ class Recipe:
     """Epochs without a lower validation loss after which the learning rate falls."""
     plateau_factor: float = 0.2
     seed: int = 42
+
+    @classmethod
+    def of_study(cls, study: Study, **changes: Any) -> "Recipe":
+        """Return the recipe of a study, with values in place of its own."""
+        own = {field.name: getattr(study, field.name) for field in fields(cls)
+               if hasattr(study, field.name)}  # fmt: skip
+        return cls(**(own | changes))
 
     def describe(self) -> dict[str, Any]:
         """Return the recipe as a record for the provenance."""
@@ -134,23 +143,50 @@ class _WeightsCheckpoint(keras.callbacks.ModelCheckpoint):
         super().set_model(without_optimizer(model))
 
 
-class _TerminalProgress(keras.callbacks.Callback):
-    """Show epochs on the terminal; Keras' own bar would end up in the saved notebook."""
+@dataclass(frozen=True)
+class HeadData:
+    """What a head is trained and judged on: activations of a frozen backbone."""
 
-    def __init__(self, first_epoch: int = 0) -> None:
-        super().__init__()
-        self._first_epoch = first_epoch
+    backbone: keras.Model
+    """From pixels to activations, in float32."""
+    copies: list[ActivationTable]
+    """Of the training images, a table for each augmented copy."""
+    held_out: dict[str, ActivationTable]
+    """Of plain images, by the name of their split."""
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        self._bar = progress_bar(f"training {self.model.name}", self.params["epochs"])
-        self._bar.update(self._first_epoch)
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._bar.set_postfix(val_loss=f"{(logs or {}).get('val_loss', float('nan')):.3f}")
-        self._bar.update()
+def prepare_head_data(
+    root: Path,
+    weights: Weights,
+    training: pd.DataFrame,
+    held_out: Mapping[str, pd.DataFrame],
+    copies: Sequence[View],
+    precision: str = "float32",
+) -> HeadData:
+    """Pass images through a frozen backbone, or take their activations from the cache.
 
-    def on_train_end(self, logs: dict | None = None) -> None:
-        self._bar.close()
+    Augmented copies are kept in half precision; what is judged is computed and kept in single.
+
+    Args:
+        root: Root of the data set.
+        weights: Of the backbone, which they name.
+        training: Rows of the image index.
+        held_out: Rows of the image index, by the name of their split.
+        copies: Augmented copies of each training image.
+        precision: In which the copies are computed; see `precision.choose_precision`.
+
+    Raises:
+        CacheSpaceError: if the disk cannot hold the activations.
+    """
+    backbone, cache = build_trunk(weights), activation_cache_dir()
+    fast = backbone if precision == "float32" else build_trunk(weights, precision=precision)
+    half = ActivationStore(cache, fast, "float16")
+    single = ActivationStore(cache, backbone, "float32")
+    return HeadData(
+        backbone,
+        half.load_views(root, training, copies),
+        {split: single.load(root, images) for split, images in held_out.items()},
+    )
 
 
 def train_tail(
@@ -220,7 +256,7 @@ def train_tail(
             validation_data=PlainBatches(validation, validation_labels),
             epochs=recipe.epochs,
             initial_epoch=state.initial_epoch,
-            callbacks=[*watching, _TerminalProgress(state.initial_epoch), state],
+            callbacks=[*watching, TrainingProgress(f"training {tail.name}"), state],
         )
     distribution.wait_for_all(strategy)  # the checkpoint is the chief's
     without_optimizer(tail).load_weights(checkpoint)
@@ -336,7 +372,7 @@ def check_learned(
 
 def write_history(study: str, model: str, history: pd.DataFrame) -> None:
     """Write the history of a training to `results/<study>/histories/<model>.csv`."""
-    write_csv(results_dir(study) / "histories" / f"{model}.csv", history)
+    write_csv(history_file(study, model), history)
 
 
 def read_history(results: Path, model: str) -> pd.DataFrame:
