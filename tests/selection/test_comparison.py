@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.evaluation.test_evaluation import make_study
+from tests.builders import make_study
 from utils.common.files import write_csv
 from utils.common.paths import predictions_dir
 from utils.evaluation.delong import delong_difference
