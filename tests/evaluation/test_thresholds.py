@@ -1,13 +1,14 @@
 """Thresholds are frozen on validation, in the middle of what is equally good."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_curve
 
 from tests.builders import make_study
 from utils.evaluation.metrics import compute_metrics
 from utils.evaluation.predictions import PredictionsError
-from utils.evaluation.thresholds import choose_threshold, choose_validation_threshold
+from utils.evaluation.thresholds import choose_threshold, choose_validation_threshold, is_positive
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,12 @@ def test_the_threshold_of_a_model_ignores_test():
 def test_a_threshold_needs_both_classes():
     with pytest.raises(PredictionsError, match="0 NORMAL and 2 PNEUMONIA"):
         choose_threshold(np.array([1, 1]), np.array([0.1, 0.2]))
+
+
+def test_a_probability_at_the_threshold_is_positive():
+    probabilities = np.array([0.2, 0.3, 0.4])
+    assert is_positive(probabilities, 0.3).tolist() == [False, True, True]
+    assert is_positive(0.3, 0.3) and not is_positive(np.nextafter(0.3, 0), 0.3)
+    rows = pd.Series(probabilities, index=[7, 8, 9])
+    assert is_positive(rows, 0.3).index.tolist() == [7, 8, 9]
+    assert is_positive(probabilities[:, None], np.array([0.3, 0.4])).sum(axis=0).tolist() == [2, 1]

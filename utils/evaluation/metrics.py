@@ -26,6 +26,7 @@ from utils.evaluation.predictions import (
     etiology_of,
     require_patients,
 )
+from utils.evaluation.thresholds import is_positive
 
 METRICS = {
     "accuracy_at_0.5": "accuracy at 0.5",
@@ -78,9 +79,9 @@ def compute_metrics(
     Args:
         y_true: (n,) 0 or 1, both present.
         probability: (n,) probability of PNEUMONIA.
-        threshold: PNEUMONIA is predicted when probability >= threshold.
+        threshold: At which PNEUMONIA is predicted; see `thresholds.is_positive`.
     """
-    at_half, at_threshold = probability >= 0.5, probability >= threshold
+    at_half, at_threshold = (is_positive(probability, cut) for cut in (0.5, threshold))
 
     def sensitivity(predicted: np.ndarray) -> float:
         return recall_score(y_true, predicted, pos_label=PNEUMONIA, zero_division=0)
@@ -127,7 +128,7 @@ class _Scorer:
         # Rows of equal probability are one group: no threshold can part them.
         self._groups = np.flatnonzero(np.append(True, np.diff(ranked) != 0))
         self._called_at = {
-            cut: int((ranked[self._groups] >= cut).sum()) for cut in (0.5, threshold)
+            cut: int(is_positive(ranked[self._groups], cut).sum()) for cut in (0.5, threshold)
         }
         self._threshold = threshold
 

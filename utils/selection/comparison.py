@@ -40,7 +40,7 @@ from utils.evaluation.predictions import (
     select_split,
 )
 from utils.evaluation.tables import format_interval
-from utils.evaluation.thresholds import choose_validation_threshold
+from utils.evaluation.thresholds import choose_validation_threshold, is_positive
 from utils.models.registry import RECORD, SHIPPED
 from utils.selection.rule import ENSEMBLE
 from utils.shortcuts.domain_shift import expect_accuracy, measure_agreement
@@ -271,7 +271,7 @@ def error_table(model: FinalModel) -> pd.DataFrame:
     parts, temperature = _split_and_fit(model)
     test = parts["test"]
     calibrated = apply_temperature(test.probability, temperature)
-    called = (test.probability >= model.threshold).to_numpy()
+    called = is_positive(test.probability, model.threshold).to_numpy()
     series = test.patient_id.map(patient_number).str.rsplit("-", n=1).str[0]
     wrong = called != test.y_true.to_numpy()
     table = pd.DataFrame({
