@@ -126,7 +126,7 @@ def resample_mean_auc(records: Sequence[HeldOut], changes: Sequence[str]) -> np.
         (RESAMPLES,) values; their standard deviation is the standard error.
     """
     random = np.random.default_rng(SEED)
-    draws = [_draw_rows(record.table, random) for record in _one_per_fold(records)]
+    draws = [resample_rows(record.table, RESAMPLES, random) for record in _one_per_fold(records)]
     folds = [record.fold for record in _one_per_fold(records)]
     values = []
     for resample in range(RESAMPLES):
@@ -143,17 +143,27 @@ def _one_per_fold(records: Sequence[HeldOut]) -> list[HeldOut]:
     return list({record.fold: record for record in records}.values())
 
 
-def _draw_rows(table: pd.DataFrame, random: np.random.Generator) -> list[np.ndarray]:
-    """Draw the rows of every resample of one fold."""
-    # A fold's frame comes from a file, so its rows are numbered from 0.
-    patients = list(table.groupby("patient_id").indices.values())
-    label = np.array([table.y_true.iloc[rows[0]] for rows in patients])
+def resample_rows(
+    predictions: pd.DataFrame, resamples: int, random: np.random.Generator
+) -> list[np.ndarray]:
+    """Draw the rows of bootstrap resamples: patients within class, with all of their images.
+
+    Args:
+        predictions: patient_id and y_true, one row an image.
+        resamples: Number of resamples.
+        random: Drawn from in sequence, so that several tables can share one stream.
+
+    Returns:
+        For each resample the positions of its rows, counted from 0.
+    """
+    patients = list(predictions.groupby("patient_id").indices.values())
+    label = np.array([predictions.y_true.iloc[rows[0]] for rows in patients])
     groups = [np.flatnonzero(label == value) for value in (0, 1)]
     return [
         np.concatenate([
             patients[patient] for group in groups for patient in random.choice(group, len(group))
         ])
-        for _ in range(RESAMPLES)
+        for _ in range(resamples)
     ]  # fmt: skip
 
 
