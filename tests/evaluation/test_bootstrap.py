@@ -7,6 +7,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from tests.builders import make_predictions
+from utils.evaluation.bootstrap import mean_interval
 from utils.evaluation.metrics import METRICS, evaluate_predictions
 
 
@@ -62,3 +63,23 @@ def test_a_perfect_model_has_an_interval_without_width():
     rows = make_predictions()
     auc = evaluate_predictions(rows.assign(probability=rows.y_true.astype(float)), 0.5, 50, 0)
     assert auc["roc_auc"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_an_interval_of_the_mean_draws_patients():
+    random = np.random.default_rng(0)
+    values = np.repeat(random.normal(0.3, 0.1, 20), 5)  # five equal images of each patient
+    patients = np.repeat([f"person-{number}-virus" for number in range(20)], 5)
+    interval = mean_interval(values, patients, 500, seed=1)
+    assert interval["value"] == pytest.approx(values.mean())
+    assert interval["low"] < interval["value"] < interval["high"]
+    by_patient = interval["high"] - interval["low"]
+    by_image = mean_interval(values, np.arange(100).astype(str), 500, seed=1)
+    # Equal images of a patient tell nothing new: the interval is about sqrt(5) times as wide.
+    assert 1.6 < by_patient / (by_image["high"] - by_image["low"]) < 3
+    assert mean_interval(values, patients, 500, seed=1) == interval
+    with_zero_maps = mean_interval(
+        np.append(values, [np.nan] * 3), np.append(patients, ["person-0-virus"] * 3), 500, seed=1
+    )
+    assert with_zero_maps == pytest.approx(interval)
+    with pytest.raises(ValueError, match="at least two patients; 1"):
+        mean_interval(values[:5], patients[:5], 10, seed=1)

@@ -79,6 +79,30 @@ def bootstrap_bounds(
     return result.confidence_interval.low, result.confidence_interval.high
 
 
+def resample_rows(
+    predictions: pd.DataFrame, resamples: int, random: np.random.Generator
+) -> list[np.ndarray]:
+    """Draw the rows of bootstrap resamples: patients within class, with all of their images.
+
+    Args:
+        predictions: patient_id and y_true, one row an image.
+        resamples: Number of resamples.
+        random: Drawn from in sequence, so that several tables can share one stream.
+
+    Returns:
+        For each resample the positions of its rows, counted from 0.
+    """
+    patients = list(predictions.groupby("patient_id").indices.values())
+    label = np.array([predictions.y_true.iloc[rows[0]] for rows in patients])
+    groups = [np.flatnonzero(label == value) for value in (0, 1)]
+    return [
+        np.concatenate([
+            patients[patient] for group in groups for patient in random.choice(group, len(group))
+        ])
+        for _ in range(resamples)
+    ]  # fmt: skip
+
+
 def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
     """Return the exact 95 % interval of a proportion (Clopper and Pearson 1934)."""
     interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="exact")

@@ -16,6 +16,7 @@ from utils.common.files import read_json
 from utils.common.paths import results_dir
 from utils.data.perturbations import CHANGES, UNCHANGED
 from utils.data.splits import PLAIN
+from utils.evaluation.bootstrap import resample_rows
 from utils.evaluation.metrics import auc_by_ranks
 from utils.evaluation.thresholds import choose_threshold
 from utils.models.recipe import Candidate
@@ -141,30 +142,6 @@ def resample_mean_auc(records: Sequence[HeldOut], changes: Sequence[str]) -> np.
 
 def _one_per_fold(records: Sequence[HeldOut]) -> list[HeldOut]:
     return list({record.fold: record for record in records}.values())
-
-
-def resample_rows(
-    predictions: pd.DataFrame, resamples: int, random: np.random.Generator
-) -> list[np.ndarray]:
-    """Draw the rows of bootstrap resamples: patients within class, with all of their images.
-
-    Args:
-        predictions: patient_id and y_true, one row an image.
-        resamples: Number of resamples.
-        random: Drawn from in sequence, so that several tables can share one stream.
-
-    Returns:
-        For each resample the positions of its rows, counted from 0.
-    """
-    patients = list(predictions.groupby("patient_id").indices.values())
-    label = np.array([predictions.y_true.iloc[rows[0]] for rows in patients])
-    groups = [np.flatnonzero(label == value) for value in (0, 1)]
-    return [
-        np.concatenate([
-            patients[patient] for group in groups for patient in random.choice(group, len(group))
-        ])
-        for _ in range(resamples)
-    ]  # fmt: skip
 
 
 def covered_cues(candidate: Candidate) -> int:
