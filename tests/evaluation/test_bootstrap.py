@@ -7,8 +7,9 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from tests.builders import make_predictions
-from utils.evaluation.bootstrap import mean_interval
+from utils.evaluation.bootstrap import mean_interval, resample_rows
 from utils.evaluation.metrics import METRICS, evaluate_predictions
+from utils.evaluation.predictions import PatientsUnknown
 
 
 def test_an_evaluation_is_reproducible_and_blind_to_the_order_of_rows():
@@ -83,3 +84,16 @@ def test_an_interval_of_the_mean_draws_patients():
     assert with_zero_maps == pytest.approx(interval)
     with pytest.raises(ValueError, match="at least two patients; 1"):
         mean_interval(values[:5], patients[:5], 10, seed=1)
+
+
+def test_rows_are_drawn_in_sequence_by_class_and_patient():
+    rows = make_predictions(patients=3, images=2).sample(frac=1, random_state=0)
+    names = np.unique(rows.patient_id)
+    groups = [[name for name in names if name.endswith("normal") == normal] for normal in (1, 0)]
+    stream, same = np.random.default_rng(5), np.random.default_rng(5)
+    for positions in resample_rows(rows, 4, stream):
+        expected = [name for group in groups for name in same.choice(group, len(group))]
+        assert rows.patient_id.iloc[positions].tolist() == np.repeat(expected, 2).tolist()
+    assert stream.random() == same.random(), "nothing else was drawn from the stream"
+    with pytest.raises(PatientsUnknown, match="patient_id is empty"):
+        resample_rows(rows.assign(patient_id=""), 4, stream)

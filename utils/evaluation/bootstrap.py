@@ -46,31 +46,14 @@ def bootstrap_bounds(
     """
     if resamples < 1:
         raise ValueError(f"resamples must be 1 or more, not {resamples}")
-    if level == "patient":
-        require_patients(predictions)
-    elif level != "image":
-        raise ValueError(f"level must be 'patient' or 'image', not {level!r}")
-    drawn = predictions.patient_id if level == "patient" else predictions.image_id
-    # Sorted by name: the draw does not depend on the order of the rows.
-    names, numbers = np.unique(drawn.to_numpy(str), return_inverse=True)
-    sick = predictions.y_true.to_numpy() == PNEUMONIA
-    groups = [np.unique(numbers[~sick]), np.unique(numbers[sick])]
-    if both := set(groups[0]) & set(groups[1]):
-        raise PredictionsError(
-            f"{level} {str(names[min(both)])!r} has images of both classes; a patient_id carries "
-            "one etiology, so correct y_true or the name"
-        )
-    if min(map(len, groups)) < 2:
-        raise PredictionsError(
-            f"an interval needs at least two {level}s of each class; there are {len(groups[0])} "
-            f"{CLASS_NAMES[NORMAL]} and {len(groups[1])} {CLASS_NAMES[PNEUMONIA]}"
-        )
+    numbers, groups = _number_by_class(predictions, level)
+    count = numbers.max() + 1
 
     def statistic(healthy: np.ndarray, sick: np.ndarray, axis: int = -1) -> np.ndarray:
         resample = np.concatenate([healthy, sick], axis=axis)
-        offsets = np.arange(len(resample))[:, None] * len(names)
-        counts = np.bincount((resample + offsets).ravel(), minlength=len(resample) * len(names))
-        return score(counts.reshape(len(resample), len(names))[:, numbers])
+        offsets = np.arange(len(resample))[:, None] * count
+        drawn = np.bincount((resample + offsets).ravel(), minlength=len(resample) * count)
+        return score(drawn.reshape(len(resample), count)[:, numbers])
 
     result = bootstrap(
         groups, statistic, n_resamples=resamples, batch=BATCH, vectorized=True, axis=-1,
@@ -92,15 +75,40 @@ def resample_rows(
     Returns:
         For each resample the positions of its rows, counted from 0.
     """
-    patients = list(predictions.groupby("patient_id").indices.values())
-    label = np.array([predictions.y_true.iloc[rows[0]] for rows in patients])
-    groups = [np.flatnonzero(label == value) for value in (0, 1)]
+    numbers, groups = _number_by_class(predictions, "patient")
+    rows = np.split(np.argsort(numbers, kind="stable"), np.bincount(numbers).cumsum()[:-1])
     return [
         np.concatenate([
-            patients[patient] for group in groups for patient in random.choice(group, len(group))
+            rows[patient] for group in groups for patient in random.choice(group, len(group))
         ])
         for _ in range(resamples)
     ]  # fmt: skip
+
+
+def _number_by_class(predictions: pd.DataFrame, level: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Number the patients (or images); return each row's number, and the numbers of each class.
+
+    Numbers follow the names, so that a draw does not depend on the order of the rows.
+    """
+    if level == "patient":
+        require_patients(predictions)
+    elif level != "image":
+        raise ValueError(f"level must be 'patient' or 'image', not {level!r}")
+    drawn = predictions.patient_id if level == "patient" else predictions.image_id
+    names, numbers = np.unique(drawn.to_numpy(str), return_inverse=True)
+    sick = predictions.y_true.to_numpy() == PNEUMONIA
+    groups = [np.unique(numbers[~sick]), np.unique(numbers[sick])]
+    if both := set(groups[0]) & set(groups[1]):
+        raise PredictionsError(
+            f"{level} {str(names[min(both)])!r} has images of both classes; a patient_id carries "
+            "one etiology, so correct y_true or the name"
+        )
+    if min(map(len, groups)) < 2:
+        raise PredictionsError(
+            f"an interval needs at least two {level}s of each class; there are {len(groups[0])} "
+            f"{CLASS_NAMES[NORMAL]} and {len(groups[1])} {CLASS_NAMES[PNEUMONIA]}"
+        )
+    return numbers, groups
 
 
 def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
@@ -133,7 +141,8 @@ def mean_interval(
     result = bootstrap(
         (sums[:, 0], sums[:, 1]),
         lambda total, count, axis: total.sum(axis=axis) / count.sum(axis=axis),
-        n_resamples=resamples, paired=True, method="percentile", rng=np.random.default_rng(seed),
+        n_resamples=resamples, paired=True, confidence_level=CONFIDENCE, method="percentile",
+        rng=np.random.default_rng(seed),
     )  # fmt: skip
     interval = result.confidence_interval
     return {

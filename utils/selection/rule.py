@@ -5,7 +5,7 @@ set.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,21 +127,15 @@ def resample_mean_auc(records: Sequence[HeldOut], changes: Sequence[str]) -> np.
         (RESAMPLES,) values; their standard deviation is the standard error.
     """
     random = np.random.default_rng(SEED)
-    draws = [resample_rows(record.table, RESAMPLES, random) for record in _one_per_fold(records)]
-    folds = [record.fold for record in _one_per_fold(records)]
-    values = []
-    for resample in range(RESAMPLES):
-        rows = {fold: drawn[resample] for fold, drawn in zip(folds, draws, strict=True)}
-        resampled = [
-            HeldOut(each.candidate, each.fold, each.seed, each.table.iloc[rows[each.fold]])
-            for each in records
-        ]
-        values.append(mean_auc(resampled, changes))
-    return np.array(values)
-
-
-def _one_per_fold(records: Sequence[HeldOut]) -> list[HeldOut]:
-    return list({record.fold: record for record in records}.values())
+    tables = {record.fold: record.table for record in records}
+    draws = {fold: resample_rows(table, RESAMPLES, random) for fold, table in tables.items()}
+    return np.array([
+        mean_auc([
+            replace(record, table=record.table.iloc[draws[record.fold][number]])
+            for record in records
+        ], changes)
+        for number in range(RESAMPLES)
+    ])  # fmt: skip
 
 
 def covered_cues(candidate: Candidate) -> int:
