@@ -21,6 +21,7 @@ from utils.evaluation.metrics import (
     evaluate_by_etiology,
     evaluate_predictions,
     paired_difference,
+    predictive_values,
 )
 from utils.evaluation.predictions import PatientsUnknown, PredictionsError, average_by_patient
 
@@ -85,6 +86,16 @@ def test_known_confusions():
     assert values["ppv"] == 1.0
     assert values["npv"] == pytest.approx(4 / 6)
     assert values["specificity_at_95"] == 0.5, "all six are found from 0.3 on, with two alarms"
+
+
+def test_what_prevalence_does():
+    positive, negative = predictive_values(0.9, 0.9, 0.5)
+    assert positive == pytest.approx(0.9) and negative == pytest.approx(0.9)
+    positive, negative = predictive_values(0.9, 0.9, 0.01)
+    assert positive == pytest.approx(1 / 12, rel=1e-3) and negative > 0.998
+    assert np.isnan(predictive_values(0.0, 1.0, 0.3)[0])
+    with pytest.raises(ValueError, match="prevalence is between 0 and 1, not 3"):
+        predictive_values(0.9, 0.9, 3)
 
 
 def test_by_patient_the_mean_probability_counts_once():

@@ -11,21 +11,18 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import bootstrap
 
 from utils.common.constants import (
     CLASS_NAMES,
     NORMAL,
     PNEUMONIA,
 )
+from utils.evaluation.intervals import CONFIDENCE
 from utils.evaluation.predictions import PredictionsError, require_patients
 
-CONFIDENCE = 0.95
 BATCH = 500
 """Resamples held in memory at once; part of the random stream, so it is not a parameter."""
-
-Interval = dict[str, float]
-"""`value`, `low` and `high` of one metric."""
 
 
 def bootstrap_bounds(
@@ -109,12 +106,6 @@ def _number_by_class(predictions: pd.DataFrame, level: str) -> tuple[np.ndarray,
             f"{CLASS_NAMES[NORMAL]} and {len(groups[1])} {CLASS_NAMES[PNEUMONIA]}"
         )
     return numbers, groups
-
-
-def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of a proportion (Clopper and Pearson 1934)."""
-    interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="exact")
-    return float(interval.low), float(interval.high)
 
 
 def mean_interval(

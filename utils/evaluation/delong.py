@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 from utils.common.constants import PNEUMONIA
-from utils.evaluation.bootstrap import CONFIDENCE
+from utils.evaluation.intervals import CONFIDENCE
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from utils.common.constants import SCORED_SPLITS
-from utils.evaluation.bootstrap import Interval
+from utils.evaluation.intervals import Interval
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.predictions import PatientsUnknown
 

@@ -10,28 +10,28 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, spearmanr
+from scipy.stats import spearmanr
 
 from utils.common.constants import SCORED_SPLITS
 from utils.common.files import read_json, write_json
 from utils.common.paths import predictions_dir, results_dir
 from utils.data.index import patient_number
-from utils.evaluation.bootstrap import CONFIDENCE
 from utils.evaluation.calibration import (
     apply_temperature,
     fit_temperature,
     fit_temperature_and_bias,
     measure_calibration,
-    predictive_values,
     reliability_table,
 )
 from utils.evaluation.delong import delong_difference
+from utils.evaluation.intervals import spearman_interval
 from utils.evaluation.metrics import (
     METRICS,
     compute_metrics,
     evaluate_by_etiology,
     evaluate_predictions,
     paired_difference,
+    predictive_values,
 )
 from utils.evaluation.predictions import (
     average_predictions,
@@ -389,14 +389,6 @@ def judge_criteria(criteria: pd.DataFrame, reached: Mapping[str, float]) -> pd.D
         correlation = float("nan")
         if known.sum() > 2:
             correlation = float(spearmanr(values[known], test[known]).statistic)
-        low, high = _spearman_interval(correlation, int(known.sum()))
+        low, high = spearman_interval(correlation, int(known.sum()))
         rows.append((name, int(known.sum()), correlation, low, high))
     return pd.DataFrame(rows, columns=["criterion", "models", "spearman", "low", "high"])
-
-
-def _spearman_interval(correlation: float, count: int) -> tuple[float, float]:
-    if count < 4 or not abs(correlation) < 1 - 1e-9:
-        return float("nan"), float("nan")
-    reach = norm.ppf(0.5 + CONFIDENCE / 2) * np.sqrt((1 + correlation**2 / 2) / (count - 3))
-    centre = np.arctanh(correlation)
-    return float(np.tanh(centre - reach)), float(np.tanh(centre + reach))
