@@ -1,10 +1,16 @@
-"""Intervals: patients resampled with all of their images, and exact ones of a proportion.
+"""The bootstrap: patients resampled with all of their images, whatever is measured on them.
 
-Intervals are percentile bootstrap intervals of 95 % (`scipy.stats.bootstrap`). A resample draws
-patients with replacement and takes each with all of their images, because images of one patient
-are not independent. NORMAL and PNEUMONIA patients are drawn apart, as many of each as there are,
-so that no resample lacks a class; the share of sick patients is thereby taken as given. A patient
-is a `patient_id` (family, number and etiology), who therefore has one class.
+Images of one patient are not independent, so a resample draws patients with replacement and takes
+each with all of their images. Three functions draw, and each draws as it did when its committed
+numbers were made:
+
+- `bootstrap_bounds`: the 95 % percentile interval of scores that follow from weights of rows;
+- `resample_rows`: the rows of each resample, for scores of several tables in one stream;
+- `mean_interval`: the 95 % percentile interval of a mean, classes together.
+
+The first two draw NORMAL and PNEUMONIA patients apart, as many of each as there are, so that no
+resample lacks a class; the share of sick patients is thereby taken as given. A patient is a
+`patient_id` (family, number and etiology), who therefore has one class.
 """
 
 from collections.abc import Callable
@@ -18,7 +24,7 @@ from utils.common.constants import (
     NORMAL,
     PNEUMONIA,
 )
-from utils.evaluation.intervals import CONFIDENCE
+from utils.evaluation.intervals import CONFIDENCE, Interval
 from utils.evaluation.predictions import PredictionsError, require_patients
 
 BATCH = 500
@@ -40,6 +46,10 @@ def bootstrap_bounds(
         resamples: Number of resamples.
         seed: The same seed draws the same patients, whatever the model.
         level: What is drawn, `patient` or `image`.
+
+    Raises:
+        PatientsUnknown: if patients are drawn and `patient_id` is empty.
+        PredictionsError: if a patient has two classes, or a class fewer than two patients.
     """
     if resamples < 1:
         raise ValueError(f"resamples must be 1 or more, not {resamples}")
@@ -71,6 +81,10 @@ def resample_rows(
 
     Returns:
         For each resample the positions of its rows, counted from 0.
+
+    Raises:
+        PatientsUnknown: if patients are drawn and `patient_id` is empty.
+        PredictionsError: if a patient has two classes, or a class fewer than two patients.
     """
     numbers, groups = _number_by_class(predictions, "patient")
     rows = np.split(np.argsort(numbers, kind="stable"), np.bincount(numbers).cumsum()[:-1])
@@ -108,9 +122,7 @@ def _number_by_class(predictions: pd.DataFrame, level: str) -> tuple[np.ndarray,
     return numbers, groups
 
 
-def mean_interval(
-    values: np.ndarray, patients: np.ndarray, resamples: int, seed: int
-) -> dict[str, float]:
+def mean_interval(values: np.ndarray, patients: np.ndarray, resamples: int, seed: int) -> Interval:
     """Return the mean of a measure with its 95 % bootstrap interval over patients.
 
     Args:
