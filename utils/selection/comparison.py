@@ -26,6 +26,7 @@ from utils.evaluation.calibration import (
 from utils.evaluation.delong import delong_difference
 from utils.evaluation.intervals import spearman_interval
 from utils.evaluation.metrics import (
+    DECIMALS,
     METRICS,
     compute_metrics,
     evaluate_by_etiology,
@@ -170,7 +171,7 @@ def _score_model(
         }
         delong = delong_difference(test.y_true, test.probability, other.probability)
         scored["difference"]["roc_auc_delong"] = {
-            key: round(getattr(delong, key), 10) for key in ("value", "low", "high")
+            key: round(value, DECIMALS) for key, value in delong.items()
         }
     return scored
 
@@ -179,7 +180,7 @@ def _values(predictions: pd.DataFrame, threshold: float) -> dict[str, float]:
     values = compute_metrics(
         predictions.y_true.to_numpy(), predictions.probability.to_numpy(), threshold
     )
-    return {metric: round(value, 10) for metric, value in values.items()}
+    return {metric: round(value, DECIMALS) for metric, value in values.items()}
 
 
 def seed_table(scores: Mapping[str, Any], metrics: Sequence[str] = SEED_METRICS) -> pd.DataFrame:
