@@ -2,7 +2,13 @@
 
 import pytest
 
-from utils.evaluation.tables import REPORTED_ROW, format_interval, metrics_table
+from utils.evaluation.tables import (
+    PUBLISHED,
+    REPORTED_ROW,
+    format_interval,
+    metrics_table,
+    published_table,
+)
 
 
 def test_numbers_are_formatted_for_reading():
@@ -35,3 +41,11 @@ def test_other_sections_make_tables_too(study_metrics):
     assert differences.loc["resnet50 - vgg19", "ROC-AUC"].startswith("+")
     with pytest.raises(ValueError, match="'train'"):
         metrics_table(study_metrics, "train")
+
+
+def test_what_others_reported_is_a_table():
+    table = published_table()
+    assert list(table.columns) == ["ROC-AUC", "accuracy", "official test set"]
+    assert [(name, *row) for name, *row in table.itertuples()] == list(PUBLISHED)
+    chosen_elsewhere = table[table["official test set"] != "yes"]
+    assert len(chosen_elsewhere) == 1 and "Rahman" in chosen_elsewhere.index[0]

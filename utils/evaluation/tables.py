@@ -26,9 +26,9 @@ PUBLISHED = (
     ("Inception v3 (Kermany et al. 2018)", "0.968", "0.928", "yes"),
     ("DenseNet-201 (Rahman et al. 2020)", "0.98", "0.98", "no, another split"),
 )
-"""What others reported on these radiographs: who, ROC-AUC, accuracy, and whether it was measured
-on the official test set without choosing on it. The last one divided 5,247 of the images anew, so
-children of the same months and rooms are on both sides, as in plain validation."""
+"""What others reported on these radiographs; see `published_table`. The last one divided 5,247 of
+the images anew, so children of the same months and rooms are on both sides, as in plain
+validation."""
 
 REPORTED_ROW = "reference as reported"
 NOT_REPORTED = "–"
@@ -53,6 +53,18 @@ def reported_row(metrics: Sequence[str]) -> list[str]:
     """Return what the reference reported of some test metrics, a dash where it did not."""
     reported = {metric: f"{REPORTED[name]:.2f}" for metric, name in _REPORTED_METRICS.items()}
     return [reported.get(metric, NOT_REPORTED) for metric in metrics]
+
+
+def published_table() -> pd.DataFrame:
+    """Return what others reported on these radiographs, as text.
+
+    Returns:
+        One row a publication: ROC-AUC, accuracy, and whether they were measured on the official
+        test set without choosing on it.
+    """
+    names, *columns = zip(*PUBLISHED, strict=True)
+    titles = ("ROC-AUC", "accuracy", "official test set")
+    return pd.DataFrame(dict(zip(titles, columns, strict=True)), index=names)
 
 
 def metrics_table(
