@@ -426,7 +426,7 @@ def test_intervals_stand_where_they_belong():
         low, high = lengths.get_segments()[0][:, 0]
         assert (low, high) == pytest.approx((scores["roc_auc"]["low"], scores["roc_auc"]["high"]))
     (stars,) = [line for line in ax.lines if "reported" in str(line.get_label())]
-    assert stars.get_xdata().tolist() == [REPORTED["test ROC-AUC"], REPORTED["test accuracy"]]
+    assert stars.get_xdata().tolist() == [REPORTED["roc_auc"], REPORTED["accuracy_at_0.5"]]
     # In the rows of ROC-AUC and accuracy, below both models.
     assert np.round(stars.get_ydata()).tolist() == [0, 1]
     assert (stars.get_ydata() > ax.containers[-1][0].get_ydata()[:2]).all()

@@ -1,4 +1,4 @@
-"""The figures of notebook 05: curves, counts and intervals of predictions."""
+"""The figures of notebooks 05 and 09: curves, counts, intervals and calibration of predictions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -293,7 +293,7 @@ def _require_predictions(predictions: dict[str, pd.DataFrame]) -> str:
     if len(splits) != 1:
         raise ValueError(
             f"predictions of {len(splits)} splits ({', '.join(splits)}) must not be plotted "
-            "together; take one with evaluation.select_split"
+            "together; take one with predictions.select_split"
         )
     return splits[0]
 

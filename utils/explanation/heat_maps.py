@@ -377,7 +377,7 @@ def select_cases(predictions: pd.DataFrame, threshold: float, n: int, seed: int)
     if len(splits) != 1:
         raise ValueError(
             f"cases must come from one split, not from {len(splits)} ({', '.join(splits)}); take "
-            "one with evaluation.select_split"
+            "one with predictions.select_split"
         )
     if not predictions.y_true.isin([NORMAL, PNEUMONIA]).all():
         raise ValueError(f"y_true must be 0 ({CLASS_NAMES[0]}) or 1 ({CLASS_NAMES[1]})")
