@@ -8,6 +8,7 @@ import numpy as np
 
 from utils.common.constants import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
 from utils.evaluation.calibration import apply_temperature
+from utils.evaluation.thresholds import is_positive
 from utils.explanation.heat_maps import build_explainer
 from utils.models.out_of_distribution import NoveltyDetector, build_feature_model, load_detector
 from utils.models.registry import DETECTOR_FILE, SHIPPED, Scorer, open_shipped_model
@@ -60,7 +61,7 @@ class Answerer:
         batch = pixels[None].astype(np.float32)
         with self._turn:
             probability = float(self._network.predict_on_batch(batch)[0, PNEUMONIA])
-            label = PNEUMONIA if probability >= self.scorer.threshold else NORMAL
+            label = PNEUMONIA if is_positive(probability, self.scorer.threshold) else NORMAL
             heat = self._explain(batch, label)[0]
             strange = bool(self._detector.is_strange(self._known.predict_on_batch(batch))[0])
         return Answer(

@@ -10,7 +10,11 @@ from scipy.stats import binom
 from exercises.checking import WrongAnswer, call, exercise, read_number
 from utils.evaluation.metrics import compute_metrics
 from utils.evaluation.predictions import select_split
-from utils.evaluation.thresholds import choose_threshold, choose_validation_threshold
+from utils.evaluation.thresholds import (
+    choose_threshold,
+    choose_validation_threshold,
+    is_positive,
+)
 
 YOUDEN_TOLERANCE = 0.005
 """Sensitivity + specificity on validation may be so much lower than the best: ties are many."""
@@ -55,7 +59,7 @@ def check_threshold(choose: Callable[[pd.DataFrame], float], predictions: pd.Dat
     test = select_split(predictions, "test")
     tuned = choose_threshold(test.y_true.to_numpy(), test.probability.to_numpy())
     frozen_accuracy, tuned_accuracy = (
-        ((test.probability >= value) == test.y_true).mean() for value in (threshold, tuned)
+        (is_positive(test.probability, value) == test.y_true).mean() for value in (threshold, tuned)
     )
     return (
         f"accuracy on test is {frozen_accuracy:.3f} with your threshold; with one tuned on test "

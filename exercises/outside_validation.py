@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from exercises.checking import WrongAnswer, call, exercise, read_number
+from utils.evaluation.thresholds import is_positive
 
 MEASURES = {"ROC-AUC", "accuracy at 0.5", "ECE", "Brier score"}
 _MOVED = {"ECE", "Brier score"}
@@ -98,7 +99,7 @@ def check_refusal(
         threshold: Its frozen threshold.
     """
     answer = read_number(call(accuracy, rows.copy(), threshold), "the accuracy", 0, 1)
-    right = (rows.probability >= threshold) == rows.y_true
+    right = is_positive(rows.probability, threshold) == rows.y_true
     kept = _farthest(rows, threshold)
     expected, everyone = right[kept].mean(), right.mean()
     if abs(answer - expected) <= ACCURACY_TOLERANCE:
@@ -113,7 +114,7 @@ def check_refusal(
         "you asked how far each probability is from 0.5, and this model decides at "
         f"{threshold:.3f}": right[_farthest(rows, 0.5)].mean(),
         "the images were chosen by the threshold, but judged at 0.5": (
-            ((rows.probability >= 0.5) == rows.y_true)[kept].mean()
+            (is_positive(rows.probability, 0.5) == rows.y_true)[kept].mean()
         ),
     }
     for hint, value in mistakes.items():

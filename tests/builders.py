@@ -1,13 +1,16 @@
-"""Small data sets and models that the tests build themselves."""
+"""Small data sets, predictions and models that the tests build themselves."""
 
 from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from keras import layers
 from PIL import Image
+from scipy.stats import norm
 
+from utils.common.constants import PREDICTION_COLUMNS
 from utils.common.paths import dataset_dir
 from utils.common.study import Study, load_study
 
@@ -55,3 +58,42 @@ def build_small_trunk(size: int = 224, channels: int = 4) -> keras.Model:
     trunk = keras.Model(image, x, name="small")
     trunk.trainable = False
     return trunk
+
+
+def make_predictions(
+    patients: int = 20, images: int = 2, seed: int = 0, quality: float = 1.5, split: str = "test"
+) -> pd.DataFrame:
+    """Make predictions of `patients` normal, bacterial and viral patients each."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for etiology, family in (("normal", "IM"), ("bacteria", "person"), ("virus", "person")):
+        label = int(etiology != "normal")
+        for number in range(patients):
+            severity = random.normal(quality * label)
+            for image in range(images):
+                score = severity + random.normal(scale=0.3)
+                rows.append(
+                    (
+                        f"{split}/{family}-{number}-{etiology}-{image}.jpeg",
+                        f"{family}-{number}-{etiology}",
+                        split,
+                        label,
+                        round(float(norm.cdf(score - quality / 2)), 2),  # rounded: ties
+                    )
+                )
+    return pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS))
+
+
+def make_study(patients: int = 15, seed: int = 0, quality: float = 1.5) -> pd.DataFrame:
+    """Make the predictions of one model for both scored splits."""
+    return pd.concat(
+        [
+            make_predictions(patients, seed=seed, quality=quality, split="validation"),
+            make_predictions(patients, seed=seed + 1, quality=quality, split="test"),
+        ],
+        ignore_index=True,
+    )
+
+
+def without_patients(predictions: pd.DataFrame) -> pd.DataFrame:
+    return predictions.assign(patient_id="")

@@ -17,7 +17,6 @@ from utils.data.plots import (
     plot_class_balance,
     plot_combined_views,
     plot_example_grid,
-    plot_image_sizes,
     plot_images_per_patient,
     plot_intensity_distributions,
     plot_pixel_ranges,
@@ -130,8 +129,6 @@ def captions(count: int) -> list[str]:
 DRAWINGS: dict[str, Callable[[], Figure]] = {
     "class_balance": lambda: plot_class_balance(make_index()),
     "images_per_patient": lambda: plot_images_per_patient(make_index()),
-    "image_sizes": lambda: plot_image_sizes(make_index()),
-    "image_sizes_equal": lambda: plot_image_sizes(make_index().assign(width=224, height=224)),
     "intensity": lambda: plot_intensity_distributions(
         np.linspace(50, 200, len(make_index())), make_index().label
     ),
@@ -429,7 +426,7 @@ def test_intervals_stand_where_they_belong():
         low, high = lengths.get_segments()[0][:, 0]
         assert (low, high) == pytest.approx((scores["roc_auc"]["low"], scores["roc_auc"]["high"]))
     (stars,) = [line for line in ax.lines if "reported" in str(line.get_label())]
-    assert stars.get_xdata().tolist() == [REPORTED["test ROC-AUC"], REPORTED["test accuracy"]]
+    assert stars.get_xdata().tolist() == [REPORTED["roc_auc"], REPORTED["accuracy_at_0.5"]]
     # In the rows of ROC-AUC and accuracy, below both models.
     assert np.round(stars.get_ydata()).tolist() == [0, 1]
     assert (stars.get_ydata() > ax.containers[-1][0].get_ydata()[:2]).all()

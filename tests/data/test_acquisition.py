@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
+from utils.data import acquisition
 from utils.data.acquisition import (
     SPECTRUM_BANDS,
     TRANSFORMS,
@@ -18,6 +21,7 @@ from utils.data.acquisition import (
 )
 
 SIZE = 32
+NUMBERS = [transform.number for transform in TRANSFORMS.values()]
 
 
 def smooth_images(count=6, seed=0):
@@ -104,3 +108,33 @@ def test_examples_show_one_transform_each():
         np.testing.assert_array_equal(changed[..., 0], changed[..., 2])
         assert np.abs(changed[..., :1] - images).max() > 10
     np.testing.assert_array_equal(draw_examples(images, ["frame"], 1)["frame"], examples["frame"])
+
+
+def test_a_transform_that_is_inserted_leaves_the_others_as_they_are(monkeypatch):
+    images = smooth_images()
+
+    def draw_all():
+        return {
+            name: ops.convert_to_numpy(build_augmentation([name], SIZE, 3)(images, training=True))
+            for name in TRANSFORMS
+        }
+
+    before = draw_all()
+    longer = dict(list(TRANSFORMS.items())[:5])
+    longer["new"] = replace(TRANSFORMS["noise"], number=max(NUMBERS) + 1)
+    monkeypatch.setattr(acquisition, "TRANSFORMS", longer | TRANSFORMS)
+    assert list(acquisition.TRANSFORMS)[5] == "new"
+    for name, after in draw_all().items():
+        np.testing.assert_allclose(after, before[name], atol=1e-3, err_msg=name)
+
+
+def test_every_transform_has_a_number_of_its_own():
+    assert len(set(NUMBERS)) == len(NUMBERS)
+    assert all(0 <= number < 1000 for number in NUMBERS), "seeds of two studies must not meet"
+    committed = (
+        "flip", "rotation", "shift", "zoom", "reference_rotation", "reference_shift",
+        "reference_zoom", "exposure", "spectrum", "spectrum_transfer", "histogram_transfer",
+        "resample", "noise", "frame",
+    )  # fmt: skip
+    kept = {name: TRANSFORMS[name].number for name in committed}
+    assert kept == {name: number for number, name in enumerate(committed)}

@@ -7,7 +7,6 @@ from utils.evaluation.calibration import (
     fit_temperature,
     fit_temperature_and_bias,
     measure_calibration,
-    predictive_values,
     reliability_table,
 )
 
@@ -67,16 +66,6 @@ def test_known_values_in_closed_form():
 def test_certainty_stays_finite():
     scaled = apply_temperature(np.array([0.0, 1.0]), 1.0)
     assert np.isfinite(scaled).all() and scaled[0] < 1e-6 and scaled[1] > 1 - 1e-6
-
-
-def test_what_prevalence_does():
-    positive, negative = predictive_values(0.9, 0.9, 0.5)
-    assert positive == pytest.approx(0.9) and negative == pytest.approx(0.9)
-    positive, negative = predictive_values(0.9, 0.9, 0.01)
-    assert positive == pytest.approx(1 / 12, rel=1e-3) and negative > 0.998
-    assert np.isnan(predictive_values(0.0, 1.0, 0.3)[0])
-    with pytest.raises(ValueError, match="prevalence is between 0 and 1, not 3"):
-        predictive_values(0.9, 0.9, 3)
 
 
 def test_bad_input_is_refused():

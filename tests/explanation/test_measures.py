@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from utils.evaluation.bootstrap import mean_interval
 from utils.explanation.measures import (
     area_under,
     centre_map,
@@ -86,26 +85,6 @@ def test_overlap_table():
         overlap_table(maps, masks[:2])
     with pytest.raises(ValueError, match="4 maps but 1 image_ids"):
         overlap_table(maps, masks, ["a"])
-
-
-def test_an_interval_of_the_mean_draws_patients():
-    random = np.random.default_rng(0)
-    values = np.repeat(random.normal(0.3, 0.1, 20), 5)  # five equal images of each patient
-    patients = np.repeat([f"person-{number}-virus" for number in range(20)], 5)
-    interval = mean_interval(values, patients, 500, seed=1)
-    assert interval["value"] == pytest.approx(values.mean())
-    assert interval["low"] < interval["value"] < interval["high"]
-    by_patient = interval["high"] - interval["low"]
-    by_image = mean_interval(values, np.arange(100).astype(str), 500, seed=1)
-    # Equal images of a patient tell nothing new: the interval is about sqrt(5) times as wide.
-    assert 1.6 < by_patient / (by_image["high"] - by_image["low"]) < 3
-    assert mean_interval(values, patients, 500, seed=1) == interval
-    with_zero_maps = mean_interval(
-        np.append(values, [np.nan] * 3), np.append(patients, ["person-0-virus"] * 3), 500, seed=1
-    )
-    assert with_zero_maps == pytest.approx(interval)
-    with pytest.raises(ValueError, match="at least two patients; 1"):
-        mean_interval(values[:5], patients[:5], 10, seed=1)
 
 
 def test_iou_of_squares_is_known():

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.benchmark.test_summary import make_record
-from tests.evaluation.test_evaluation import make_study
+from tests.builders import make_study
 from utils.benchmark.summary import judge_goals
 from utils.common.files import read_json, write_json
 from utils.evaluation.study_metrics import evaluate_study

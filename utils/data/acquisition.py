@@ -12,6 +12,7 @@ exactly. All take and return (n, height, width, 1) float32 in [0, 255].
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -214,31 +215,49 @@ def _band_strength(images: keras.KerasTensor, bands: keras.KerasTensor) -> keras
 
 # ---- sets of transforms
 
-_Build = Callable[[int], layers.Layer]
 
-TRANSFORMS: dict[str, _Build] = {
-    "flip": lambda seed: layers.RandomFlip("horizontal", seed=seed),
-    "rotation": lambda seed: layers.RandomRotation(15 / 360, fill_mode="nearest", seed=seed),
-    "shift": lambda seed: layers.RandomTranslation(0.1, 0.1, fill_mode="nearest", seed=seed),
-    "zoom": lambda seed: layers.RandomZoom((-0.2, 0.1), fill_mode="nearest", seed=seed),
-    "reference_rotation": lambda seed: layers.RandomRotation(
-        30 / 360, fill_mode="nearest", seed=seed
+@dataclass(frozen=True)
+class Transform:
+    """One random transform of the table below."""
+
+    number: int
+    """Its own in the table, 0 to 999: part of its seed, wherever in the table it stands."""
+    build: Callable[[int], layers.Layer]
+    """From a seed to the layer that transforms."""
+
+
+TRANSFORMS = {
+    "flip": Transform(0, lambda seed: layers.RandomFlip("horizontal", seed=seed)),
+    "rotation": Transform(
+        1, lambda seed: layers.RandomRotation(15 / 360, fill_mode="nearest", seed=seed)
     ),
-    "reference_shift": lambda seed: layers.RandomTranslation(
-        0.2, 0.2, fill_mode="nearest", seed=seed
+    "shift": Transform(
+        2, lambda seed: layers.RandomTranslation(0.1, 0.1, fill_mode="nearest", seed=seed)
     ),
-    "reference_zoom": lambda seed: layers.RandomZoom(
-        (-0.2, 0.2), (-0.2, 0.2), fill_mode="nearest", seed=seed
+    "zoom": Transform(
+        3, lambda seed: layers.RandomZoom((-0.2, 0.1), fill_mode="nearest", seed=seed)
     ),
-    "exposure": lambda seed: RandomExposure(seed, 0.8),
-    "spectrum": lambda seed: RandomSpectrum(seed, 0.8),
-    "spectrum_transfer": lambda seed: SpectrumTransfer(seed, 0.5),
-    "histogram_transfer": lambda seed: HistogramTransfer(seed, 0.5),
-    "resample": lambda seed: RandomResample(seed, 0.3),
-    "noise": lambda seed: RandomNoise(seed, 0.5),
-    "frame": lambda seed: RandomFrame(seed, 0.5),
+    "reference_rotation": Transform(
+        4, lambda seed: layers.RandomRotation(30 / 360, fill_mode="nearest", seed=seed)
+    ),
+    "reference_shift": Transform(
+        5, lambda seed: layers.RandomTranslation(0.2, 0.2, fill_mode="nearest", seed=seed)
+    ),
+    "reference_zoom": Transform(
+        6, lambda seed: layers.RandomZoom((-0.2, 0.2), (-0.2, 0.2), fill_mode="nearest", seed=seed)
+    ),
+    "exposure": Transform(7, lambda seed: RandomExposure(seed, 0.8)),
+    "spectrum": Transform(8, lambda seed: RandomSpectrum(seed, 0.8)),
+    "spectrum_transfer": Transform(9, lambda seed: SpectrumTransfer(seed, 0.5)),
+    "histogram_transfer": Transform(10, lambda seed: HistogramTransfer(seed, 0.5)),
+    "resample": Transform(11, lambda seed: RandomResample(seed, 0.3)),
+    "noise": Transform(12, lambda seed: RandomNoise(seed, 0.5)),
+    "frame": Transform(13, lambda seed: RandomFrame(seed, 0.5)),
 }
-"""Every transform by its name, in the order in which they are applied."""
+"""Every transform by its name, in the order in which they are applied.
+
+A new one stands where it is to be applied and takes the next free number; the numbers of the
+others stay, and with them what committed candidates were trained on."""
 
 MILD_GEOMETRY = ("rotation", "shift", "zoom")
 REFERENCE_GEOMETRY = ("flip", "reference_rotation", "reference_shift", "reference_zoom")
@@ -263,9 +282,9 @@ def build_augmentation(names: Sequence[str], size: int, seed: int) -> keras.Mode
         raise ValueError(f"unknown transforms {unknown}; choose of {', '.join(TRANSFORMS)}")
     images = keras.Input((size, size, 1), name="gray")
     x = images
-    for number, (name, build) in enumerate(TRANSFORMS.items()):
+    for name, transform in TRANSFORMS.items():
         if name in names:
-            x = build(seed * 1000 + number)(x)
+            x = transform.build(seed * 1000 + transform.number)(x)
     return keras.Model(images, x, name="augmentation")
 
 

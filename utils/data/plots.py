@@ -8,7 +8,7 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from utils.common.constants import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
+from utils.common.constants import CLASS_NAMES, NORMAL, PNEUMONIA
 from utils.common.figures import (
     BLUE,
     CLASS_COLOURS,
@@ -83,45 +83,6 @@ def plot_images_per_patient(index: pd.DataFrame) -> Figure:
     ax.set_xticks(range(1, most + 1) if most <= 12 else [1, *range(5, most + 1, 5)])
     ax.set(xlabel="images of the patient", ylabel="patients (log scale)")
     ax.set_xlim(0.3, most + 0.7)
-    legend_above(figure, ax)
-    return figure
-
-
-@in_house_look
-def plot_image_sizes(index: pd.DataFrame) -> Figure:
-    """Plot width and height of the stored images, and the square that the network takes.
-
-    Args:
-        index: The image index; `width` and `height` in pixels.
-    """
-    require_rows(index, ("width", "height", "label"), "the index")
-    require_labels(index.label)
-    figure, axes = new_figure("Sizes of the stored images", (8, 7))
-    ax = axes[0, 0]
-    for label in (PNEUMONIA, NORMAL):
-        rows = index[index.label == label]
-        ax.scatter(
-            rows.width, rows.height, s=22, alpha=0.5, color=CLASS_COLOURS[label], lw=0,
-            label=f"{CLASS_NAMES[label]} ({len(rows):,})",
-        )  # fmt: skip
-    ax.plot(
-        IMAGE_SIZE, IMAGE_SIZE, "s", mfc="none", mec="black", mew=2, ms=13, ls="none",
-        label=f"network input ({IMAGE_SIZE} x {IMAGE_SIZE})",
-    )  # fmt: skip
-    largest = 1.08 * max(index.width.max(), index.height.max(), IMAGE_SIZE)
-    ax.plot([0, largest], [0, largest], color=GRAY, lw=1, ls=":", label="square")
-    ax.set(xlabel="width (pixels)", ylabel="height (pixels)", xlim=(0, largest), ylim=(0, largest))
-    sizes = index[["width", "height"]].drop_duplicates()
-    if len(sizes) == 1:
-        width, height = sizes.iloc[0]
-        ax.annotate(
-            f"all {len(index):,} images:\n{width} x {height}", (width, height),
-            xytext=(0.45, 0.62), textcoords="axes fraction", ha="center",
-            arrowprops={"arrowstyle": "->", "color": GRAY, "shrinkB": 10},
-        )  # fmt: skip
-    for axis in (ax.xaxis, ax.yaxis):
-        count_axis(axis)
-    ax.set_aspect("equal")
     legend_above(figure, ax)
     return figure
 

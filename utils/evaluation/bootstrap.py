@@ -1,31 +1,34 @@
-"""Intervals: patients resampled with all of their images, and exact ones of a proportion.
+"""The bootstrap: patients resampled with all of their images, whatever is measured on them.
 
-Intervals are percentile bootstrap intervals of 95 % (`scipy.stats.bootstrap`). A resample draws
-patients with replacement and takes each with all of their images, because images of one patient
-are not independent. NORMAL and PNEUMONIA patients are drawn apart, as many of each as there are,
-so that no resample lacks a class; the share of sick patients is thereby taken as given. A patient
-is a `patient_id` (family, number and etiology), who therefore has one class.
+Images of one patient are not independent, so a resample draws patients with replacement and takes
+each with all of their images. Three functions draw, and each draws as it did when its committed
+numbers were made:
+
+- `bootstrap_bounds`: the 95 % percentile interval of scores that follow from weights of rows;
+- `resample_rows`: the rows of each resample, for scores of several tables in one stream;
+- `mean_interval`: the 95 % percentile interval of a mean, classes together.
+
+The first two draw NORMAL and PNEUMONIA patients apart, as many of each as there are, so that no
+resample lacks a class; the share of sick patients is thereby taken as given. A patient is a
+`patient_id` (family, number and etiology), who therefore has one class.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import bootstrap
 
 from utils.common.constants import (
     CLASS_NAMES,
     NORMAL,
     PNEUMONIA,
 )
+from utils.evaluation.intervals import CONFIDENCE, Interval
 from utils.evaluation.predictions import PredictionsError, require_patients
 
-CONFIDENCE = 0.95
 BATCH = 500
 """Resamples held in memory at once; part of the random stream, so it is not a parameter."""
-
-Interval = dict[str, float]
-"""`value`, `low` and `high` of one metric."""
 
 
 def bootstrap_bounds(
@@ -43,15 +46,66 @@ def bootstrap_bounds(
         resamples: Number of resamples.
         seed: The same seed draws the same patients, whatever the model.
         level: What is drawn, `patient` or `image`.
+
+    Raises:
+        PatientsUnknown: if patients are drawn and `patient_id` is empty.
+        PredictionsError: if a patient has two classes, or a class fewer than two patients.
     """
     if resamples < 1:
         raise ValueError(f"resamples must be 1 or more, not {resamples}")
+    numbers, groups = _number_by_class(predictions, level)
+    count = numbers.max() + 1
+
+    def statistic(healthy: np.ndarray, sick: np.ndarray, axis: int = -1) -> np.ndarray:
+        resample = np.concatenate([healthy, sick], axis=axis)
+        offsets = np.arange(len(resample))[:, None] * count
+        drawn = np.bincount((resample + offsets).ravel(), minlength=len(resample) * count)
+        return score(drawn.reshape(len(resample), count)[:, numbers])
+
+    result = bootstrap(
+        groups, statistic, n_resamples=resamples, batch=BATCH, vectorized=True, axis=-1,
+        confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return result.confidence_interval.low, result.confidence_interval.high
+
+
+def resample_rows(
+    predictions: pd.DataFrame, resamples: int, random: np.random.Generator
+) -> list[np.ndarray]:
+    """Draw the rows of bootstrap resamples: patients within class, with all of their images.
+
+    Args:
+        predictions: patient_id and y_true, one row an image.
+        resamples: Number of resamples.
+        random: Drawn from in sequence, so that several tables can share one stream.
+
+    Returns:
+        For each resample the positions of its rows, counted from 0.
+
+    Raises:
+        PatientsUnknown: if patients are drawn and `patient_id` is empty.
+        PredictionsError: if a patient has two classes, or a class fewer than two patients.
+    """
+    numbers, groups = _number_by_class(predictions, "patient")
+    rows = np.split(np.argsort(numbers, kind="stable"), np.bincount(numbers).cumsum()[:-1])
+    return [
+        np.concatenate([
+            rows[patient] for group in groups for patient in random.choice(group, len(group))
+        ])
+        for _ in range(resamples)
+    ]  # fmt: skip
+
+
+def _number_by_class(predictions: pd.DataFrame, level: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Number the patients (or images); return each row's number, and the numbers of each class.
+
+    Numbers follow the names, so that a draw does not depend on the order of the rows.
+    """
     if level == "patient":
         require_patients(predictions)
     elif level != "image":
         raise ValueError(f"level must be 'patient' or 'image', not {level!r}")
     drawn = predictions.patient_id if level == "patient" else predictions.image_id
-    # Sorted by name: the draw does not depend on the order of the rows.
     names, numbers = np.unique(drawn.to_numpy(str), return_inverse=True)
     sick = predictions.y_true.to_numpy() == PNEUMONIA
     groups = [np.unique(numbers[~sick]), np.unique(numbers[sick])]
@@ -65,29 +119,10 @@ def bootstrap_bounds(
             f"an interval needs at least two {level}s of each class; there are {len(groups[0])} "
             f"{CLASS_NAMES[NORMAL]} and {len(groups[1])} {CLASS_NAMES[PNEUMONIA]}"
         )
-
-    def statistic(healthy: np.ndarray, sick: np.ndarray, axis: int = -1) -> np.ndarray:
-        resample = np.concatenate([healthy, sick], axis=axis)
-        offsets = np.arange(len(resample))[:, None] * len(names)
-        counts = np.bincount((resample + offsets).ravel(), minlength=len(resample) * len(names))
-        return score(counts.reshape(len(resample), len(names))[:, numbers])
-
-    result = bootstrap(
-        groups, statistic, n_resamples=resamples, batch=BATCH, vectorized=True, axis=-1,
-        confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    return result.confidence_interval.low, result.confidence_interval.high
+    return numbers, groups
 
 
-def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of a proportion (Clopper and Pearson 1934)."""
-    interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="exact")
-    return float(interval.low), float(interval.high)
-
-
-def mean_interval(
-    values: np.ndarray, patients: np.ndarray, resamples: int, seed: int
-) -> dict[str, float]:
+def mean_interval(values: np.ndarray, patients: np.ndarray, resamples: int, seed: int) -> Interval:
     """Return the mean of a measure with its 95 % bootstrap interval over patients.
 
     Args:
@@ -109,7 +144,8 @@ def mean_interval(
     result = bootstrap(
         (sums[:, 0], sums[:, 1]),
         lambda total, count, axis: total.sum(axis=axis) / count.sum(axis=axis),
-        n_resamples=resamples, paired=True, method="percentile", rng=np.random.default_rng(seed),
+        n_resamples=resamples, paired=True, confidence_level=CONFIDENCE, method="percentile",
+        rng=np.random.default_rng(seed),
     )  # fmt: skip
     interval = result.confidence_interval
     return {

@@ -122,25 +122,3 @@ def measure_calibration(y_true: np.ndarray, probability: np.ndarray) -> Calibrat
     images = sum(count for _, _, count in table)
     ece = sum(count * abs(mean - share) for mean, share, count in table) / images
     return Calibration(float(ece), float(brier_score_loss(y_true, probability)))
-
-
-def predictive_values(
-    sensitivity: float, specificity: float, prevalence: float
-) -> tuple[float, float]:
-    """Return PPV and NPV at a prevalence, by Bayes' rule; nan where nothing is called so.
-
-    Args:
-        sensitivity: Share of the sick who are called PNEUMONIA, 0 to 1.
-        specificity: Share of the healthy who are called NORMAL, 0 to 1.
-        prevalence: Share of the sick among those examined, 0 to 1.
-    """
-    for name, value in (
-        ("sensitivity", sensitivity), ("specificity", specificity), ("prevalence", prevalence)
-    ):  # fmt: skip
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} is between 0 and 1, not {value}")
-    hits, alarms = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
-    misses, cleared = (1 - sensitivity) * prevalence, specificity * (1 - prevalence)
-    positive = hits / (hits + alarms) if hits + alarms else float("nan")
-    negative = cleared / (misses + cleared) if misses + cleared else float("nan")
-    return positive, negative

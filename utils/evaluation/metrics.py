@@ -18,7 +18,8 @@ from utils.common.constants import (
     NORMAL,
     PNEUMONIA,
 )
-from utils.evaluation.bootstrap import Interval, bootstrap_bounds
+from utils.evaluation.bootstrap import bootstrap_bounds
+from utils.evaluation.intervals import Interval
 from utils.evaluation.predictions import (
     PredictionsError,
     align,
@@ -26,6 +27,7 @@ from utils.evaluation.predictions import (
     etiology_of,
     require_patients,
 )
+from utils.evaluation.thresholds import is_positive
 
 METRICS = {
     "accuracy_at_0.5": "accuracy at 0.5",
@@ -78,9 +80,9 @@ def compute_metrics(
     Args:
         y_true: (n,) 0 or 1, both present.
         probability: (n,) probability of PNEUMONIA.
-        threshold: PNEUMONIA is predicted when probability >= threshold.
+        threshold: At which PNEUMONIA is predicted; see `thresholds.is_positive`.
     """
-    at_half, at_threshold = probability >= 0.5, probability >= threshold
+    at_half, at_threshold = (is_positive(probability, cut) for cut in (0.5, threshold))
 
     def sensitivity(predicted: np.ndarray) -> float:
         return recall_score(y_true, predicted, pos_label=PNEUMONIA, zero_division=0)
@@ -112,6 +114,28 @@ def compute_metrics(
     return {metric: float(values[metric]) for metric in METRICS}
 
 
+def predictive_values(
+    sensitivity: float, specificity: float, prevalence: float
+) -> tuple[float, float]:
+    """Return PPV and NPV at a prevalence, by Bayes' rule; nan where nothing is called so.
+
+    Args:
+        sensitivity: Share of the sick who are called PNEUMONIA, 0 to 1.
+        specificity: Share of the healthy who are called NORMAL, 0 to 1.
+        prevalence: Share of the sick among those examined, 0 to 1.
+    """
+    for name, value in (
+        ("sensitivity", sensitivity), ("specificity", specificity), ("prevalence", prevalence)
+    ):  # fmt: skip
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is between 0 and 1, not {value}")
+    hits, alarms = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    misses, cleared = (1 - sensitivity) * prevalence, specificity * (1 - prevalence)
+    positive = hits / (hits + alarms) if hits + alarms else float("nan")
+    negative = cleared / (misses + cleared) if misses + cleared else float("nan")
+    return positive, negative
+
+
 class _Scorer:
     """All metrics of one set of predictions under many weightings of its rows at once.
 
@@ -127,7 +151,7 @@ class _Scorer:
         # Rows of equal probability are one group: no threshold can part them.
         self._groups = np.flatnonzero(np.append(True, np.diff(ranked) != 0))
         self._called_at = {
-            cut: int((ranked[self._groups] >= cut).sum()) for cut in (0.5, threshold)
+            cut: int(is_positive(ranked[self._groups], cut).sum()) for cut in (0.5, threshold)
         }
         self._threshold = threshold
 

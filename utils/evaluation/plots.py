@@ -1,4 +1,4 @@
-"""The figures of notebook 05: curves, counts and intervals of predictions."""
+"""The figures of notebooks 05 and 09: curves, counts, intervals and calibration of predictions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,6 +33,7 @@ from utils.common.figures import (
 )
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.tables import NOT_REPORTED, REPORTED_ROW, reported_row
+from utils.evaluation.thresholds import is_positive
 
 
 @in_house_look
@@ -56,7 +57,7 @@ def plot_roc(
         auc = roc_auc_score(rows.y_true, rows.probability)
         ax.plot(false_alarms, found, ls=line, color=colour, label=f"{model}: AUC {auc:.3f}")
         if thresholds is not None:
-            called = rows.probability >= thresholds[model]
+            called = is_positive(rows.probability, thresholds[model])
             point = called[rows.y_true == NORMAL].mean(), called[rows.y_true == PNEUMONIA].mean()
             _draw_operating_point(ax, point, model, thresholds[model], colour, marker)
     ax.plot([0, 1], [0, 1], ls=":", color=GRAY, lw=1.4, label="a coin: AUC 0.5")
@@ -103,7 +104,7 @@ def plot_precision_recall(
         label = f"{model}: average precision {average:.3f}"
         ax.plot(recall, precision, ls=line, color=colour, drawstyle="steps-post", label=label)
         if thresholds is not None:
-            called = rows.probability >= thresholds[model]
+            called = is_positive(rows.probability, thresholds[model])
             if called.any():
                 point = called[rows.y_true == PNEUMONIA].mean(), rows.y_true[called].mean()
                 _draw_operating_point(ax, point, model, thresholds[model], colour, marker)
@@ -141,7 +142,7 @@ def plot_confusion_matrix(
     for ax in axes.flat[len(predictions) :]:
         ax.set_axis_off()
     for ax, (model, part) in zip(axes.flat, predictions.items(), strict=False):
-        called = (part.probability >= thresholds[model]).astype(int)
+        called = is_positive(part.probability, thresholds[model]).astype(int)
         counts = confusion_matrix(part.y_true, called, labels=[NORMAL, PNEUMONIA])
         shares = counts / counts.sum(axis=1, keepdims=True)
         text = [
@@ -292,7 +293,7 @@ def _require_predictions(predictions: dict[str, pd.DataFrame]) -> str:
     if len(splits) != 1:
         raise ValueError(
             f"predictions of {len(splits)} splits ({', '.join(splits)}) must not be plotted "
-            "together; take one with evaluation.select_split"
+            "together; take one with predictions.select_split"
         )
     return splits[0]
 

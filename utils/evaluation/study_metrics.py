@@ -14,7 +14,7 @@ from utils.common.constants import (
 )
 from utils.common.files import read_json, write_json
 from utils.common.paths import metrics_file
-from utils.evaluation.bootstrap import CONFIDENCE
+from utils.evaluation.intervals import CONFIDENCE
 from utils.evaluation.metrics import evaluate_by_etiology, evaluate_predictions, paired_differences
 from utils.evaluation.predictions import PredictionsError, patients_known, select_split
 from utils.evaluation.thresholds import choose_validation_threshold

@@ -1,4 +1,4 @@
-"""The threshold above which PNEUMONIA is predicted."""
+"""The threshold at or above which PNEUMONIA is predicted, and how it is chosen."""
 
 import numpy as np
 import pandas as pd
@@ -11,13 +11,27 @@ from utils.common.constants import (
 from utils.evaluation.predictions import PredictionsError, select_split
 
 
+def is_positive(
+    probability: float | np.ndarray | pd.Series, threshold: float | np.ndarray
+) -> bool | np.ndarray | pd.Series:
+    """Say whether PNEUMONIA is predicted: where the probability is the threshold or above.
+
+    Args:
+        probability: Of PNEUMONIA, in [0, 1]; one number or many.
+        threshold: In [0, 1]; one number, or thresholds that broadcast against the probabilities.
+
+    Returns:
+        Bools in the form of the probabilities.
+    """
+    return probability >= threshold
+
+
 def choose_threshold(y_true: np.ndarray, probability: np.ndarray) -> float:
     """Choose the threshold with the largest Youden's J (sensitivity + specificity - 1).
 
-    PNEUMONIA is predicted when probability >= threshold. J only changes at the probabilities
-    that occur, so whole ranges of thresholds tie: the middle of the widest range is taken, of
-    equally wide ones the lowest, which is the more sensitive. Where validation is separated
-    perfectly, that is the middle of the gap between the classes.
+    J only changes at the probabilities that occur, so whole ranges of thresholds tie: the middle
+    of the widest range is taken, of equally wide ones the lowest, which is the more sensitive.
+    Where validation is separated perfectly, that is the middle of the gap between the classes.
 
     Args:
         y_true: (n,) 0 or 1, both present.
@@ -33,7 +47,7 @@ def choose_threshold(y_true: np.ndarray, probability: np.ndarray) -> float:
     # Between two neighbouring edges every threshold in (lower, upper] calls the same images
     # PNEUMONIA. J is counted in whole numbers (times positives * negatives): ties are exact.
     edges = np.unique([0.0, *probability, 1.0])
-    called = probability[:, None] >= edges[None, 1:]
+    called = is_positive(probability[:, None], edges[None, 1:])
     true_positives = called[y_true == PNEUMONIA].sum(axis=0)
     false_positives = called[y_true == NORMAL].sum(axis=0)
     scores = true_positives * negatives - false_positives * positives

@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter, shift
 
 from utils.common.constants import PNEUMONIA
 from utils.common.study import Study
+from utils.evaluation.thresholds import is_positive
 from utils.explanation import measures
 from utils.explanation.experiments import (
     baseline_maps,
@@ -55,7 +56,7 @@ def measure_faithfulness(study: Study) -> pd.DataFrame:
         root, images = draw_test_images(study)
         pixels, network = load_pixels(root, images), explained.load()
         explainers, cells = build_explainers(network), count_cells(network)
-        called = (predict_images(network, pixels) >= 0.5).astype(int)
+        called = is_positive(predict_images(network, pixels), 0.5).astype(int)
 
         def measure(number: int) -> list[dict[str, Any]]:
             image, row = pixels[number], images.iloc[number]

@@ -22,6 +22,7 @@ from tf_keras_vis.utils.scores import CategoricalScore
 
 from utils.common.constants import CLASS_NAMES, NORMAL, PNEUMONIA
 from utils.common.progress import track
+from utils.evaluation.thresholds import is_positive
 from utils.models.catalogue import BACKBONES
 
 CASES = {
@@ -360,7 +361,7 @@ def select_cases(predictions: pd.DataFrame, threshold: float, n: int, seed: int)
 
     Args:
         predictions: Rows of one split of a prediction file.
-        threshold: PNEUMONIA is predicted when probability >= threshold.
+        threshold: At which PNEUMONIA is predicted; see `thresholds.is_positive`.
         n: Cases of each kind; there are fewer where a kind has fewer, or none.
         seed: Seed of the draw.
 
@@ -376,12 +377,12 @@ def select_cases(predictions: pd.DataFrame, threshold: float, n: int, seed: int)
     if len(splits) != 1:
         raise ValueError(
             f"cases must come from one split, not from {len(splits)} ({', '.join(splits)}); take "
-            "one with evaluation.select_split"
+            "one with predictions.select_split"
         )
     if not predictions.y_true.isin([NORMAL, PNEUMONIA]).all():
         raise ValueError(f"y_true must be 0 ({CLASS_NAMES[0]}) or 1 ({CLASS_NAMES[1]})")
     sick = predictions.y_true == PNEUMONIA
-    called = predictions.probability >= threshold
+    called = is_positive(predictions.probability, threshold)
     kinds = {"TP": sick & called, "FN": sick & ~called, "TN": ~sick & ~called, "FP": ~sick & called}
     drawn = []
     for number, case in enumerate(CASES):

@@ -17,6 +17,7 @@ from utils.common.paths import (
 from utils.common.study import Study
 from utils.data.index import build_index
 from utils.data.regions import inside_frame, lung_template
+from utils.evaluation.thresholds import is_positive
 from utils.explanation import measures
 from utils.explanation.experiments import (
     ROUND,
@@ -155,7 +156,7 @@ def measure_attention(study: Study) -> pd.DataFrame:
             parts.append(pd.DataFrame({
                 "image_id": test.image_id.to_numpy(), "patient_id": test.patient_id.to_numpy(),
                 "network": each.title, "y_true": test.label.to_numpy(),
-                "called": (predict_images(network, pixels) >= 0.5).astype(int),
+                "called": is_positive(predict_images(network, pixels), 0.5).astype(int),
                 "maximum": maps.max((1, 2)),
             } | shares))  # fmt: skip
         return pd.concat(parts, ignore_index=True).round(ROUND)

@@ -10,28 +10,29 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, spearmanr
+from scipy.stats import spearmanr
 
 from utils.common.constants import SCORED_SPLITS
 from utils.common.files import read_json, write_json
 from utils.common.paths import final_metrics_file, final_name, predictions_dir
 from utils.data.index import patient_number
-from utils.evaluation.bootstrap import CONFIDENCE
 from utils.evaluation.calibration import (
     apply_temperature,
     fit_temperature,
     fit_temperature_and_bias,
     measure_calibration,
-    predictive_values,
     reliability_table,
 )
 from utils.evaluation.delong import delong_difference
+from utils.evaluation.intervals import spearman_interval
 from utils.evaluation.metrics import (
+    DECIMALS,
     METRICS,
     compute_metrics,
     evaluate_by_etiology,
     evaluate_predictions,
     paired_difference,
+    predictive_values,
 )
 from utils.evaluation.predictions import (
     average_predictions,
@@ -40,7 +41,7 @@ from utils.evaluation.predictions import (
     select_split,
 )
 from utils.evaluation.tables import format_interval
-from utils.evaluation.thresholds import choose_validation_threshold
+from utils.evaluation.thresholds import choose_validation_threshold, is_positive
 from utils.models.registry import RECORD, SHIPPED, SHIPPED_MODEL
 from utils.selection.rule import ENSEMBLE
 from utils.shortcuts.domain_shift import expect_accuracy, measure_agreement
@@ -170,7 +171,7 @@ def _score_model(
         }
         delong = delong_difference(test.y_true, test.probability, other.probability)
         scored["difference"]["roc_auc_delong"] = {
-            key: round(getattr(delong, key), 10) for key in ("value", "low", "high")
+            key: round(value, DECIMALS) for key, value in delong.items()
         }
     return scored
 
@@ -179,7 +180,7 @@ def _values(predictions: pd.DataFrame, threshold: float) -> dict[str, float]:
     values = compute_metrics(
         predictions.y_true.to_numpy(), predictions.probability.to_numpy(), threshold
     )
-    return {metric: round(value, 10) for metric, value in values.items()}
+    return {metric: round(value, DECIMALS) for metric, value in values.items()}
 
 
 def seed_table(scores: Mapping[str, Any], metrics: Sequence[str] = SEED_METRICS) -> pd.DataFrame:
@@ -271,7 +272,7 @@ def error_table(model: FinalModel) -> pd.DataFrame:
     parts, temperature = _split_and_fit(model)
     test = parts["test"]
     calibrated = apply_temperature(test.probability, temperature)
-    called = (test.probability >= model.threshold).to_numpy()
+    called = is_positive(test.probability, model.threshold).to_numpy()
     series = test.patient_id.map(patient_number).str.rsplit("-", n=1).str[0]
     wrong = called != test.y_true.to_numpy()
     table = pd.DataFrame({
@@ -389,14 +390,6 @@ def judge_criteria(criteria: pd.DataFrame, reached: Mapping[str, float]) -> pd.D
         correlation = float("nan")
         if known.sum() > 2:
             correlation = float(spearmanr(values[known], test[known]).statistic)
-        low, high = _spearman_interval(correlation, int(known.sum()))
+        low, high = spearman_interval(correlation, int(known.sum()))
         rows.append((name, int(known.sum()), correlation, low, high))
     return pd.DataFrame(rows, columns=["criterion", "models", "spearman", "low", "high"])
-
-
-def _spearman_interval(correlation: float, count: int) -> tuple[float, float]:
-    if count < 4 or not abs(correlation) < 1 - 1e-9:
-        return float("nan"), float("nan")
-    reach = norm.ppf(0.5 + CONFIDENCE / 2) * np.sqrt((1 + correlation**2 / 2) / (count - 3))
-    centre = np.arctanh(correlation)
-    return float(np.tanh(centre - reach)), float(np.tanh(centre + reach))

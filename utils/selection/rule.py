@@ -5,7 +5,7 @@ set.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from utils.common.files import read_json
 from utils.common.paths import choices_file
 from utils.data.perturbations import CHANGES, UNCHANGED
 from utils.data.splits import PLAIN
+from utils.evaluation.bootstrap import resample_rows
 from utils.evaluation.metrics import auc_by_ranks
 from utils.evaluation.thresholds import choose_threshold
 from utils.models.recipe import Candidate
@@ -121,35 +122,15 @@ def resample_mean_auc(records: Sequence[HeldOut], changes: Sequence[str]) -> np.
         (RESAMPLES,) values; their standard deviation is the standard error.
     """
     random = np.random.default_rng(SEED)
-    draws = [_draw_rows(record.table, random) for record in _one_per_fold(records)]
-    folds = [record.fold for record in _one_per_fold(records)]
-    values = []
-    for resample in range(RESAMPLES):
-        rows = {fold: drawn[resample] for fold, drawn in zip(folds, draws, strict=True)}
-        resampled = [
-            HeldOut(each.candidate, each.fold, each.seed, each.table.iloc[rows[each.fold]])
-            for each in records
-        ]
-        values.append(mean_auc(resampled, changes))
-    return np.array(values)
-
-
-def _one_per_fold(records: Sequence[HeldOut]) -> list[HeldOut]:
-    return list({record.fold: record for record in records}.values())
-
-
-def _draw_rows(table: pd.DataFrame, random: np.random.Generator) -> list[np.ndarray]:
-    """Draw the rows of every resample of one fold."""
-    # A fold's frame comes from a file, so its rows are numbered from 0.
-    patients = list(table.groupby("patient_id").indices.values())
-    label = np.array([table.y_true.iloc[rows[0]] for rows in patients])
-    groups = [np.flatnonzero(label == value) for value in (0, 1)]
-    return [
-        np.concatenate([
-            patients[patient] for group in groups for patient in random.choice(group, len(group))
-        ])
-        for _ in range(RESAMPLES)
-    ]  # fmt: skip
+    tables = {record.fold: record.table for record in records}
+    draws = {fold: resample_rows(table, RESAMPLES, random) for fold, table in tables.items()}
+    return np.array([
+        mean_auc([
+            replace(record, table=record.table.iloc[draws[record.fold][number]])
+            for record in records
+        ], changes)
+        for number in range(RESAMPLES)
+    ])  # fmt: skip
 
 
 def covered_cues(candidate: Candidate) -> int:

@@ -18,6 +18,7 @@ from utils.common.study import Study
 from utils.data.images import load_images
 from utils.data.index import open_study_index, patient_number
 from utils.data.splits import reduce_images
+from utils.evaluation.thresholds import is_positive
 from utils.shortcuts.features import CUES_SIZE, cues_made_from, measure_cues
 
 _FOLDS = 5
@@ -95,7 +96,7 @@ def measure_agreement(probabilities: Sequence[np.ndarray], threshold: float) -> 
     """
     if len(probabilities) < 2:
         raise ValueError("agreement needs two models or more, such as two seeds of one recipe")
-    calls = [np.asarray(each) >= threshold for each in probabilities]
+    calls = [is_positive(np.asarray(each), threshold) for each in probabilities]
     return float(np.mean([np.mean(a == b) for a, b in combinations(calls, 2)]))
 
 
@@ -114,7 +115,7 @@ def expect_accuracy(
         unknown: (m,) probabilities of images of the new place.
         threshold: PNEUMONIA is called at this probability or above.
     """
-    wrong = np.mean((np.asarray(known) >= threshold) != np.asarray(y_true))
+    wrong = np.mean(is_positive(np.asarray(known), threshold) != np.asarray(y_true))
     needed = np.quantile(_confidence(known, threshold), wrong)
     return float(np.mean(_confidence(unknown, threshold) >= needed))
 
@@ -123,4 +124,4 @@ def _confidence(probability: np.ndarray, threshold: float) -> np.ndarray:
     probability = np.asarray(probability, np.float64)
     above = (probability - threshold) / max(1 - threshold, 1e-12)
     below = (threshold - probability) / max(threshold, 1e-12)
-    return np.where(probability >= threshold, above, below)
+    return np.where(is_positive(probability, threshold), above, below)

@@ -22,6 +22,7 @@ from utils.common.provenance import read_provenance
 from utils.common.study import Study, load_study
 from utils.data.index import open_study_index
 from utils.data.splits import development_index
+from utils.evaluation.thresholds import is_positive
 from utils.models.backbones import build_reference_head
 from utils.models.weights import resolve_study_weights
 from utils.training.activations import ActivationTable, training_views
@@ -140,7 +141,7 @@ def score_epochs(
     return pd.DataFrame([
         {
             "split": split, "part": part, "epoch": epoch,
-            "accuracy": accuracy_score(labels[part], probability >= 0.5),
+            "accuracy": accuracy_score(labels[part], is_positive(probability, 0.5)),
             "auc": roc_auc_score(labels[part], probability),
         }
         for epoch, predicted in enumerate(epochs, start=1)
@@ -165,7 +166,7 @@ def draw_official_validation(predictions: pd.DataFrame, seed: int) -> np.ndarray
         (DRAWS,) accuracies at 0.5.
     """
     random = np.random.default_rng(seed)
-    right = ((predictions.probability >= 0.5) == predictions.y_true).to_numpy()
+    right = (is_positive(predictions.probability, 0.5) == predictions.y_true).to_numpy()
     rows = [np.flatnonzero(predictions.y_true == label) for label in (NORMAL, PNEUMONIA)]
     return np.array([
         np.mean([

@@ -22,6 +22,7 @@ from utils.data.images import IMAGE_SUFFIXES, DatasetError, load_image
 from utils.evaluation.metrics import METRICS, evaluate_predictions
 from utils.evaluation.predictions import PredictionsError
 from utils.evaluation.tables import format_interval
+from utils.evaluation.thresholds import is_positive
 from utils.models.registry import PHANTOMS_ONLY, ModelError, choose_model
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def write_scores(file: Path, scores: Scores, threshold: float) -> None:
                 if probability is None:
                     writer.writerow([image, "", "", ""])
                 else:
-                    name = CLASS_NAMES[PNEUMONIA if probability >= threshold else NORMAL]
+                    name = CLASS_NAMES[PNEUMONIA if is_positive(probability, threshold) else NORMAL]
                     writer.writerow([image, f"{probability:.6f}", name, f"{threshold:.6f}"])
     except OSError as error:
         raise PredictError(f"OUT={file} cannot be written ({error}); name another file") from error

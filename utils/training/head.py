@@ -17,6 +17,7 @@ from utils.common.constants import NORMAL, PNEUMONIA
 from utils.common.files import write_csv
 from utils.common.paths import activation_cache_dir, history_file
 from utils.common.study import Study
+from utils.evaluation.thresholds import is_positive
 from utils.models.backbones import build_trunk
 from utils.models.export import without_optimizer
 from utils.models.pretrained import IMAGENET, RANDOM, Weights, values_sha256
@@ -325,7 +326,7 @@ def score_tail(tail: keras.Model, table: ActivationTable, labels: np.ndarray) ->
     probability = predict_pneumonia(tail, table)
     return {
         "loss": float(log_loss(labels, probability, labels=[NORMAL, PNEUMONIA])),
-        "accuracy": float(np.mean((probability >= 0.5) == labels)),
+        "accuracy": float(np.mean(is_positive(probability, 0.5) == labels)),
         "auc": float(roc_auc_score(labels, probability)),
     }
 
