@@ -19,7 +19,7 @@ from utils.data.images import load_images
 from utils.data.index import build_index, open_study_index
 from utils.data.splits import development_index, load_development_images
 from utils.models.export import export_full_size
-from utils.models.prediction import predict_images
+from utils.models.prediction import predict_pixels
 from utils.models.recipe import Candidate
 from utils.models.registry import open_shipped_model
 from utils.phantoms.sets import write_phantom_dataset
@@ -172,5 +172,5 @@ def train_on_random_labels(study: Study, recipe: Candidate) -> tuple[keras.Model
     labels = np.random.default_rng(study.seed).permutation(train.label.to_numpy())
     images = load_development_images(root, train, recipe.size)
     network = _train_full_size(study, recipe, images, labels)
-    predicted = predict_images(network, load_images(root, train.image_id)) >= 0.5
+    predicted = predict_pixels(network, load_images(root, train.image_id)) >= 0.5
     return network, float((predicted == labels).mean())

@@ -179,7 +179,9 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> Rebuilt | None
     write_predictions(
         study.study, name, index,
         {
-            split: predict_files(exported, root, index[index.split == split], f"{name}, {split}")
+            split: predict_files(
+                exported, root, index.image_id[index.split == split], f"{name}, {split}"
+            )
             for split in SCORED_SPLITS
         },
     )  # fmt: skip
@@ -202,7 +204,7 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> Rebuilt | None
 
 def _compare_with_committed(study: str, name: str, network: keras.Model, root: Path) -> Rebuilt:
     before = select_split(load_predictions(predictions_dir(study) / f"{name}.csv"), "validation")
-    again = predict_files(network, root, before, f"{name}, validation")
+    again = predict_files(network, root, before.image_id, f"{name}, validation")
     difference = np.abs(again - before.probability.to_numpy())
     return Rebuilt(
         float(difference.mean()), float(difference.max()),
