@@ -111,7 +111,7 @@ def _train_full_size(
     trained, _ = train_candidate(
         recipe, images, labels, study.seed, folder / f"{recipe.name}.h5", recipe.name
     )
-    export_full_size(recipe, trained, network.file)
+    export_full_size(trained, network.file)
     write_json(record, trained_with)
     return network.load()
 

@@ -169,7 +169,7 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> Rebuilt | None
         models_dir(study.study) / f"{name}.h5", name,
     )  # fmt: skip
     trained = stopwatch.minutes
-    exported = export_full_size(candidate, network, network_file(study.study, name))
+    exported = export_full_size(network, network_file(study.study, name))
     if is_finished(study.study, candidate, seed):
         return _compare_with_committed(study.study, name, exported, root)
     # The plain fold's split is the study's own, so this is its training too.
