@@ -15,6 +15,10 @@ class WeightsError(RuntimeError):
     """Weights that cannot be had or are not what they should be."""
 
 
+class NotAvailable(Exception):
+    """One source does not have the weights; the message says which and why."""
+
+
 @dataclass(frozen=True)
 class Weights:
     """Backbone weights and their provenance."""
@@ -48,7 +52,3 @@ def values_sha256(model: keras.Model) -> str:
     for variable in model.weights:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
     return digest.hexdigest()
-
-
-class NotAvailable(Exception):
-    """One source does not have the weights; the message says which and why."""
