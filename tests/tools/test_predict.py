@@ -126,6 +126,11 @@ def test_the_chosen_model_comes_first_where_it_is_whole(shipped, brightness):
         choose_model("full", "ensemble")
     chosen.file.unlink()
     assert "is missing" in choose_model("full").description
+    with pytest.raises(ModelError, match="ensemble.keras is missing; rebuild it with `make all`"):
+        choose_model("full", "ensemble")
+    (shipped / "small.keras").write_bytes(b"something else")
+    with pytest.raises(ModelError, match="not the file that was recorded; restore it with git"):
+        choose_model("full")
 
 
 def test_bad_requests_name_the_remedy(shipped, folder, tmp_path, capsys):
