@@ -1,4 +1,4 @@
-"""Pretrained weights and where they came from."""
+"""What pretrained weights are: their provenance, their hash, and the errors of having none."""
 
 import hashlib
 from dataclasses import asdict, dataclass
