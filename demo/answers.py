@@ -11,6 +11,7 @@ from utils.evaluation.calibration import apply_temperature
 from utils.evaluation.thresholds import is_positive
 from utils.explanation.heat_maps import build_explainer
 from utils.models.out_of_distribution import NoveltyDetector, build_feature_model, load_detector
+from utils.models.prediction import predict_pixels, run_network
 from utils.models.registry import DETECTOR_FILE, SHIPPED, Scorer, open_shipped_model
 
 
@@ -58,12 +59,12 @@ class Answerer:
         Args:
             pixels: (224, 224, 3) uint8 RGB in [0, 255], from `images.load_image`.
         """
-        batch = pixels[None].astype(np.float32)
+        batch = pixels[None]
         with self._turn:
-            probability = float(self._network.predict_on_batch(batch)[0, PNEUMONIA])
+            probability = float(predict_pixels(self._network, batch)[0])
             label = PNEUMONIA if is_positive(probability, self.scorer.threshold) else NORMAL
-            heat = self._explain(batch, label)[0]
-            strange = bool(self._detector.is_strange(self._known.predict_on_batch(batch))[0])
+            heat = self._explain(batch.astype(np.float32), label)[0]
+            strange = bool(self._detector.is_strange(run_network(self._known, batch))[0])
         return Answer(
             probability,
             float(apply_temperature(probability, self.scorer.temperature)),

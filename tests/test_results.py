@@ -9,6 +9,7 @@ from utils.common.study import load_study
 from utils.evaluation.metrics import compute_metrics
 from utils.evaluation.predictions import list_models, load_predictions, select_split
 from utils.evaluation.thresholds import choose_validation_threshold
+from utils.models.catalogue import BACKBONES
 from utils.selection import candidates as candidate_list
 from utils.selection import comparison, rule
 
@@ -70,8 +71,7 @@ def test_provenance_names_study_data_and_weights(model):
     assert len(record["weights"]["sha256"]) == 64
     assert record["recipe"]["seed"] == STUDY.seed
     assert record["recipe"]["epochs"] == STUDY.epochs
-    views = {"vgg19": STUDY.vgg19_views, "resnet50": STUDY.views}
-    assert record["recipe"]["views"] == views[model]
+    assert record["recipe"]["views"] == getattr(STUDY, BACKBONES[model].views_key)
 
 
 def test_both_networks_are_published():

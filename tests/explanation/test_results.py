@@ -23,7 +23,7 @@ from utils.explanation.localization import regions_of_interest
 from utils.explanation.measures import BASELINES, NO_NETWORK
 from utils.explanation.networks import find_explained, randomise_in_steps
 from utils.explanation.run import TABLES
-from utils.models.prediction import predict_images
+from utils.models.prediction import predict_pixels
 from utils.models.registry import open_shipped_model
 from utils.phantoms import sets
 from utils.phantoms.sets import load_opacity_mask, plan_phantom_dataset
@@ -97,7 +97,7 @@ def test_maps_of_phantoms_meet_their_opacities_as_committed(network, explain, tm
         image = load_images(tmp_path, [image_id]).astype(np.float32)
         mask = load_opacity_mask(tmp_path, image_id)
         row = truth.loc[(image_id, "small", METHOD)]
-        assert predict_images(network, image)[0] == pytest.approx(row.probability, abs=CLOSE)
+        assert predict_pixels(network, image)[0] == pytest.approx(row.probability, abs=CLOSE)
         cam = explain(image, PNEUMONIA)[0]
         assert measures.energy_inside_mask(cam, mask) == pytest.approx(row.energy_inside, abs=CLOSE)
         cells = network.get_layer(default_layer(network)).output.shape[1]
@@ -141,7 +141,7 @@ def test_deletion_and_insertion_are_as_committed(network, explain, real_data):
     table = read("faithfulness").set_index(["image_id", "map"])
     for image_id in read("faithfulness").image_id.unique()[[5, 150]]:
         image = load_images(real_data, [image_id]).astype(np.float32)
-        called = int(predict_images(network, image)[0] >= 0.5)
+        called = int(predict_pixels(network, image)[0] >= 0.5)
         predict = partial(_predict_class, network, called)
         blurred = gaussian_filter(image[0], (_BLUR,) * 2 + (0,))
         curves = measures.faithfulness(predict, image[0], explain(image, called)[0], blurred)

@@ -1,12 +1,20 @@
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
 from utils.data.splits import reduce_images
-from utils.models.architectures import ARCHITECTURES, NetworkError, build_network
-from utils.models.export import export_model
+from utils.models import architectures
+from utils.models.architectures import (
+    ARCHITECTURES,
+    NetworkError,
+    build_network,
+    load_pretrained,
+)
+from utils.models.export import export_full_size, export_model
+from utils.models.weights import load_backbone_weights, resolve_weights
 
 
 @pytest.mark.parametrize(
@@ -14,12 +22,12 @@ from utils.models.export import export_model
     [name if name == "small_cnn" else pytest.param(name, marks=pytest.mark.slow)
      for name in ARCHITECTURES],
 )  # fmt: skip
-def test_the_full_graph_gives_what_the_reduced_one_does(architecture):
+def test_the_full_graph_gives_what_the_reduced_one_does(architecture, tmp_path):
     images = np.random.default_rng(1).integers(0, 256, (2, 224, 224, 1), np.uint8)
     images = np.repeat(images, 3, axis=-1)
-    network = build_network(architecture, 64, seed=1)
-    full = build_network(architecture, 64, seed=1, full_size=True)
-    full.set_weights(network.get_weights())
+    network = build_network(architecture, 64, seed=1, dropout=0.1)
+    full = export_full_size(network, tmp_path / "full.keras")
+    assert full.name == architecture and full.get_layer("dropout").rate == 0.1
     reduced = network.predict(reduce_images(images, 64).astype("float32"), verbose=0)
     assert reduced.shape == (2, 2)
     np.testing.assert_allclose(reduced.sum(1), 1, rtol=1e-5)
@@ -37,6 +45,27 @@ def test_the_same_seed_gives_the_same_network():
 def test_an_unknown_architecture_is_refused():
     with pytest.raises(NetworkError, match="choose one of resnet50, efficientnet_lite0"):
         build_network("alexnet", 64, 1)
+
+
+@pytest.mark.parametrize("architecture", ["resnet50", "hybrid_vit"])
+def test_pretrained_layers_are_loaded_by_their_names(architecture, monkeypatch):
+    weights = resolve_weights("resnet50", "random", seed=7)
+    monkeypatch.setattr(architectures, "resolve_weights", lambda backbone: weights)
+    network = build_network(architecture, 32, seed=1)
+    assert load_pretrained(network, architecture) == (
+        f"random (seed 7) (random, {weights.sha256[:12]})"
+    )
+    resnet = keras.applications.ResNet50(weights=None, include_top=False)
+    load_backbone_weights(resnet, weights)
+    kernels = [model.get_layer("conv3_block4_3_conv").kernel for model in (network, resnet)]
+    np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, kernels))
+
+
+def test_a_network_without_pretrained_weights_keeps_its_own():
+    network = build_network("plain_vit", 32, seed=1)
+    before = network.get_weights()
+    assert load_pretrained(network, "plain_vit") == "random"
+    assert all(map(np.array_equal, before, network.get_weights()))
 
 
 @pytest.mark.slow

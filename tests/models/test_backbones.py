@@ -1,12 +1,16 @@
 """Networks are flat graphs with the reference's parameters and preprocessing."""
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 
+from utils.common.study import load_study
+from utils.explanation.heat_maps import default_layer
 from utils.models.backbones import (
     CutError,
     build_reference_head,
@@ -16,6 +20,7 @@ from utils.models.backbones import (
     join,
     preprocess_images,
 )
+from utils.models.catalogue import BACKBONES, BackboneFacts, Preprocessing
 from utils.models.export import export_model
 from utils.models.weights import resolve_weights
 
@@ -25,13 +30,61 @@ def resnet50():
     return build_trunk(resolve_weights("resnet50", "random", seed=1))
 
 
-@pytest.mark.parametrize("application", ["resnet", "vgg19"])
-def test_preprocessing_is_keras_own(application):
+# Two networks that the study does not have, whose pixels are scaled in other ways.
+MOBILENET = BackboneFacts(
+    name="mobilenet",
+    keras_name="MobileNetV2",
+    url="https://example.org/mobilenet_v2/mobilenet_v2_notop.h5",
+    md5="0" * 32,
+    preprocessing=Preprocessing(bgr=False, scale=1 / 127.5, offset=(-1.0, -1.0, -1.0)),
+    block_end=r"block_\d+_add",
+    gradcam_layer="out_relu",
+)
+DEVIATIONS = (0.229, 0.224, 0.225)
+DENSENET = replace(
+    MOBILENET,
+    name="densenet",
+    keras_name="DenseNet121",
+    preprocessing=Preprocessing(
+        bgr=False,
+        scale=tuple(1 / (255 * deviation) for deviation in DEVIATIONS),
+        offset=tuple(
+            -mean / deviation
+            for mean, deviation in zip((0.485, 0.456, 0.406), DEVIATIONS, strict=True)
+        ),
+    ),
+)
+
+
+@pytest.mark.parametrize("facts", [*BACKBONES.values(), MOBILENET, DENSENET], ids=lambda f: f.name)
+def test_preprocessing_is_keras_own(facts):
     images = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
     inputs = keras.Input((8, 8, 3))
-    ours = keras.Model(inputs, preprocess_images(inputs)).predict(images, verbose=0)
-    expected = getattr(keras.applications, application).preprocess_input(images.copy())
-    np.testing.assert_allclose(ours, expected, atol=1e-4)
+    outputs = preprocess_images(inputs, facts.preprocessing)
+    written = keras.Model(inputs, outputs).to_json()
+    ours = keras.models.model_from_json(written).predict(images, verbose=0)
+    module = sys.modules[getattr(keras.applications, facts.keras_name).__module__]
+    np.testing.assert_allclose(ours, module.preprocess_input(images.copy()), atol=1e-4)
+
+
+def test_a_new_backbone_is_one_entry(monkeypatch):
+    monkeypatch.setitem(BACKBONES, MOBILENET.name, MOBILENET)
+    trunk = build_trunk(resolve_weights("mobilenet", "random", seed=1))
+    assert trunk.name == "mobilenet" and trunk.output_shape == (None, 7, 7, 1280)
+    model = join(trunk, build_reference_head(trunk.output_shape[1:], seed=1))
+    assert default_layer(model) == "out_relu"
+    with pytest.raises(CutError, match="choose the end of a block: block_2_add, block_4_add"):
+        cut_model(model, "nothing")
+
+
+def test_every_entry_names_layers_and_a_key_that_exist(resnet50):
+    trunks = [resnet50, build_trunk(resolve_weights("vgg19", "random"))]
+    for trunk, facts in zip(trunks, BACKBONES.values(), strict=True):
+        assert trunk.name == facts.name
+        names = [layer.name for layer in trunk.layers]
+        assert facts.gradcam_layer in names
+        assert any(re.fullmatch(facts.block_end, name) for name in names)
+        assert hasattr(load_study("sample"), facts.views_key)
 
 
 def test_the_reference_has_its_parameters(resnet50):

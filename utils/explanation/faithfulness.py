@@ -29,7 +29,7 @@ from utils.explanation.heat_maps import (
 from utils.explanation.networks import (
     find_explained,
 )
-from utils.models.prediction import predict_images
+from utils.models.prediction import predict_pixels
 
 SHIFT, BRIGHTER = 8, 1.1
 """Pixels by which an image is shifted, and the factor by which it is brightened, or darkened."""
@@ -56,7 +56,7 @@ def measure_faithfulness(study: Study) -> pd.DataFrame:
         root, images = draw_test_images(study)
         pixels, network = load_pixels(root, images), explained.load()
         explainers, cells = build_explainers(network), count_cells(network)
-        called = is_positive(predict_images(network, pixels), 0.5).astype(int)
+        called = is_positive(predict_pixels(network, pixels), 0.5).astype(int)
 
         def measure(number: int) -> list[dict[str, Any]]:
             image, row = pixels[number], images.iloc[number]
@@ -80,7 +80,7 @@ def measure_faithfulness(study: Study) -> pd.DataFrame:
 
 
 def _predict_class(network: keras.Model, class_index: int, images: np.ndarray) -> np.ndarray:
-    probability = predict_images(network, images)
+    probability = predict_pixels(network, images)
     return probability if class_index == PNEUMONIA else 1 - probability
 
 
@@ -129,12 +129,12 @@ def measure_stability(study: Study) -> pd.DataFrame:
     def make() -> pd.DataFrame:
         root, images = draw_test_images(study)
         pixels, network = load_pixels(root, images), explained.load()
-        explainers, probability = build_explainers(network), predict_images(network, pixels)
+        explainers, probability = build_explainers(network), predict_pixels(network, pixels)
 
         def measure(number: int) -> list[dict[str, Any]]:
             row, changes = images.iloc[number], small_changes(pixels[number])
             views = np.stack([pixels[number], *(view for view, _ in changes.values())])
-            moved = np.abs(predict_images(network, views[1:]) - probability[number])
+            moved = np.abs(predict_pixels(network, views[1:]) - probability[number])
             rows = []
             for name, explain in explainers.items():
                 maps = explain(views, PNEUMONIA)

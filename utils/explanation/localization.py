@@ -42,7 +42,7 @@ from utils.explanation.networks import (
     taught_recipe,
     teach_phantoms,
 )
-from utils.models.prediction import predict_images
+from utils.models.prediction import predict_pixels
 from utils.phantoms.sets import PHANTOM_VERSION, load_opacity_mask, write_phantom_dataset
 
 ROBUST, PLAIN = "lite0_96_robust", "lite0_96_reference"
@@ -80,7 +80,7 @@ def measure_truth(study: Study) -> pd.DataFrame:
         networks = {explained.title: explained.load(), "taught": teach_phantoms(study, recipe)}
         everything = load_pixels(root, known)
         probabilities = {
-            name: predict_images(network, everything) for name, network in networks.items()
+            name: predict_pixels(network, everything) for name, network in networks.items()
         }
         auc = {name: roc_auc_score(known.label, found) for name, found in probabilities.items()}
         explainers = {name: build_explainers(network) for name, network in networks.items()}
@@ -156,7 +156,7 @@ def measure_attention(study: Study) -> pd.DataFrame:
             parts.append(pd.DataFrame({
                 "image_id": test.image_id.to_numpy(), "patient_id": test.patient_id.to_numpy(),
                 "network": each.title, "y_true": test.label.to_numpy(),
-                "called": is_positive(predict_images(network, pixels), 0.5).astype(int),
+                "called": is_positive(predict_pixels(network, pixels), 0.5).astype(int),
                 "maximum": maps.max((1, 2)),
             } | shares))  # fmt: skip
         return pd.concat(parts, ignore_index=True).round(ROUND)

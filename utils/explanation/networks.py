@@ -26,7 +26,7 @@ from utils.data.index import build_index, open_study_index
 from utils.data.splits import development_index, load_development_images
 from utils.evaluation.thresholds import is_positive
 from utils.models.export import export_full_size
-from utils.models.prediction import predict_images
+from utils.models.prediction import predict_pixels
 from utils.models.recipe import Candidate
 from utils.models.registry import SHIPPED_MODEL, open_shipped_model
 from utils.phantoms.sets import write_phantom_dataset
@@ -116,7 +116,7 @@ def _train_full_size(
     trained, _ = train_candidate(
         recipe, images, labels, study.seed, folder / f"{recipe.name}.h5", recipe.name
     )
-    export_full_size(recipe, trained, network.file)
+    export_full_size(trained, network.file)
     write_json(record, trained_with)
     return network.load()
 
@@ -177,5 +177,5 @@ def train_on_random_labels(study: Study, recipe: Candidate) -> tuple[keras.Model
     labels = np.random.default_rng(study.seed).permutation(train.label.to_numpy())
     images = load_development_images(root, train, recipe.size)
     network = _train_full_size(study, recipe, images, labels)
-    predicted = is_positive(predict_images(network, load_images(root, train.image_id)), 0.5)
+    predicted = is_positive(predict_pixels(network, load_images(root, train.image_id)), 0.5)
     return network, float((predicted == labels).mean())

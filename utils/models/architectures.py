@@ -1,6 +1,7 @@
 """The networks of notebooks 07 to 09: one flat graph each, from gray pixels to probabilities."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
 from keras import layers, ops
@@ -12,7 +13,7 @@ from utils.models.efficientnet_lite import (
     build_efficientnet_lite0,
     find_efficientnet_lite0_weights,
 )
-from utils.models.pretrained import Weights
+from utils.models.pretrained import RANDOM, Weights
 from utils.models.torch_file import read_torch_state
 from utils.models.weights import load_backbone_weights, resolve_weights
 
@@ -93,14 +94,40 @@ def _plain_vit(gray: keras.KerasTensor) -> keras.KerasTensor:
     return _transformer(tokens, blocks=6, heads=4, width=128, name="vit")
 
 
-ARCHITECTURES: dict[str, Callable[[keras.KerasTensor], keras.KerasTensor]] = {
-    "resnet50": _resnet50,
-    "efficientnet_lite0": _efficientnet_lite0,
-    "hybrid_vit": _hybrid_vit,
-    "plain_vit": _plain_vit,
-    "small_cnn": _small_cnn,
+def _load_resnet50(network: keras.Model) -> Weights:
+    """Copy what a network has of ResNet50's layers, by their names."""
+    weights = resolve_weights("resnet50")
+    resnet = keras.applications.ResNet50(weights=None, include_top=False)
+    load_backbone_weights(resnet, weights)
+    names = {layer.name for layer in network.layers}
+    for layer in resnet.layers:
+        if layer.name in names and layer.weights:
+            network.get_layer(layer.name).set_weights(layer.get_weights())
+    return weights
+
+
+def _load_efficientnet_lite0(network: keras.Model) -> Weights:
+    weights = find_efficientnet_lite0_weights()
+    assign_torch_weights(network, read_torch_state(weights.file))
+    return weights
+
+
+class Architecture(NamedTuple):
+    """How a network is built, and where it starts from."""
+
+    build: Callable[[keras.KerasTensor], keras.KerasTensor]
+    """From gray pixels to the last feature map or the tokens."""
+    load: Callable[[keras.Model], Weights] | None = None
+    """Loads pretrained weights into a network and returns them; None where there are none."""
+
+
+ARCHITECTURES = {
+    "resnet50": Architecture(_resnet50, _load_resnet50),
+    "efficientnet_lite0": Architecture(_efficientnet_lite0, _load_efficientnet_lite0),
+    "hybrid_vit": Architecture(_hybrid_vit, _load_resnet50),
+    "plain_vit": Architecture(_plain_vit),
+    "small_cnn": Architecture(_small_cnn),
 }
-"""From gray pixels to the last feature map or the tokens."""
 
 
 def build_network(
@@ -135,7 +162,7 @@ def build_network(
             gray = reduce(gray)
     else:
         image = gray = keras.Input((size, size, 1), name="gray")
-    features = ARCHITECTURES[architecture](gray)
+    features = ARCHITECTURES[architecture].build(gray)
     pool = layers.GlobalAveragePooling1D if len(features.shape) == 3 else (
         layers.GlobalAveragePooling2D
     )  # fmt: skip
@@ -148,25 +175,13 @@ def build_network(
 def load_pretrained(network: keras.Model, architecture: str) -> str:
     """Load the pretrained weights of an architecture into a network; return their provenance.
 
+    An architecture without any keeps its random ones.
+
     Raises:
         WeightsError: if they cannot be had.
     """
-    if architecture == "efficientnet_lite0":
-        weights = find_efficientnet_lite0_weights()
-        assign_torch_weights(network, read_torch_state(weights.file))
-    elif architecture in ("resnet50", "hybrid_vit"):
-        weights = resolve_weights("resnet50")
-        _load_resnet50_layers(network, weights)
-    else:
-        return "random"
+    load = ARCHITECTURES[architecture].load
+    if load is None:
+        return RANDOM
+    weights = load(network)
     return f"{weights.description} ({weights.source}, {weights.sha256[:12]})"
-
-
-def _load_resnet50_layers(network: keras.Model, weights: Weights) -> None:
-    """Copy what a network has of ResNet50's layers, by their names."""
-    resnet = keras.applications.ResNet50(weights=None, include_top=False)
-    load_backbone_weights(resnet, weights)
-    names = {layer.name for layer in network.layers}
-    for layer in resnet.layers:
-        if layer.name in names and layer.weights:
-            network.get_layer(layer.name).set_weights(layer.get_weights())

@@ -9,15 +9,12 @@ import numpy as np
 from keras import layers
 
 from utils.common.constants import CLASS_NAMES, IMAGE_SIZE
-from utils.models.catalogue import BACKBONES
+from utils.models.catalogue import BACKBONES, IMAGENET_BGR, Preprocessing
 from utils.models.pretrained import Weights
 from utils.models.weights import load_backbone_weights
 
 # In a notebook TensorFlow logs to stdout, where its hints would become part of the results.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
-
-IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
-"""Mean of ImageNet's channels in [0, 255], subtracted by `preprocess_input` of both networks."""
 
 DTYPE_POLICIES = {
     "float32": "float32",
@@ -27,26 +24,29 @@ DTYPE_POLICIES = {
 """Keras' policy for each precision of a trunk."""
 
 _JOINED = "_classifier"
-_BLOCK_END = r"conv\d_block\d+_out|block\d_pool"
 
 
 class CutError(ValueError):
     """A layer at which a network cannot be cut; the message names those where it can."""
 
 
-def preprocess_images(images: keras.KerasTensor) -> keras.KerasTensor:
-    """Turn (n, h, w, 3) RGB in [0, 255] into the zero-mean BGR that VGG19 and ResNet50 expect.
+def preprocess_images(
+    images: keras.KerasTensor, preprocessing: Preprocessing = IMAGENET_BGR
+) -> keras.KerasTensor:
+    """Turn (n, h, w, 3) RGB in [0, 255] into what a network expects: VGG19 and ResNet50, if unsaid.
 
-    The same numbers as `keras.applications.resnet.preprocess_input`, as layers without weights,
-    so that an exported model takes plain pixels and loads wherever Keras is.
+    The same numbers as `preprocess_input` of `keras.applications`, as layers without weights, so
+    that an exported model takes plain pixels and loads wherever Keras is.
     """
-    bgr = keras.ops.flip(images, axis=-1)
-    offset = [-mean for mean in IMAGENET_MEAN_BGR]
-    return layers.Rescaling(scale=1.0, offset=offset, name="subtract_imagenet_mean")(bgr)
+    if preprocessing.bgr:
+        images = keras.ops.flip(images, axis=-1)
+    # The name is part of the exported models and of what cached activations are known by.
+    scale, offset = preprocessing.scale, list(preprocessing.offset)
+    return layers.Rescaling(scale, offset, name="subtract_imagenet_mean")(images)
 
 
 def preprocess_array(images: np.ndarray) -> np.ndarray:
-    """Apply `preprocess_images` to (n, h, w, 3) RGB in [0, 255]; return float32 BGR."""
+    """Turn (n, h, w, 3) RGB in [0, 255] into the zero-mean float32 BGR of VGG19 and ResNet50."""
     return keras.ops.convert_to_numpy(preprocess_images(images.astype(np.float32)))
 
 
@@ -73,11 +73,12 @@ def build_trunk(
     keras.config.set_dtype_policy(DTYPE_POLICIES[precision])
     try:
         image = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="image", dtype="float32")
-        backbone = build(weights=None, include_top=False, input_tensor=preprocess_images(image))
+        pixels = preprocess_images(image, facts.preprocessing)
+        backbone = build(weights=None, include_top=False, input_tensor=pixels)
     finally:
         keras.config.set_dtype_policy(policy_before)
     load_backbone_weights(backbone, weights)
-    whole = keras.Model(image, backbone.get_layer(facts.last_layer).output, name=weights.backbone)
+    whole = keras.Model(image, backbone.output, name=weights.backbone)
     whole.trainable = False
     return whole if cut is None else cut_model(whole, cut)[0]
 
@@ -122,7 +123,8 @@ def cut_model(model: keras.Model, cut: str) -> tuple[keras.Model, keras.Model]:
 
 def _cuts_for_people(model: keras.Model) -> str:
     """Name the ends of a network's blocks, where it can be cut."""
-    ends = [layer.name for layer in model.layers if re.fullmatch(_BLOCK_END, layer.name)]
+    patterns = "|".join(backbone.block_end for backbone in BACKBONES.values())
+    ends = [layer.name for layer in model.layers if re.fullmatch(patterns, layer.name)]
     return f"choose the end of a block: {', '.join(ends)}"
 
 

@@ -17,8 +17,6 @@ from keras import layers
 from utils.common.files import file_sha256
 from utils.models.pretrained import IMAGENET, Weights, WeightsError
 
-LAST_LAYER = "head_relu"
-"""Layer whose output is the last activation before global pooling."""
 CHANNELS = 1280
 BATCH_NORM_EPSILON = 1e-3
 PIXEL_OFFSET, PIXEL_SCALE = 127.0, 128.0

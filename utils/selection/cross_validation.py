@@ -30,7 +30,7 @@ from utils.data.splits import (
     plain_fold,
     rows_of,
 )
-from utils.models.prediction import predict_images
+from utils.models.prediction import predict_pixels
 from utils.models.recipe import Candidate
 from utils.selection.candidates import pick_candidates
 from utils.training.fine_tuning import train_candidate
@@ -181,7 +181,7 @@ def keep_held_out(
     table = held_out[["image_id", "patient_id"]].assign(y_true=held_out.label)
     for change in CHANGES:
         changed = change_images(pixels[judged], held_out.label.to_numpy(), change)
-        table[change] = predict_images(network, changed).round(6)
+        table[change] = predict_pixels(network, changed).round(6)
     record = {
         "candidate": candidate.describe(),
         "version": VERSION,

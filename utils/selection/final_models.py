@@ -154,7 +154,7 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> Rebuilt | None
         models_dir(study.study) / f"{name}.h5", name,
     )  # fmt: skip
     trained = stopwatch.minutes
-    exported = export_full_size(candidate, network, model_file(study.study, name))
+    exported = export_full_size(network, model_file(study.study, name))
     if is_finished(study, candidate, seed):
         return _compare_with_committed(study.study, name, exported, root)
     # The plain fold's split is the study's own, so this is its training too.
@@ -164,7 +164,9 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> Rebuilt | None
     write_predictions(
         study.study, name, index,
         {
-            split: predict_files(exported, root, index[index.split == split], f"{name}, {split}")
+            split: predict_files(
+                exported, root, index.image_id[index.split == split], f"{name}, {split}"
+            )
             for split in SCORED_SPLITS
         },
     )  # fmt: skip
@@ -187,7 +189,7 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> Rebuilt | None
 
 def _compare_with_committed(study: str, name: str, network: keras.Model, root: Path) -> Rebuilt:
     before = select_split(load_predictions(predictions_file(study, name)), "validation")
-    again = predict_files(network, root, before, f"{name}, validation")
+    again = predict_files(network, root, before.image_id, f"{name}, validation")
     difference = np.abs(again - before.probability.to_numpy())
     return Rebuilt(
         float(difference.mean()), float(difference.max()),

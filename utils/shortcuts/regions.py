@@ -1,15 +1,13 @@
 """What finished models make of test images of which a part is covered."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import keras
-import numpy as np
 import pandas as pd
 
-from utils.common.constants import PNEUMONIA
 from utils.common.files import cached_table
 from utils.common.paths import model_file, results_dir, table_file
-from utils.common.progress import track
 from utils.common.provenance import read_provenance
 from utils.common.study import Study
 from utils.data.images import load_images
@@ -17,7 +15,7 @@ from utils.data.index import open_study_index
 from utils.data.regions import REGIONS, cover_region
 from utils.evaluation.metrics import evaluate_predictions
 from utils.evaluation.predictions import prediction_hashes
-from utils.shortcuts.features import AT_ONCE
+from utils.models.prediction import predict_pixels
 
 _PREDICTED_AS = {"resnet50_best_model": "resnet50"}
 """Name of the prediction file of a network whose file is called otherwise."""
@@ -56,7 +54,9 @@ def measure_regions(study: Study, names: Sequence[str], resamples: int, seed: in
         for name in names:
             network = keras.models.load_model(model_file(study.study, name), compile=False)
             for region in REGIONS:
-                probability = _predict_region(network, pixels, region, f"{name}, {region}")
+                probability = predict_pixels(
+                    network, pixels, f"{name}, {region}", partial(cover_region, region=region)
+                )
                 scored = test.assign(probability=probability)
                 auc = evaluate_predictions(scored, 0.5, resamples, seed)["roc_auc"]
                 rows.append((name.removeprefix("final/"), region, *auc.values()))
@@ -64,13 +64,3 @@ def measure_regions(study: Study, names: Sequence[str], resamples: int, seed: in
         return pd.DataFrame(rows, columns=columns).round(4)
 
     return cached_table(table_file(study.study, "regions"), made_from, make)
-
-
-def _predict_region(
-    network: keras.Model, pixels: np.ndarray, region: str, title: str
-) -> np.ndarray:
-    parts = [
-        network.predict_on_batch(cover_region(pixels[start : start + AT_ONCE], region))
-        for start in track(range(0, len(pixels), AT_ONCE), title, -(-len(pixels) // AT_ONCE))
-    ]
-    return np.concatenate(parts)[:, PNEUMONIA].astype(np.float64)

@@ -17,8 +17,7 @@ import pandas as pd
 
 from utils.common.constants import CLASS_NAMES, DISCLAIMER, NORMAL, PNEUMONIA
 from utils.common.files import write_atomically
-from utils.common.progress import track
-from utils.data.images import IMAGE_SUFFIXES, DatasetError, load_image
+from utils.data.images import IMAGE_SUFFIXES
 from utils.evaluation.metrics import METRICS, evaluate_predictions
 from utils.evaluation.predictions import PredictionsError
 from utils.evaluation.tables import format_interval
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     import keras
 
 COLUMNS = ("image", "probability", "prediction", "threshold")
-BATCH_SIZE = 32
 RESAMPLES, SEED = 2000, 42
 
 
@@ -43,8 +41,8 @@ class Scores:
 
     images: list[str]
     """POSIX paths below the folder."""
-    probabilities: list[float | None]
-    """Of PNEUMONIA; None where the image cannot be read."""
+    probabilities: np.ndarray
+    """(n,) float64 in [0, 1], of PNEUMONIA; NaN where the image cannot be read."""
     unreadable: dict[str, str]
     """Reason by image."""
     ignored: int
@@ -74,37 +72,19 @@ def find_images(folder: Path) -> tuple[list[Path], int]:
 
 
 def score_folder(network: "keras.Model", folder: Path) -> Scores:
-    """Score all images of a folder; those that cannot be read are listed and have no probability.
+    """Score all images of a folder; those that cannot be read are listed.
 
     Args:
         network: From (n, 224, 224, 3) RGB in [0, 255] to (n, 2) probabilities.
         folder: Of PNG and JPEG files, nested or not.
     """
+    # Not before `main` has said which model is taken: loading Keras takes seconds.
+    from utils.models.prediction import predict_files
+
     files, ignored = find_images(folder)
     names = [file.relative_to(folder).as_posix() for file in files]
-    probabilities: list[float | None] = [None] * len(files)
     unreadable: dict[str, str] = {}
-    rows: list[int] = []
-    pixels: list[np.ndarray] = []
-
-    def score() -> None:
-        if rows:
-            batch = np.stack(pixels).astype(np.float32)
-            values = network.predict_on_batch(batch)[:, PNEUMONIA]
-            for row, value in zip(rows, values, strict=True):
-                probabilities[row] = float(value)
-            rows.clear()
-            pixels.clear()
-
-    for row, file in enumerate(track(files, "scoring images", len(files))):
-        try:
-            pixels.append(load_image(file))
-            rows.append(row)
-        except DatasetError as error:
-            unreadable[names[row]] = str(error)
-        if len(rows) == BATCH_SIZE:
-            score()
-    score()
+    probabilities = predict_files(network, folder, names, "scoring images", unreadable)
     return Scores(names, probabilities, unreadable, ignored)
 
 
@@ -122,7 +102,7 @@ def write_scores(file: Path, scores: Scores, threshold: float) -> None:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(COLUMNS)
             for image, probability in zip(scores.images, scores.probabilities, strict=True):
-                if probability is None:
+                if image in scores.unreadable:
                     writer.writerow([image, "", "", ""])
                 else:
                     name = CLASS_NAMES[PNEUMONIA if is_positive(probability, threshold) else NORMAL]
@@ -164,7 +144,7 @@ def evaluate_scores(scores: Scores, threshold: float) -> list[str]:
                 f"EVALUATE=1 reads labels from folder names, and {image} lies in {parent or '.'}; "
                 f"name the folders {' and '.join(CLASS_NAMES)}"
             )
-        if probability is not None:
+        if image not in scores.unreadable:
             rows.append((image, "", "test", CLASS_NAMES.index(parent), probability))
     columns = ["image_id", "patient_id", "split", "y_true", "probability"]
     predictions = pd.DataFrame(rows, columns=columns)

@@ -12,23 +12,24 @@ import argparse
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import pandas as pd
 
 from utils.common.constants import SCORED_SPLITS
 from utils.common.files import file_sha256, read_json
 from utils.common.paths import final_name, model_file, provenance_file, screening_dir
 from utils.common.study import load_study
+from utils.data.images import load_images
 from utils.data.index import build_index, open_dataset, open_study_index
 from utils.evaluation.calibration import fit_temperature
 from utils.evaluation.predictions import write_predictions
 from utils.models.export import shrink_model
 from utils.models.out_of_distribution import build_feature_model, fit_detector, measure_rates
-from utils.models.prediction import predict_files, run_on_files
+from utils.models.prediction import predict_files, run_network
 from utils.models.recipe import Candidate
 from utils.models.registry import DETECTOR_FILE, PHANTOMS, SHIPPED, SHIPPED_MODEL, register_model
 from utils.selection.rule import choose_block_threshold, read_screening
@@ -69,7 +70,7 @@ def ship_model(study: str, candidate: str, seed: int, folds: Sequence[str]) -> P
     root, index = open_study_index(settings)
     parts = {split: index[index.split == split] for split in ("train", *SCORED_SPLITS)}
     probabilities = {
-        split: predict_files(network, root, parts[split], split) for split in SCORED_SPLITS
+        split: predict_files(network, root, parts[split].image_id, split) for split in SCORED_SPLITS
     }
     write_predictions(study, f"final/{SHIPPED_MODEL}", index, probabilities)
     temperature = fit_temperature(parts["validation"].label, probabilities["validation"])
@@ -101,11 +102,8 @@ def ship_detector(
     """
     feature_model = build_feature_model(network)
 
-    def measure(pixels: np.ndarray) -> np.ndarray:
-        return feature_model.predict(pixels.astype(np.float32), verbose=0)
-
     features = {
-        split: run_on_files(feature_model, root, rows, f"features, {split}")
+        split: run_network(feature_model, load_images(root, rows.image_id), f"features, {split}")
         for split, rows in parts.items()
     }
     detector = fit_detector(features["train"], features["validation"], seed)
@@ -117,7 +115,7 @@ def ship_detector(
     }
     return {
         "file": file.name, "sha256": file_sha256(file),
-        "flagged": flagged | measure_rates(detector, measure),
+        "flagged": flagged | measure_rates(detector, partial(run_network, feature_model)),
     }  # fmt: skip
 
 

@@ -164,8 +164,7 @@ def fill_cache(study: Study, backbone: str, shard: Shard) -> str:
     cache = activation_cache_dir()
     half = ActivationStore(cache, build_trunk(weights, precision=choose_precision()), "float16")
     single = ActivationStore(cache, build_trunk(weights), "float32")
-    count = {"resnet50": study.views, "vgg19": study.vgg19_views}[backbone]
-    views = training_views(count, study.seed)
+    views = training_views(getattr(study, BACKBONES[backbone].views_key), study.seed)
     parts: list[tuple[ActivationStore, pd.DataFrame, Sequence[View]]] = [
         (half, index[index.split == "train"], views),
         (single, index[index.split != "train"], [PLAIN]),
