@@ -7,7 +7,7 @@
 #   PRECISION  of the frozen network on augmented views: float32 (default), bfloat16,
 #              mixed_float16 or auto, which takes what the hardware has
 #   STRATEGY   of training: one (default), mirrored or multiworker (see docs/scaling.md)
-#   SOLUTIONS  1 fills the exercises of the notebooks in from solutions/ before they run
+#   SOLUTIONS  1 fills the exercises of the notebooks in from exercises/solutions/ before they run
 #   WORKERS  processes that run the unit tests: 2 by default, each of up to 5 GB
 #   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR
 #            other places for data, results and so on (see utils/common/paths.py)
@@ -98,8 +98,8 @@ $(EXERCISES): always | announce
 always:
 
 ifneq ($(WITH_SOLUTIONS),)
-$(patsubst solutions/%.md,$(EXECUTED_DIR)/%.ipynb,$(wildcard solutions/*.md)): \
-	$(EXECUTED_DIR)/%.ipynb: solutions/%.md
+$(patsubst exercises/solutions/%.md,$(EXECUTED_DIR)/%.ipynb,$(wildcard exercises/solutions/*.md)): \
+	$(EXECUTED_DIR)/%.ipynb: exercises/solutions/%.md
 endif
 
 # What a notebook reads of those before it: predictions of both models, ResNet50 itself, held-out

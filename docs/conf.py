@@ -38,7 +38,7 @@ include_patterns = [
     "models/README.md",
     "docs/**",
     "notebooks/[0-9]*.ipynb",
-    "solutions/[0-9]*.md",
+    "exercises/solutions/[0-9]*.md",
 ]
 # Folders that need not be searched for pages.
 exclude_patterns = [".*", "build", "docs/_*", "figures", "results", "tests", "utils"]
