@@ -29,9 +29,8 @@ extensions = [
 ]
 
 # What is a page. Everything else that a page links to is copied beside it as a download.
-root_doc = "index"
+root_doc = "docs/index"
 include_patterns = [
-    "index.md",
     "README.md",
     "MODEL_CARD.md",
     "data/README.md",
@@ -61,6 +60,8 @@ html_theme_options = {
     "announcement": DISCLAIMER,
     "navbar_persistent": [],  # a second search field, above the one of the sidebar
 }
+# A site is entered at its root: a page there leads on to the front page.
+html_additional_pages = {"index": "front.html"}
 html_static_path = ["_static"]
 html_css_files = ["narrow.css"]
 

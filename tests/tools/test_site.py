@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -23,6 +24,7 @@ from utils.tools.site import (
     find_broken_links,
     find_loaded_from_elsewhere,
     main,
+    read_page,
     read_site,
 )
 
@@ -35,6 +37,7 @@ def refuse(self, address):
 
 socket.socket.connect = socket.socket.connect_ex = refuse
 """
+FRONT = "docs/index.html"
 NOTEBOOKS = sorted(file.stem for file in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 
@@ -76,8 +79,17 @@ def test_site_has_its_pages(site):
     pages += [f"docs/api/{'.'.join(module.parts)}.html" for module in modules]
     wanted = ["index.html", "search.html", *pages]
     assert [page for page in wanted if not (site / page).is_file()] == []
-    front = (site / "index.html").read_text(encoding="utf-8")
-    assert [page for page in pages if "/api/" not in page and f'href="{page}"' not in front] == []
+    front = site / FRONT
+    linked = {(front.parent / urlsplit(link).path).resolve() for link in read_page(front).links}
+    linked.add(front)  # which calls itself #
+    assert [page for page in pages if "/api/" not in page and site / page not in linked] == []
+
+
+@pytest.mark.slow
+def test_root_of_the_site_leads_to_its_front_page(site):
+    root = (site / "index.html").read_text(encoding="utf-8")
+    assert f'<meta http-equiv="refresh" content="0; url={FRONT}">' in root
+    assert f'href="{FRONT}"' in root  # for those whose browser does not follow
 
 
 @pytest.mark.slow
@@ -87,8 +99,8 @@ def test_every_page_says_that_it_is_no_medical_device(site):
 
 @pytest.mark.slow
 def test_notebooks_are_in_order_and_as_they_were_saved(site):
-    front = (site / "index.html").read_text(encoding="utf-8")
-    places = [front.index(f'href="notebooks/{name}.html"') for name in NOTEBOOKS]
+    front = (site / FRONT).read_text(encoding="utf-8")
+    places = [front.index(f'href="../notebooks/{name}.html"') for name in NOTEBOOKS]
     assert places == sorted(places)
     for name in NOTEBOOKS:
         page, notebook = site / "notebooks" / f"{name}.html", read_committed(name)
@@ -167,8 +179,9 @@ def small_root(tmp_path, monkeypatch):
     shutil.copy(ROOT / "docs" / "conf.py", root / "docs")
     shutil.copytree(ROOT / "docs" / "_static", root / "docs" / "_static")
     (root / "LICENSE").write_text("MIT License")
-    (root / "index.md").write_text(
-        "# Front\n\n```{toctree}\nREADME\n```\n\n[read](README.md#two-words), [licence](LICENSE)\n"
+    (root / "docs" / "index.md").write_text(
+        "# Front\n\n```{toctree}\n/README\n```\n\n"
+        "[read](../README.md#two-words), [licence](../LICENSE)\n"
     )
     (root / "README.md").write_text("# Read\n\n## Two words\n\nText.\n")
     return root
@@ -177,9 +190,9 @@ def small_root(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_small_site_is_built(small_root, tmp_path):
     build_site(tmp_path / "site", small_root)
-    front = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
-    assert 'href="README.html#two-words"' in front
-    assert re.search(r'href="_downloads/\w+/LICENSE"', front)
+    front = (tmp_path / "site" / FRONT).read_text(encoding="utf-8")
+    assert 'href="../README.html#two-words"' in front
+    assert re.search(r'href="../_downloads/\w+/LICENSE"', front)
 
 
 @pytest.mark.slow
