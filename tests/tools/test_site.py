@@ -357,7 +357,7 @@ def test_workflow_pins_the_official_actions():
 
 
 def test_binder_installs_the_repository_after_its_packages(tmp_path):
-    script = ROOT / "postBuild"
+    script = ROOT / "binder" / "postBuild"
     assert os.access(script, os.X_OK)
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/asked"\n')
@@ -368,9 +368,12 @@ def test_binder_installs_the_repository_after_its_packages(tmp_path):
 
 
 def test_binder_takes_the_environment_of_the_root():
-    """A folder `binder` or `.binder` would be taken instead; another Python if none is named."""
-    assert not (ROOT / "binder").exists()
+    """Binder reads the folder `binder` alone, or `.binder`; another Python if none is named."""
+    text = (ROOT / "binder" / "environment.yml").read_text()
+    assert text == (ROOT / "environment.yml").read_text()
     assert not (ROOT / ".binder").exists()
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    beside = (ROOT / "binder" / "requirements.txt").read_text().splitlines()
+    assert beside[1:] == ["-r ../requirements.txt"]
+    environment = yaml.safe_load(text)
     (python,) = [part for part in environment["dependencies"] if str(part).startswith("python")]
     assert re.fullmatch(r"python=3\.(11|12|13)", python)
