@@ -330,7 +330,7 @@ def test_workflow_publishes_what_make_builds():
     target = re.fullmatch(r"make ([a-z-]+) PYTHON=python", command)[1]
     assert target in make_targets()
     folder = jobs["build"]["steps"][-1]["with"]["path"]
-    assert f"-m utils.tools.site {folder}\n" in (ROOT / "Makefile").read_text()
+    assert f"utils.tools.site {folder}\n" in (ROOT / "Makefile").read_text()
     assert jobs["publish"]["needs"] == "build"
 
 
