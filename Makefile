@@ -143,7 +143,7 @@ bench: $(INSTALLED) ## Time this study against the usual loops; phantoms unless 
 	$(RUN) utils.benchmark.run --study $(BENCH_STUDY) --images $(or $(N),500)
 readme: $(INSTALLED) ## Write the README's tables from results/full
 	$(RUN) utils.tools.report
-demo-picture: $(INSTALLED) ## Draw the picture of the demo in the README; needs a Chromium browser
+demo-picture: $(INSTALLED) ## Draw the picture of the demo in docs/using.md; needs a Chromium browser
 	$(RUN) demo.picture
 
 # The marker comes last: an interrupted installation is taken up again, not taken for done.

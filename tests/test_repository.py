@@ -353,7 +353,8 @@ def test_help_sets_apart_what_rebuilds_committed_results():
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "data/README.md", "docs/scaling.md", "docs/teaching.md"]
+    "document",
+    ["README.md", "data/README.md", "docs/scaling.md", "docs/teaching.md", "docs/using.md"],
 )
 def test_commands_in_documents_exist(document):
     text = (ROOT / document).read_text(encoding="utf-8")
@@ -373,7 +374,7 @@ def test_one_list_of_versions():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     (pip,) = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
     assert pip == ["-r requirements.txt"]
-    assert f"conda activate {environment['name']}" in (ROOT / "README.md").read_text()
+    assert f"conda activate {environment['name']}" in (ROOT / "docs" / "using.md").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["dynamic"] == ["dependencies"]
     assert project["tool"]["setuptools"]["dynamic"]["dependencies"]["file"] == ["requirements.txt"]
