@@ -32,15 +32,19 @@ extensions = [
 root_doc = "docs/index"
 include_patterns = [
     "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "MODEL_CARD.md",
     "data/README.md",
     "models/README.md",
+    "results/full/README.md",
+    "utils/README.md",
     "docs/**",
     "notebooks/[0-9]*.ipynb",
     "exercises/solutions/[0-9]*.md",
 ]
 # Folders that need not be searched for pages.
-exclude_patterns = [".*", "build", "docs/_*", "figures", "results", "tests", "utils"]
+exclude_patterns = [".*", "build", "docs/_*", "figures", "tests"]
 # Whole, because Sphinx looks for it below this folder and autosummary below the root.
 templates_path = [str(ROOT / "docs" / "_templates")]
 
