@@ -4,21 +4,20 @@
 #   STUDY    sample or full; by default full where data/chest_xray holds a data set
 #   PYTHON   the Python that .venv is made from (3.11 to 3.13)
 #   VENV     another environment to use, such as VENV="$CONDA_PREFIX"
-#   PRECISION  of the frozen network on augmented views: float32 (default), bfloat16,
-#              mixed_float16 or auto, which takes what the hardware has
+#   PRECISION  of the frozen network on augmented views: float32 (default), bfloat16, mixed_float16, auto
 #   STRATEGY   of training: one (default), mirrored or multiworker (see docs/scaling.md)
-#   SOLUTIONS  1 fills the exercises of the notebooks in from solutions/ before they run
+#   SOLUTIONS  1 fills the exercises of the notebooks in from exercises/solutions/ before they run
 #   WORKERS  processes that run the unit tests: 2 by default, each of up to 5 GB
-#   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR
-#            other places for data, results and so on (see utils/common/paths.py)
+#   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR  other places for these
 
 PYTHON ?= python3
 VENV := $(or $(VENV),.venv)
 VENV_PYTHON := $(VENV)/bin/python
+RUN := $(VENV_PYTHON) -m
 INSTALLED := $(VENV)/.installed
 
 # Tests of one file share what they prepare, and stay together.
-UNIT_TESTS = $(VENV_PYTHON) -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile
+UNIT_TESTS = $(RUN) pytest --numprocesses $(or $(WORKERS),2) --dist loadfile
 
 DATA := $(or $(DATA_DIR),data)
 RESULTS := $(or $(RESULTS_DIR),results)
@@ -39,26 +38,113 @@ ABOUT_chest_xray := the data set in $(DATA)/chest_xray
 BANNER := ===== STUDY = $(STUDY): $(ABOUT_$(DATASET)) =====
 
 EXECUTED_DIR := $(RESULTS)/$(STUDY)/notebooks
-EXECUTED := $(addprefix $(EXECUTED_DIR)/, \
-	01_data_exploration.ipynb 02_augmentation.ipynb 03_vgg19_baseline.ipynb \
-	04_resnet50_training.ipynb 05_evaluation.ipynb 06_grad_cam.ipynb \
-	07_fine_tuning.ipynb 08_architectures.ipynb 09_outside_validation.ipynb \
-	10_trusting_heat_maps.ipynb)
-EXERCISES := $(EXECUTED_DIR)/.exercises
-WITH_SOLUTIONS := $(if $(SOLUTIONS),--solutions)
+EXERCISES := $(EXECUTED_DIR)/.exercises-$(if $(SOLUTIONS),solved,unanswered)
 MODULES := .make/modules.mk
+
+# One row a notebook: its name, what it reads of those before it, and the published files that it
+# shows beside its own numbers. What `make all` runs, and when again, follows from these rows.
+notebook = $(eval $(call ROW,$(strip $(1)),$(2),$(3)))
+define ROW
+NOTEBOOKS += $(1)
+$(EXECUTED_DIR)/$(1).ipynb: $(foreach number,$(2),$(EXECUTED_DIR)/$(filter $(number)_%,$(NOTEBOOKS)).ipynb)
+$(EXECUTED_DIR)/$(1).ipynb: $(wildcard $(addprefix results/full/,$(call published,$(3))))
+$(EXECUTED_DIR)/$(1).ipynb: $(if $(SOLUTIONS),$(wildcard exercises/solutions/$(1).md))
+endef
+# The full study's own notebooks write these files, all but one.
+published = $(if $(filter full,$(STUDY)),$(filter views_cost.csv,$(1)),$(1))
+
+NOTEBOOKS :=
+$(call notebook, 01_data_exploration  ,       , pixel_baselines.csv)
+$(call notebook, 02_augmentation      ,       ,)
+$(call notebook, 03_vgg19_baseline    ,       , histories/vgg19.csv provenance/vgg19.json)
+$(call notebook, 04_resnet50_training ,       , histories/resnet50.csv views_cost.csv)
+$(call notebook, 05_evaluation        , 03 04 ,)
+$(call notebook, 06_grad_cam          , 04    ,)
+$(call notebook, 07_fine_tuning       , 04    ,)
+$(call notebook, 08_architectures     , 07    ,)
+$(call notebook, 09_outside_validation, 05 08 ,)
+$(call notebook, 10_trusting_heat_maps, 09    ,)
+SOURCES := $(NOTEBOOKS:%=notebooks/%.ipynb)
+EXECUTED := $(NOTEBOOKS:%=$(EXECUTED_DIR)/%.ipynb)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # Notebooks share the processor and build on each other's results: one at a time, in order.
 .NOTPARALLEL:
 
-.PHONY: help
+##@ Every day
+.PHONY: help setup all data lab predict demo check test site clean
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
-
-.PHONY: setup
+	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 setup: $(INSTALLED) ## Create .venv and install the pinned packages (the other commands do so too)
+all: $(EXECUTED) ## Run the study: notebooks 01-10, those whose inputs changed; SOLUTIONS=1 solves them
+	@echo "Study '$(STUDY)' is up to date: executed notebooks in $(EXECUTED_DIR)"
+data: $(INSTALLED) ## Fetch the real data set: from Kaggle, or ARCHIVE=file.zip, or SOURCE=medmnist
+	$(RUN) utils.data.download $(if $(ARCHIVE),--archive '$(ARCHIVE)') $(if $(SOURCE),--source $(SOURCE))
+lab: $(INSTALLED) ## Open the notebooks in JupyterLab
+	$(RUN) jupyterlab notebooks
+predict: $(INSTALLED) ## Score a folder: IMAGES=folder OUT=file.csv [MODEL=name] [EVALUATE=1]
+	@$(RUN) utils.tools.predict --images '$(or $(IMAGES),$(error IMAGES=folder is missing))' \
+		--out '$(or $(OUT),$(error OUT=file.csv is missing))' $(if $(MODEL),--model '$(MODEL)') \
+		--study $(PREDICT_STUDY) $(if $(EVALUATE),--evaluate)
+demo: $(INSTALLED) ## Serve a page on 127.0.0.1 to try a model with one image: [MODEL=name] [PORT=8000]
+	@$(RUN) demo --study $(PREDICT_STUDY) $(if $(MODEL),--model '$(MODEL)') $(if $(PORT),--port '$(PORT)')
+check: lint ## Run the quick checks alone: ruff and the fast unit tests
+	$(UNIT_TESTS) -m 'not slow'
+test: lint ## Run every check: ruff, pytest, the sample study with its exercises solved, nbval
+	$(UNIT_TESTS)
+	$(MAKE) all STUDY=sample SOLUTIONS=1
+	$(MAKE) nbval
+site: $(INSTALLED) ## Build the static site of README, notebooks and documents: build/site/index.html
+	@$(RUN) utils.tools.site build/site
+clean: ## Remove what runs leave, but not data, cached activations, .venv and committed results
+	rm -rf '$(RESULTS)/sample' '$(FIGURES)/sample' '$(RESULTS)'/*/notebooks '$(RESULTS)'/*/models
+	rm -rf .make .pytest_cache .ruff_cache build docs/api *.egg-info notebooks/.ipynb_checkpoints
+	find utils exercises demo tests -name __pycache__ -prune -exec rm -rf {} +
+
+##@ Single checks, and the activations that are kept between runs
+.PHONY: lint nbval cache cache-fill cache-clean
+lint: $(INSTALLED) ## Check code and its layout with ruff
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+# Results go to a scratch folder; 05 and 07 to 10 read the committed results of the full study.
+nbval: $(INSTALLED) ## Run the committed notebooks again and compare their outputs
+	@scratch="$$(mktemp -d)" && trap 'rm -rf "$$scratch"' EXIT && trap 'exit 1' INT TERM && \
+	mkdir "$$scratch/results" && \
+	if [ -d results/full ]; then cp -R results/full "$$scratch/results/"; fi && \
+	if tty <&2 >/dev/null; then export PROGRESS_STREAM="$$(tty <&2)"; fi && \
+	RESULTS_DIR="$$scratch/results" FIGURES_DIR="$$scratch/figures" $(RUN) pytest $(SOURCES) \
+		--nbval --nbval-current-env --nbval-cell-timeout 1800 --timeout 0 --exitfirst
+cache: $(INSTALLED) ## List the cached activations: size, age, and what may go
+	@$(RUN) utils.training.activation_cache list
+cache-fill: $(INSTALLED) ## Compute activations ahead: all, or one part with SHARD=3/16; BACKBONE=resnet50|vgg19
+	$(RUN) utils.training.activation_cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50) \
+		--shard $(or $(SHARD),1/1)
+cache-clean: $(INSTALLED) ## Remove the cached activations
+	$(RUN) utils.training.activation_cache clean
+
+##@ Rebuild committed results: these take hours, or write into the repository
+.PHONY: screen chosen explain ship notebooks views-cost bench readme demo-picture
+screen: $(INSTALLED) ## Train candidates on held-out folds: CANDIDATES="..." FOLDS="..." SEEDS="..."
+	$(RUN) utils.selection.cross_validation --study $(STUDY) $(if $(CANDIDATES),--candidates $(CANDIDATES)) \
+		$(if $(FOLDS),--folds $(FOLDS)) $(if $(SEEDS),--seeds $(SEEDS))
+chosen: $(INSTALLED) ## Rebuild the chosen model of STUDY=full from the data alone
+	$(RUN) utils.selection.final_models --study $(STUDY)
+explain: $(INSTALLED) ## Test heat maps of the single model: tables in results/STUDY/explanation, resumably
+	$(RUN) utils.explanation.run --study $(STUDY)
+ship: $(INSTALLED) ## Round a finished model and ship it in models/: CANDIDATE=name
+	$(RUN) utils.tools.release --study $(STUDY) --candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))'
+notebooks: $(INSTALLED) ## Execute the notebooks with their own defaults and save them as committed
+	@for notebook in $(SOURCES); do $(RUN) utils.tools.execute "$$notebook" --save-committed || exit 1; done
+views-cost: $(INSTALLED) ## Measure what few cached views cost against a fresh view every epoch
+	$(RUN) utils.training.augmented_copies --study $(STUDY)
+bench: $(INSTALLED) ## Time this study against the usual loops; phantoms unless STUDY=full, N=500 images
+	$(RUN) utils.benchmark.run --study $(BENCH_STUDY) --images $(or $(N),500)
+readme: $(INSTALLED) ## Write the README's tables from results/full
+	$(RUN) utils.tools.report
+demo-picture: $(INSTALLED) ## Draw the picture of the demo in docs/using.md; needs a Chromium browser
+	$(RUN) demo.picture
 
 # The marker comes last: an interrupted installation is taken up again, not taken for done.
 $(INSTALLED): requirements.txt pyproject.toml
@@ -71,10 +157,6 @@ $(INSTALLED): requirements.txt pyproject.toml
 require_supported = { $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	{ echo "$(1) is not Python 3.11 to 3.13; name one, as in: make setup PYTHON=python3.12" >&2; false; }; }
 
-.PHONY: all
-all: $(EXECUTED) ## Run the study: notebooks 01-10, those whose inputs changed; SOLUTIONS=1 solves them
-	@echo "Study '$(STUDY)' is up to date: executed notebooks in $(EXECUTED_DIR)"
-
 .PHONY: announce
 announce:
 	@if [ -t 1 ]; then printf '\033[1;7m%s\033[0m\n' '$(BANNER)'; else echo '$(BANNER)'; fi
@@ -85,154 +167,16 @@ endif
 $(EXECUTED): $(EXECUTED_DIR)/%.ipynb: notebooks/%.ipynb $(STUDY_FILE) requirements.txt \
 		$(if $(filter chest_xray,$(DATASET)),$(wildcard $(DATA)/chest_xray/source.json)) \
 		$(EXERCISES) | announce $(INSTALLED)
-	@$(VENV_PYTHON) -m utils.tools.execute $< --study $(STUDY) $(WITH_SOLUTIONS) --output $@
+	@$(RUN) utils.tools.execute notebooks/$*.ipynb --study $(STUDY) $(if $(SOLUTIONS),--solutions) --output $@
 
-# How the exercises of these copies were left; written only where that changes, so that switching
-# SOLUTIONS on or off runs the notebooks again, and nothing else does.
-$(EXERCISES): always | announce
+# How the exercises of these copies were left, by its name: switching SOLUTIONS on or off takes the
+# other one away, and runs the notebooks again.
+$(EXERCISES): | announce
+	@mkdir -p $(@D) && rm -f $(@D)/.exercises-* && touch $@
+
+# The modules that each notebook imports, written down by reading them.
+FOLDERS := notebooks utils utils/* exercises
+$(MODULES): $(wildcard $(addsuffix /.,$(FOLDERS)) $(addsuffix /*.py,$(FOLDERS)) notebooks/*.ipynb)
 	@mkdir -p $(@D)
-	@echo '$(or $(WITH_SOLUTIONS),unanswered)' | cmp -s - $@ || \
-		echo '$(or $(WITH_SOLUTIONS),unanswered)' > $@
-
-.PHONY: always
-always:
-
-ifneq ($(WITH_SOLUTIONS),)
-$(patsubst solutions/%.md,$(EXECUTED_DIR)/%.ipynb,$(wildcard solutions/*.md)): \
-	$(EXECUTED_DIR)/%.ipynb: solutions/%.md
-endif
-
-# What a notebook reads of those before it: predictions of both models, ResNet50 itself, held-out
-# predictions of candidates, scores of pixel baselines, the choices, finished networks.
-$(EXECUTED_DIR)/05_evaluation.ipynb: $(EXECUTED_DIR)/03_vgg19_baseline.ipynb
-$(EXECUTED_DIR)/05_evaluation.ipynb: $(EXECUTED_DIR)/04_resnet50_training.ipynb
-$(EXECUTED_DIR)/06_grad_cam.ipynb: $(EXECUTED_DIR)/04_resnet50_training.ipynb
-$(EXECUTED_DIR)/07_fine_tuning.ipynb: $(EXECUTED_DIR)/04_resnet50_training.ipynb
-$(EXECUTED_DIR)/08_architectures.ipynb: $(EXECUTED_DIR)/07_fine_tuning.ipynb
-$(EXECUTED_DIR)/09_outside_validation.ipynb: $(EXECUTED_DIR)/05_evaluation.ipynb
-$(EXECUTED_DIR)/09_outside_validation.ipynb: $(EXECUTED_DIR)/08_architectures.ipynb
-$(EXECUTED_DIR)/10_trusting_heat_maps.ipynb: $(EXECUTED_DIR)/09_outside_validation.ipynb
-
-# The published numbers that notebooks show beside their own, where these are others.
-$(EXECUTED_DIR)/04_resnet50_training.ipynb: $(wildcard results/full/views_cost.csv)
-ifneq ($(STUDY),full)
-$(EXECUTED_DIR)/01_data_exploration.ipynb: $(wildcard results/full/pixel_baselines.csv)
-$(EXECUTED_DIR)/03_vgg19_baseline.ipynb: \
-	$(wildcard $(addprefix results/full/,histories/vgg19.csv provenance/vgg19.json))
-$(EXECUTED_DIR)/04_resnet50_training.ipynb: $(wildcard results/full/histories/resnet50.csv)
-endif
-
-# And the modules that each notebook imports, written down by reading them.
-$(MODULES): $(wildcard notebooks/. utils/. utils/*/. exercises/. \
-		notebooks/*.ipynb utils/*.py utils/*/*.py exercises/*.py)
-	@mkdir -p $(@D)
-	@$(PYTHON) -m utils.tools.dependencies $(addprefix notebooks/,$(notdir $(EXECUTED))) > $@
+	@$(PYTHON) -m utils.tools.dependencies $(SOURCES) > $@
 include $(MODULES)
-
-.PHONY: data
-data: $(INSTALLED) ## Fetch the real data set: from Kaggle, or ARCHIVE=file.zip, or SOURCE=medmnist
-	$(VENV_PYTHON) -m utils.data.download $(if $(ARCHIVE),--archive '$(ARCHIVE)') $(if $(SOURCE),--source $(SOURCE))
-
-.PHONY: cache
-cache: $(INSTALLED) ## List the cached activations: size, age, and what may go
-	@$(VENV_PYTHON) -m utils.training.activation_cache list
-
-.PHONY: cache-fill
-cache-fill: $(INSTALLED) ## Compute activations ahead: all, or one part with SHARD=3/16; BACKBONE=resnet50|vgg19
-	$(VENV_PYTHON) -m utils.training.activation_cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50) \
-		--shard $(or $(SHARD),1/1)
-
-.PHONY: cache-clean
-cache-clean: $(INSTALLED) ## Remove the cached activations
-	$(VENV_PYTHON) -m utils.training.activation_cache clean
-
-.PHONY: predict
-predict: $(INSTALLED) ## Score a folder: IMAGES=folder OUT=file.csv [MODEL=name] [EVALUATE=1]
-	@$(VENV_PYTHON) -m utils.tools.predict --images '$(or $(IMAGES),$(error IMAGES=folder is missing))' \
-		--out '$(or $(OUT),$(error OUT=file.csv is missing))' $(if $(MODEL),--model '$(MODEL)') \
-		--study $(PREDICT_STUDY) $(if $(EVALUATE),--evaluate)
-
-.PHONY: demo
-demo: $(INSTALLED) ## Serve a page on 127.0.0.1 to try a model with one image: [MODEL=name] [PORT=8000]
-	@$(VENV_PYTHON) -m demo --study $(PREDICT_STUDY) $(if $(MODEL),--model '$(MODEL)') \
-		$(if $(PORT),--port '$(PORT)')
-
-.PHONY: demo-picture
-demo-picture: $(INSTALLED) ## Draw the picture of the demo in the README; needs a Chromium browser
-	$(VENV_PYTHON) -m demo.picture
-
-.PHONY: screen
-screen: $(INSTALLED) ## Train candidates on held-out folds: CANDIDATES="..." FOLDS="..." SEEDS="..."
-	$(VENV_PYTHON) -m utils.selection.cross_validation --study $(STUDY) $(if $(CANDIDATES),--candidates $(CANDIDATES)) \
-		$(if $(FOLDS),--folds $(FOLDS)) $(if $(SEEDS),--seeds $(SEEDS))
-
-.PHONY: explain
-explain: $(INSTALLED) ## Test heat maps of the single model: tables in results/STUDY/explanation, resumably
-	$(VENV_PYTHON) -m utils.explanation.run --study $(STUDY)
-
-.PHONY: chosen
-chosen: $(INSTALLED) ## Rebuild the chosen model of STUDY=full from the data alone
-	$(VENV_PYTHON) -m utils.selection.final_models --study $(STUDY)
-
-.PHONY: ship
-ship: $(INSTALLED) ## Round a finished model and ship it in models/: CANDIDATE=name
-	$(VENV_PYTHON) -m utils.tools.release --study $(STUDY) \
-		--candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))'
-
-.PHONY: test
-test: lint ## Run every check: ruff, pytest, the sample study with its exercises solved, nbval
-	$(UNIT_TESTS)
-	$(MAKE) all STUDY=sample SOLUTIONS=1
-	$(MAKE) nbval
-
-.PHONY: check
-check: lint ## Run the quick checks alone: ruff and the fast unit tests
-	$(UNIT_TESTS) -m 'not slow'
-
-.PHONY: lint
-lint: $(INSTALLED) ## Check code and its layout with ruff
-	$(VENV_PYTHON) -m ruff check
-	$(VENV_PYTHON) -m ruff format --check
-
-# Results go to a scratch folder; 05 and 07 to 10 read the committed results of the full study.
-.PHONY: nbval
-nbval: $(INSTALLED) ## Run the committed notebooks again and compare their outputs
-	@scratch="$$(mktemp -d)" && trap 'rm -rf "$$scratch"' EXIT && trap 'exit 1' INT TERM && \
-	mkdir "$$scratch/results" && \
-	if [ -d results/full ]; then cp -R results/full "$$scratch/results/"; fi && \
-	if tty <&2 >/dev/null; then export PROGRESS_STREAM="$$(tty <&2)"; fi && \
-	RESULTS_DIR="$$scratch/results" FIGURES_DIR="$$scratch/figures" \
-	$(VENV_PYTHON) -m pytest $(addprefix notebooks/,$(notdir $(EXECUTED))) \
-		--nbval --nbval-current-env --nbval-cell-timeout 1800 --timeout 0 --exitfirst
-
-.PHONY: notebooks
-notebooks: $(INSTALLED) ## Execute the notebooks with their own defaults and save them as committed
-	@for notebook in $(notdir $(EXECUTED)); do \
-		$(VENV_PYTHON) -m utils.tools.execute "notebooks/$$notebook" --save-committed || exit 1; \
-	done
-
-.PHONY: views-cost
-views-cost: $(INSTALLED) ## Measure what few cached views cost against a fresh view every epoch
-	$(VENV_PYTHON) -m utils.training.augmented_copies --study $(STUDY)
-
-.PHONY: bench
-bench: $(INSTALLED) ## Time this study against the usual loops; phantoms unless STUDY=full, N=500 images
-	$(VENV_PYTHON) -m utils.benchmark.run --study $(BENCH_STUDY) --images $(or $(N),500)
-
-.PHONY: readme
-readme: $(INSTALLED) ## Write the README's tables from results/full
-	$(VENV_PYTHON) -m utils.tools.report
-
-.PHONY: site
-site: $(INSTALLED) ## Build the static site of README, notebooks and documents: build/site/index.html
-	@$(VENV_PYTHON) -m utils.tools.site build/site
-
-.PHONY: lab
-lab: $(INSTALLED) ## Open the notebooks in JupyterLab
-	$(VENV_PYTHON) -m jupyterlab notebooks
-
-.PHONY: clean
-clean: ## Remove what runs leave, but not data, cached activations, .venv and committed results
-	rm -rf '$(RESULTS)/sample' '$(FIGURES)/sample' '$(RESULTS)'/*/notebooks '$(RESULTS)'/*/models
-	rm -rf .make .pytest_cache .ruff_cache build docs/api *.egg-info notebooks/.ipynb_checkpoints
-	find utils exercises demo tests -name __pycache__ -prune -exec rm -rf {} +

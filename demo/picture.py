@@ -1,4 +1,4 @@
-"""Draw the README's picture of the demo: the page with a phantom, as a browser shows it."""
+"""Draw the picture of the demo in docs/using.md: its page with a phantom, as a browser shows it."""
 
 import io
 import os

@@ -29,19 +29,22 @@ extensions = [
 ]
 
 # What is a page. Everything else that a page links to is copied beside it as a download.
-root_doc = "index"
+root_doc = "docs/index"
 include_patterns = [
-    "index.md",
     "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "MODEL_CARD.md",
     "data/README.md",
     "models/README.md",
+    "results/full/README.md",
+    "utils/README.md",
     "docs/**",
     "notebooks/[0-9]*.ipynb",
-    "solutions/[0-9]*.md",
+    "exercises/solutions/[0-9]*.md",
 ]
 # Folders that need not be searched for pages.
-exclude_patterns = [".*", "build", "docs/_*", "figures", "results", "tests", "utils"]
+exclude_patterns = [".*", "build", "docs/_*", "figures", "tests"]
 # Whole, because Sphinx looks for it below this folder and autosummary below the root.
 templates_path = [str(ROOT / "docs" / "_templates")]
 
@@ -61,6 +64,8 @@ html_theme_options = {
     "announcement": DISCLAIMER,
     "navbar_persistent": [],  # a second search field, above the one of the sidebar
 }
+# A site is entered at its root: a page there leads on to the front page.
+html_additional_pages = {"index": "front.html"}
 html_static_path = ["_static"]
 html_css_files = ["narrow.css"]
 

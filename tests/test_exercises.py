@@ -520,13 +520,13 @@ def test_every_exercise_has_a_solution_that_calls_the_same_check(notebook):
 
 
 def test_every_solution_belongs_to_a_notebook_and_links_to_it():
-    for file in (ROOT / "solutions").iterdir():
+    for file in (ROOT / "exercises" / "solutions").iterdir():
         assert file.stem in NAMES
-        assert f"](../notebooks/{file.stem}.ipynb)" in file.read_text(encoding="utf-8")
+        assert f"](../../notebooks/{file.stem}.ipynb)" in file.read_text(encoding="utf-8")
         last_cells = "".join(
             cell.source for cell in cells_of(read_committed(file.stem), "markdown")
         )
-        assert f"](../solutions/{file.name})" in last_cells
+        assert f"](../exercises/solutions/{file.name})" in last_cells
 
 
 def test_every_check_is_used_by_the_notebook_of_its_module():

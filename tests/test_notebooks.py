@@ -212,7 +212,7 @@ def check_exercises(notebook: NotebookNode) -> list[str]:
     if len(headings) != len(exercises):
         found.append(f"{len(headings)} headings for {len(exercises)} exercise cells")
     closing = _text(notebook, "markdown").partition("\n## Exercises\n")[2]
-    if exercises and "](../solutions/" not in closing:
+    if exercises and "](../exercises/solutions/" not in closing:
         found.append("the exercises must link to their solutions")
     return found
 
@@ -431,7 +431,7 @@ CLOSING = """## What we found
 
 ## Exercises
 
-Try first: [solutions/01.md](../solutions/01.md).
+Try first: [exercises/solutions/01.md](../exercises/solutions/01.md).
 """
 ONWARDS = "Next: [02](02_augmentation.ipynb)\n"
 PROSE = "## Exercises\n\n1. Why?\n2. Why not?\n\n"
@@ -546,7 +546,7 @@ DEFECTS = [
     (check_exercises, "end with its check", replace(AT_EXERCISE, "exercises.check_", "print")),
     (check_exercises, "with an answer", set_output(AT_EXERCISE)),
     (check_exercises, "with an answer", set_output(AT_EXERCISE, STDERR)),
-    (check_exercises, "link to their solutions", replace(AT_CLOSING, "../solutions/", "")),
+    (check_exercises, "link to their solutions", replace(AT_CLOSING, "../exercises/", "")),
     (check_rhythm, "right after code", delete(5)),
     (check_rhythm, "more code", delete(-1, 2)),
     (check_code_is_short, "16 lines", replace(6, "1", "1\n" * 16)),

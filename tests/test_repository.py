@@ -24,6 +24,7 @@ from tests.test_notebooks import (
     texts_of,
 )
 from utils.common.paths import ROOT
+from utils.tools.dependencies import imported_names, notebook_code
 from utils.tools.execute import declared_parameters
 
 CURVES = {
@@ -316,11 +317,45 @@ def test_photograph_is_no_drawing():
 def make_targets() -> dict[str, str | None]:
     """Read the phony targets of the Makefile, each with the help text beside it."""
     makefile = (ROOT / "Makefile").read_text()
-    targets = {}
-    for name in re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE):
-        text = re.search(rf"^{re.escape(name)}:.*?## (.+)$", makefile, re.MULTILINE)
-        targets[name] = text[1] if text else None
-    return targets
+    helps = dict(re.findall(r"^([a-z-]+):.*?## (.+)$", makefile, re.MULTILINE))
+    phony = " ".join(re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)).split()
+    assert helps.keys() <= set(phony), "a command must be phony, lest a file of its name stop it"
+    return {name: helps.get(name) for name in phony}
+
+
+def test_every_package_has_its_line_and_its_notebooks():
+    table = (ROOT / "utils" / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| .+ \| ([^|]+) \|$", table, re.MULTILINE))
+    packages = {file.parent.name for file in (ROOT / "utils").glob("*/__init__.py")}
+    assert rows.keys() == packages
+    importing: dict[str, list[int]] = {package: [] for package in packages}
+    for name in NAMES:
+        file = ROOT / "notebooks" / f"{name}.ipynb"
+        imports = imported_names(notebook_code(file), file)
+        for package in {imported.split(".")[1] for imported in imports} & packages:
+            importing[package].append(int(name[:2]))
+    assert {package: list_numbers(text) for package, text in rows.items()} == importing
+
+
+def list_numbers(text: str) -> list[int]:
+    """Return the numbers that a text such as `01-03, 05` names; none for `none`."""
+    numbers = []
+    for first, last in re.findall(r"(\d+)(?:-(\d+))?", text):
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers
+
+
+def test_every_result_has_its_line():
+    text = (ROOT / "results" / "full" / "README.md").read_text(encoding="utf-8")
+    patterns = re.findall(r"`([^`]+)`", "".join(re.findall(r"^\| (`.+?) \|", text, re.MULTILINE)))
+    patterns = [pattern.replace("<candidate>/", "*/*") for pattern in patterns]
+    files = [file for file in list_committed() if file.parts[:2] == ("results", "full")]
+    files = [file.relative_to("results/full") for file in files if file.name != "README.md"]
+    known = {file for file in files for pattern in patterns if file.match(pattern)}
+    # What a table was made from lies beside it, under its name.
+    known |= {file for file in files if file.with_suffix(".csv") in known}
+    assert [file.as_posix() for file in files if file not in known] == []
+    assert [pattern for pattern in patterns if not any(file.match(pattern) for file in files)] == []
 
 
 def test_help_lists_every_command():
@@ -332,35 +367,55 @@ def test_help_lists_every_command():
         check=True,
     ).stdout
     targets = make_targets()
-    for step in ("announce", "always"):  # of `all`
-        assert targets.pop(step) is None
+    assert targets.pop("announce") is None  # a step of `all`
     for name, text in targets.items():
         assert text, f"`make {name}` has no help text"
         assert re.search(rf"^make {name} +{re.escape(text)}$", helped, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    "document", ["README.md", "data/README.md", "docs/scaling.md", "docs/teaching.md"]
-)
+def test_help_sets_apart_what_rebuilds_committed_results():
+    helped = subprocess.run(
+        ["make", "help", f"PYTHON={sys.executable}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    everyday, rebuild = re.split(r"^Rebuild committed results.*$", helped, flags=re.MULTILINE)
+    rebuilding = {"screen", "chosen", "explain", "ship", "notebooks", "views-cost", "bench"}
+    rebuilding |= {"readme", "demo-picture"}
+    assert set(re.findall(r"^make ([a-z-]+)", rebuild, re.MULTILINE)) == rebuilding
+    assert {"setup", "all", "test"} <= set(re.findall(r"^make ([a-z-]+)", everyday, re.MULTILINE))
+
+
+DOCUMENTS = [
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "docs/scaling.md",
+    "docs/teaching.md", "docs/using.md", "results/full/README.md", "utils/README.md",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_commands_in_documents_exist(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     code = re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL)
     named = {name for part in code for name in re.findall(r"(?<![\w-])make ([a-z][\w-]*)", part)}
     assert named <= make_targets().keys()
-    assert named or document != "README.md"
+    assert named or document not in ("README.md", "CONTRIBUTING.md", "docs/using.md")
 
 
-def test_readme_links_lead_somewhere():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_of_documents_lead_somewhere(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
     links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
-    assert [link for link in links if link and not (ROOT / link).exists()] == []
+    folder = (ROOT / document).parent
+    assert [link for link in links if link and not (folder / link).exists()] == []
 
 
 def test_one_list_of_versions():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     (pip,) = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
     assert pip == ["-r requirements.txt"]
-    assert f"conda activate {environment['name']}" in (ROOT / "README.md").read_text()
+    assert f"conda activate {environment['name']}" in (ROOT / "docs" / "using.md").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["dynamic"] == ["dependencies"]
     assert project["tool"]["setuptools"]["dynamic"]["dependencies"]["file"] == ["requirements.txt"]

@@ -176,8 +176,8 @@ SOLUTION = "# Solutions\n\n## Exercise 1: a number\n\nBecause.\n\n```python\n# {
 
 def write_exercise(folder: Path, code: str, name: str = "Exercise 1: a number") -> Path:
     """Write a notebook with one exercise, and its solution."""
-    (folder / "solutions").mkdir()
-    (folder / "solutions" / "01_small.md").write_text(SOLUTION.format(name, code))
+    (folder / "exercises" / "solutions").mkdir(parents=True)
+    (folder / "exercises" / "solutions" / "01_small.md").write_text(SOLUTION.format(name, code))
     return write_notebook(
         folder / "notebooks" / "01_small.ipynb",
         code_cell(PARAMETERS, "parameters"),
@@ -214,9 +214,10 @@ def test_solutions_that_do_not_fit_run_nothing(tmp_path, caplog):
     source = write_exercise(tmp_path, "1", name="Exercise 2: a number")
     assert main([str(source), "--solutions"]) == 1
     assert "01_small.ipynb: 01_small.md: the block under 'Exercise 1: a number'" in caplog.text
-    (tmp_path / "solutions" / "01_small.md").unlink()
+    (tmp_path / "exercises" / "solutions" / "01_small.md").unlink()
     assert main([str(source), "--solutions"]) == 1
-    assert "01_small.ipynb: there are exercises but no solutions/01_small.md" in caplog.text
+    complaint = "there are exercises but no exercises/solutions/01_small.md"
+    assert f"01_small.ipynb: {complaint}" in caplog.text
     assert not (tmp_path / "results").exists()
 
 

@@ -52,9 +52,8 @@ class Tree:
         for name in ("Makefile", "requirements.txt", "pyproject.toml"):
             shutil.copy(ROOT / name, root / name)
         shutil.copytree(ROOT / "studies", root / "studies")
-        for folder in ("utils", "exercises", "solutions", "demo", "tests"):
-            (root / folder).mkdir()
-        (root / "utils" / "tools").mkdir()
+        for folder in ("utils/tools", "exercises/solutions", "demo", "tests"):
+            (root / folder).mkdir(parents=True)
         for name in ("__init__.py", "tools/__init__.py", "tools/dependencies.py"):
             shutil.copy(ROOT / "utils" / name, root / "utils" / name)
         for module in set(NOTEBOOKS.values()):
@@ -65,7 +64,7 @@ class Tree:
             if name == SOLVED:
                 source += f"\nfrom exercises import {SOLVED_SUBJECT} as exercises"
                 (root / "exercises" / f"{SOLVED_SUBJECT}.py").write_text("")
-                (root / "solutions" / f"{name}.md").write_text("")
+                (root / "exercises" / "solutions" / f"{name}.md").write_text("")
             write_notebook(root / "notebooks" / f"{name}.ipynb", code_cell(source))
         published = root / "results" / "full" / "histories" / "vgg19.csv"
         published.parent.mkdir(parents=True)
@@ -139,7 +138,7 @@ def test_all_runs_in_order_whatever_the_jobs_and_then_nothing(tree):
         ("utils/explanation.py", ["06"]),
         ("utils/training.py", ["03", "04", "05", "06", "07", "08", "09", "10"]),
         ("exercises/data_exploration.py", ["01"]),
-        ("solutions/01_data_exploration.md", []),
+        ("exercises/solutions/01_data_exploration.md", []),
         ("utils/files.py", ALL),
         ("studies/sample.yaml", ALL),
         ("results/full/histories/vgg19.csv", ["03", "05", "09", "10"]),
@@ -164,7 +163,7 @@ def test_switching_solutions_on_or_off_runs_the_notebooks_again(tree):
     assert all(" --solutions " in call for call in calls)
     tree.make("all", "SOLUTIONS=yes")  # on is on, whatever the word
     assert tree.executed() == []
-    tree.edit(f"solutions/{SOLVED}.md")
+    tree.edit(f"exercises/solutions/{SOLVED}.md")
     tree.make("all", "SOLUTIONS=1")
     assert tree.executed() == [SOLVED[:2]]
     tree.make("all")

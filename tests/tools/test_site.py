@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -23,6 +24,7 @@ from utils.tools.site import (
     find_broken_links,
     find_loaded_from_elsewhere,
     main,
+    read_page,
     read_site,
 )
 
@@ -35,6 +37,7 @@ def refuse(self, address):
 
 socket.socket.connect = socket.socket.connect_ex = refuse
 """
+FRONT = "docs/index.html"
 NOTEBOOKS = sorted(file.stem for file in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 
@@ -66,7 +69,8 @@ def site(tmp_path_factory):
 
 @pytest.mark.slow
 def test_site_has_its_pages(site):
-    documents = ["README.md", "MODEL_CARD.md", "data/README.md", "models/README.md"]
+    documents = [file.relative_to(ROOT).as_posix() for file in ROOT.glob("*.md")]
+    documents += ["data/README.md", "models/README.md", "results/full/README.md", "utils/README.md"]
     documents += [f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md")]
     pages = [f"notebooks/{name}.html" for name in NOTEBOOKS]
     pages += [document.replace(".md", ".html") for document in documents]
@@ -76,8 +80,17 @@ def test_site_has_its_pages(site):
     pages += [f"docs/api/{'.'.join(module.parts)}.html" for module in modules]
     wanted = ["index.html", "search.html", *pages]
     assert [page for page in wanted if not (site / page).is_file()] == []
-    front = (site / "index.html").read_text(encoding="utf-8")
-    assert [page for page in pages if "/api/" not in page and f'href="{page}"' not in front] == []
+    front = site / FRONT
+    linked = {(front.parent / urlsplit(link).path).resolve() for link in read_page(front).links}
+    linked.add(front)  # which calls itself #
+    assert [page for page in pages if "/api/" not in page and site / page not in linked] == []
+
+
+@pytest.mark.slow
+def test_root_of_the_site_leads_to_its_front_page(site):
+    root = (site / "index.html").read_text(encoding="utf-8")
+    assert f'<meta http-equiv="refresh" content="0; url={FRONT}">' in root
+    assert f'href="{FRONT}"' in root  # for those whose browser does not follow
 
 
 @pytest.mark.slow
@@ -87,8 +100,8 @@ def test_every_page_says_that_it_is_no_medical_device(site):
 
 @pytest.mark.slow
 def test_notebooks_are_in_order_and_as_they_were_saved(site):
-    front = (site / "index.html").read_text(encoding="utf-8")
-    places = [front.index(f'href="notebooks/{name}.html"') for name in NOTEBOOKS]
+    front = (site / FRONT).read_text(encoding="utf-8")
+    places = [front.index(f'href="../notebooks/{name}.html"') for name in NOTEBOOKS]
     assert places == sorted(places)
     for name in NOTEBOOKS:
         page, notebook = site / "notebooks" / f"{name}.html", read_committed(name)
@@ -167,8 +180,9 @@ def small_root(tmp_path, monkeypatch):
     shutil.copy(ROOT / "docs" / "conf.py", root / "docs")
     shutil.copytree(ROOT / "docs" / "_static", root / "docs" / "_static")
     (root / "LICENSE").write_text("MIT License")
-    (root / "index.md").write_text(
-        "# Front\n\n```{toctree}\nREADME\n```\n\n[read](README.md#two-words), [licence](LICENSE)\n"
+    (root / "docs" / "index.md").write_text(
+        "# Front\n\n```{toctree}\n/README\n```\n\n"
+        "[read](../README.md#two-words), [licence](../LICENSE)\n"
     )
     (root / "README.md").write_text("# Read\n\n## Two words\n\nText.\n")
     return root
@@ -177,9 +191,9 @@ def small_root(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_small_site_is_built(small_root, tmp_path):
     build_site(tmp_path / "site", small_root)
-    front = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
-    assert 'href="README.html#two-words"' in front
-    assert re.search(r'href="_downloads/\w+/LICENSE"', front)
+    front = (tmp_path / "site" / FRONT).read_text(encoding="utf-8")
+    assert 'href="../README.html#two-words"' in front
+    assert re.search(r'href="../_downloads/\w+/LICENSE"', front)
 
 
 @pytest.mark.slow
@@ -317,7 +331,7 @@ def test_workflow_publishes_what_make_builds():
     target = re.fullmatch(r"make ([a-z-]+) PYTHON=python", command)[1]
     assert target in make_targets()
     folder = jobs["build"]["steps"][-1]["with"]["path"]
-    assert f"-m utils.tools.site {folder}\n" in (ROOT / "Makefile").read_text()
+    assert f"utils.tools.site {folder}\n" in (ROOT / "Makefile").read_text()
     assert jobs["publish"]["needs"] == "build"
 
 
@@ -344,7 +358,7 @@ def test_workflow_pins_the_official_actions():
 
 
 def test_binder_installs_the_repository_after_its_packages(tmp_path):
-    script = ROOT / "postBuild"
+    script = ROOT / "binder" / "postBuild"
     assert os.access(script, os.X_OK)
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/asked"\n')
@@ -355,9 +369,12 @@ def test_binder_installs_the_repository_after_its_packages(tmp_path):
 
 
 def test_binder_takes_the_environment_of_the_root():
-    """A folder `binder` or `.binder` would be taken instead; another Python if none is named."""
-    assert not (ROOT / "binder").exists()
+    """Binder reads the folder `binder` alone, or `.binder`; another Python if none is named."""
+    text = (ROOT / "binder" / "environment.yml").read_text()
+    assert text == (ROOT / "environment.yml").read_text()
     assert not (ROOT / ".binder").exists()
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    beside = (ROOT / "binder" / "requirements.txt").read_text().splitlines()
+    assert beside[1:] == ["-r ../requirements.txt"]
+    environment = yaml.safe_load(text)
     (python,) = [part for part in environment["dependencies"] if str(part).startswith("python")]
     assert re.fullmatch(r"python=3\.(11|12|13)", python)

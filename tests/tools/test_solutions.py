@@ -34,7 +34,7 @@ def exercises(*names: str):
 
 def test_solutions_are_beside_the_folder_of_notebooks(tmp_path):
     file = solutions_file(tmp_path / "notebooks" / "01_small.ipynb")
-    assert file == tmp_path / "solutions" / "01_small.md"
+    assert file == tmp_path / "exercises" / "solutions" / "01_small.md"
 
 
 def test_exercises_and_solutions_are_read_in_order(tmp_path):
@@ -88,7 +88,7 @@ def test_unusable_solutions_are_refused(tmp_path, text, message):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(SolutionsError, match=r"no solutions/03_x\.md; write it"):
+    with pytest.raises(SolutionsError, match=r"no exercises/solutions/03_x\.md; write it"):
         read_solutions(tmp_path / "03_x.md")
 
 

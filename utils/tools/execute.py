@@ -176,7 +176,7 @@ def solve_exercises(notebook: NotebookNode, source: Path) -> int:
 
     Args:
         notebook: Content of `source`.
-        source: Its file; the solutions are in `solutions/`, beside the folder of notebooks.
+        source: Its file; the solutions are in `exercises/solutions/`, beside its folder.
 
     Raises:
         NotebookError: if exercises and solutions do not fit together.
@@ -332,7 +332,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument(
         "--solutions", action="store_true",
-        help="fill the exercises in from solutions/<notebook>.md",
+        help="fill the exercises in from exercises/solutions/<notebook>.md",
     )  # fmt: skip
     arguments = parser.parse_args(argv)
     if arguments.save_committed and (

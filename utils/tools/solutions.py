@@ -1,8 +1,8 @@
 """Exercises of a notebook and their worked solutions, which belong together by name.
 
 An exercise is a code cell tagged `exercise` whose first line names it, as in
-`# Exercise 1: images at random`. Its solution is in `solutions/<notebook>.md`, under a heading of
-the same name: an explanation, and one Python block that replaces the cell.
+`# Exercise 1: images at random`. Its solution is in `exercises/solutions/<notebook>.md`, under a
+heading of the same name: an explanation, and one Python block that replaces the cell.
 """
 
 import re
@@ -21,8 +21,8 @@ class SolutionsError(ValueError):
 
 
 def solutions_file(notebook: Path) -> Path:
-    """Return where the solutions of a notebook are: in `solutions/`, beside its folder."""
-    return notebook.absolute().parent.parent / "solutions" / f"{notebook.stem}.md"
+    """Return where the solutions of a notebook are: `exercises/solutions/` beside its folder."""
+    return notebook.absolute().parent.parent / "exercises" / "solutions" / f"{notebook.stem}.md"
 
 
 def find_exercises(notebook: NotebookNode) -> dict[str, NotebookNode]:
@@ -64,7 +64,9 @@ def read_solutions(file: Path) -> dict[str, str]:
             block whose first line repeats the heading.
     """
     if not file.is_file():
-        raise SolutionsError(f"there are exercises but no solutions/{file.name}; write it")
+        raise SolutionsError(
+            f"there are exercises but no exercises/solutions/{file.name}; write it"
+        )
     solutions: dict[str, str] = {}
     _, *parts = _SECTION.split(file.read_text(encoding="utf-8"))
     for heading, text in zip(parts[::2], parts[1::2], strict=True):
@@ -92,7 +94,9 @@ def fill_in(notebook: NotebookNode, solutions: dict[str, str]) -> None:
     """
     exercises = find_exercises(notebook)
     if missing := [name for name in exercises if name not in solutions]:
-        raise SolutionsError(f"no solution for {', '.join(missing)}; write it in solutions/")
+        raise SolutionsError(
+            f"no solution for {', '.join(missing)}; write it in exercises/solutions/"
+        )
     if orphans := [name for name in solutions if name not in exercises]:
         raise SolutionsError(
             f"solutions of {', '.join(orphans)}, but no such exercise; a heading and the first "
