@@ -161,6 +161,34 @@ def check_parameters(notebook: NotebookNode) -> list[str]:
     ]
 
 
+def names_that_reach_calls(code: str) -> set[str]:
+    """Return the names that are an argument of a call, directly or within it, other than print."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) != "print":
+            arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+            found |= {
+                name.id for part in arguments for name in ast.walk(part)
+                if isinstance(name, ast.Name)
+            }  # fmt: skip
+    return found
+
+
+def check_parameters_do_something(notebook: NotebookNode) -> list[str]:
+    """A parameter that is printed alone looks as if it did something; a label is declared one."""
+    cells = [
+        cell for cell in cells_of(notebook, "code")
+        if not {"parameters", EXERCISE} & set(tags_of(cell))
+    ]  # fmt: skip
+    (parameters,) = (cell.source for cell in notebook.cells if "parameters" in tags_of(cell))
+    reached = set().union(*(names_that_reach_calls(cell.source) for cell in cells))
+    return [
+        f"parameter {name} reaches no call but print"
+        for name in declared_parameters(notebook)
+        if name not in reached and not re.search(rf"^{name} = .*# .*\ba label\b", parameters, re.M)
+    ]
+
+
 def check_closing(notebook: NotebookNode) -> list[str]:
     """What we found, what could be wrong, exercises, and a link onwards, after the last code."""
     found = []
@@ -307,6 +335,7 @@ def check_no_figure_is_blank(notebook: NotebookNode) -> list[str]:
 CHECKS: tuple[Callable[[NotebookNode], list[str]], ...] = (
     check_opening,
     check_parameters,
+    check_parameters_do_something,
     check_closing,
     check_exercises,
     check_rhythm,
@@ -446,7 +475,7 @@ def good_notebook() -> NotebookNode:
         code_cell("from utils import plots"),
         markdown_cell("## The parameters of this run"),
         code_cell('study = "sample"  # name of the study', "parameters"),
-        code_cell("derived = study"),
+        code_cell("derived = load_study(study)"),
     ]
     for number in range(MIN_COMPARED_CELLS + 1):
         cells += [markdown_cell("We expect a number."), code_cell("1", stdout=f"{number}\n")]
@@ -531,6 +560,9 @@ DEFECTS = [
     (check_parameters, "0 cells", tag(3, name="other")),
     (check_parameters, "without a comment", replace(3, "  # name of the study", "")),
     (check_parameters, "literal", replace(3, '"sample"', "str(1)")),
+    (check_parameters_do_something, "study reaches no call", replace(4, "load_study(study)", "1")),
+    (check_parameters_do_something, "study reaches", replace(4, "load_study(study)", "study")),
+    (check_parameters_do_something, "study reaches", replace(4, "load_study(", "print(")),
     (check_closing, "last sections", replace(AT_CLOSING, "## What could be wrong\n", "")),
     (check_closing, "fewer than 3", replace(AT_CLOSING, "- Three.\n", "")),
     (check_closing, "is empty", replace(AT_CLOSING, "- All of it.\n", "")),
