@@ -1,7 +1,7 @@
 """Write the tables of README.md and other documents from the committed results of the full study.
 
 `python -m utils.tools.report` rewrites what lies between the markers `<!-- results:begin -->` and
-`<!-- results:end -->`, and likewise `final`, `minutes`, `speed`, and the blocks of docs/scaling.md,
+`<!-- results:end -->`, and likewise `final`, `minutes`, and the blocks of docs/scaling.md,
 MODEL_CARD.md and models/README.md; with `--check` it writes nothing, shows what would change, and
 fails where something would.
 """
@@ -35,7 +35,7 @@ RESULTS = ROOT / "results" / "full"
 
 NOT_MEASURED = "Not measured yet; `make bench STUDY=full` followed by `make readme` writes this."
 NOT_FINISHED = "Not measured yet; notebook 09 on the full study, then `make readme`, writes this."
-SCALING_BLOCKS = ("constants", "measured", "predictions", "tried")
+SCALING_BLOCKS = ("speed", "constants", "measured", "predictions", "tried")
 PREDICTED_IMAGES = (100_000, 1_000_000)
 PREDICTED_PROCESSORS = (2, 16, 64, 512)
 
@@ -164,14 +164,12 @@ def _read_speed(results: Path) -> dict[str, Any] | None:
     return read_json(file) if file.is_file() else None
 
 
-def speed_section(record: dict[str, Any] | None) -> str:
-    """Return the README's numbers on speed: the loops, the goals, and what stands in their way.
+def speed_section(record: dict[str, Any]) -> str:
+    """Return the numbers on speed: the loops, the goals, and what stands in their way.
 
     Args:
         record: Content of `results/bench/full.json`; see `utils.benchmark.run`.
     """
-    if record is None:
-        return NOT_MEASURED
     images, machine, settings = record["images"], record["machine"], record["settings"]
     ratios, ceiling = record["ratios"], record["ceiling"]
     instructions = [name for name, there in machine["instructions"].items() if there]
@@ -249,6 +247,7 @@ def scaling_blocks(record: dict[str, Any] | None) -> dict[str, str]:
         f"{epochs} epochs on one machine", "cache",
     ]  # fmt: skip
     return {
+        "speed": speed_section(record),
         "constants": constants,
         "predictions": f"{views} augmented views, {share:.0%} of the images for validation:\n\n"
         + _table(header, rows),
@@ -327,8 +326,7 @@ def render_readme(text: str, results: Path = RESULTS) -> str:
     text = replace_block(
         text, "final", final_table(read_json(final)) if final.is_file() else NOT_FINISHED
     )
-    text = replace_block(text, "minutes", minutes_table(minutes))
-    return replace_block(text, "speed", speed_section(_read_speed(results)))
+    return replace_block(text, "minutes", minutes_table(minutes))
 
 
 def find_drift(
