@@ -10,16 +10,10 @@ import pytest
 
 from tests.benchmark.test_summary import make_record
 from utils.benchmark import run as bench
-from utils.benchmark.loops import (
-    BenchError,
-    BenchSettings,
-    PeakMemory,
-    choose_images,
-    extrapolate_seconds,
-    read_anonymous_mb,
-)
+from utils.benchmark.loops import PeakMemory, extrapolate_seconds, read_anonymous_mb
 from utils.benchmark.plots import plot_contenders, plot_scaling, save_bench_figure
-from utils.benchmark.run import Job, choose_sizes, compare_quality, plan_jobs, run_jobs
+from utils.benchmark.preparation import BenchError, BenchSettings, choose_images, choose_sizes
+from utils.benchmark.run import Job, compare_quality, plan_jobs, run_jobs
 from utils.benchmark.summary import CONTENDERS, GOALS
 from utils.common.files import read_json
 from utils.common.paths import ROOT

@@ -21,7 +21,8 @@ from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
-from utils.benchmark.loops import Bench, augmented_views, run_ours
+from utils.benchmark.loops import augmented_views, run_ours
+from utils.benchmark.preparation import Bench
 from utils.common.constants import IMAGE_SIZE
 from utils.models.backbones import build_reference_head, build_trunk
 from utils.models.catalogue import BACKBONES

@@ -1,4 +1,4 @@
-"""The loops that `make bench` compares, and the images, memory and clock that they share.
+"""The loops that `make bench` compares, and the memory and clock that they share.
 
 What makes the comparison fair, for and against this repository:
 
@@ -17,13 +17,11 @@ What makes the comparison fair, for and against this repository:
 - Keras' own default decides about XLA in the other contenders; the record says what it chose.
 """
 
-import json
 import resource
 import shutil
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,162 +32,20 @@ import tensorflow as tf
 from keras import layers
 from sklearn.metrics import roc_auc_score
 
+from utils.benchmark.preparation import Bench
 from utils.common.constants import IMAGE_SIZE, PNEUMONIA
-from utils.common.files import read_json, write_json
-from utils.common.study import Study, load_study
 from utils.data.augmentation import REFERENCE_RANGES
-from utils.models.backbones import build_reference_head, build_trunk, join
+from utils.models.backbones import build_reference_head, join
 from utils.models.catalogue import BACKBONES
-from utils.models.pretrained import Weights
 from utils.models.weights import load_backbone_weights
 from utils.training.activations import ActivationStore, ActivationTable, View
-from utils.training.head import Recipe, predict_pneumonia, train_tail
+from utils.training.head import predict_pneumonia, train_tail
 
 LARGEST_MEASURED = 1000
 """Images up to which the loops through the frozen base run all their epochs."""
 STEADY_EPOCHS = 3
 """Epochs from which a larger size is extrapolated: the first one is set apart."""
 PROCESS_STATUS = Path("/proc/self/status")
-
-
-class BenchError(RuntimeError):
-    """A benchmark that cannot be run; the message names the remedy."""
-
-
-@dataclass(frozen=True)
-class BenchSettings:
-    """What is measured; records of other settings are not reused."""
-
-    study: str
-    images: int
-    epochs: int = 20
-    views: int = 4
-    seeds: tuple[int, ...] = (42, 43, 44)
-    """Of the warm trainings; the first is that of every other contender."""
-    sizes: tuple[int, ...] = (500, 1000, 2000, 5000)
-    """Numbers of images at which the cost of an image is measured."""
-    size_epochs: int = 3
-    repetitions: int = 5
-    """Interleaved repetitions of steps and extraction."""
-    rounds: int = 2
-    """Times that each trial's process is started, in turn with the others."""
-    steps: int = 15
-    """Training steps of one repetition."""
-    extracted_images: int = 16
-    """Images whose views are computed in one repetition of the extraction test."""
-    all_trials: bool = True
-    """Whether to try what the study does not run with, for the tables of what was tried."""
-    weights: str = "imagenet"
-
-    def describe(self) -> dict[str, Any]:
-        """Return the settings as JSON gives them back."""
-        return json.loads(json.dumps(asdict(self)))
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "BenchSettings":
-        """Read what `describe` returned."""
-        lists = {name: tuple(record[name]) for name in ("seeds", "sizes")}
-        return cls(**(record | lists))
-
-
-@dataclass(frozen=True)
-class Bench:
-    """The scratch folder of one benchmark: settings, place of the images, caches."""
-
-    settings: BenchSettings
-    scratch: Path
-    root: Path
-    """Root of the data set."""
-    weights: Weights
-    """ResNet50's, found once for all processes."""
-
-    @classmethod
-    def open(cls, scratch: Path) -> "Bench":
-        """Open what `utils.benchmark.run` prepared in a folder."""
-        record = read_json(scratch / "bench.json")
-        settings = BenchSettings.from_record(record["settings"])
-        file = record["weights"]["file"]
-        weights = Weights(**record["weights"] | {"file": Path(file) if file else None})
-        return cls(settings, scratch, Path(record["root"]), weights)
-
-    def keep(self) -> None:
-        """Write down what `open` reads."""
-        file = str(self.weights.file) if self.weights.file else None
-        record = {
-            "settings": self.settings.describe(),
-            "root": str(self.root),
-            "weights": asdict(self.weights) | {"file": file},
-        }
-        write_json(self.scratch / "bench.json", record)
-
-    @property
-    def study(self) -> Study:
-        """The study whose data and recipe are used."""
-        return load_study(self.settings.study)
-
-    def choose(self, count: int | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the training and the validation images of one size, by default of the loops."""
-        index = pd.read_csv(self.scratch / "index.csv", keep_default_na=False)
-        chosen = choose_images(index, count or self.settings.images, self.study.validation_fraction)
-        return chosen[chosen.split == "train"], chosen[chosen.split == "validation"]
-
-    def build_trunk(self, precision: str = "float32") -> keras.Model:
-        """Return the frozen ResNet50."""
-        return build_trunk(self.weights, precision=precision)
-
-    @property
-    def views_dtype(self) -> str:
-        """Number format of the augmented views; random weights do not fit the study's."""
-        return "float32" if self.weights.file is None else "float16"
-
-    def recipe(self, seed: int, epochs: int | None = None) -> Recipe:
-        """Return the study's recipe for a fixed number of epochs, without early stopping."""
-        study, epochs = self.study, epochs or self.settings.epochs
-        return Recipe(
-            epochs=epochs, batch_size=study.batch_size, learning_rate=study.learning_rate,
-            stopping_patience=epochs + 1, plateau_patience=study.plateau_patience,
-            seed=seed,
-        )  # fmt: skip
-
-    def empty_folder(self, name: str) -> Path:
-        """Return a folder of the scratch space with nothing in it."""
-        folder = self.scratch / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return folder
-
-
-def choose_images(index: pd.DataFrame, count: int, validation_fraction: float) -> pd.DataFrame:
-    """Choose images of the train and validation patients, never of the test set.
-
-    Within each split the classes keep their proportion, and the images come in the order of
-    their pixel hashes, which is random but the same everywhere. Of images with equal pixels one
-    is taken.
-
-    Args:
-        index: The image index.
-        count: Number of images, train and validation together.
-        validation_fraction: Share of them that comes from validation.
-
-    Raises:
-        BenchError: if there are not as many.
-    """
-    distinct = index[index.split.isin(("train", "validation"))]
-    distinct = distinct.sort_values(["pixel_sha256", "image_id"]).drop_duplicates("pixel_sha256")
-    wanted = {"validation": round(count * validation_fraction)}
-    wanted["train"] = count - wanted["validation"]
-    parts = []
-    for split, number in wanted.items():
-        rows = distinct[distinct.split == split]
-        healthy, sick = (rows[rows.label == label] for label in (1 - PNEUMONIA, PNEUMONIA))
-        sick_wanted = min(max(round(number * len(sick) / max(len(rows), 1)), 1), number - 1)
-        if len(sick) < sick_wanted or len(healthy) < number - sick_wanted or number < 2:
-            raise BenchError(
-                f"{number} {split} images are wanted of {len(rows)} distinct ones; "
-                "choose another N="
-            )
-        parts += [healthy.head(number - sick_wanted), sick.head(sick_wanted)]
-    return pd.concat(parts).sort_values("image_id").reset_index(drop=True)
 
 
 class PeakMemory:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,6 @@ import pandas as pd
 
 from utils.benchmark import limits
 from utils.benchmark.loops import (
-    Bench,
-    BenchError,
-    BenchSettings,
-    choose_images,
     fill_ours,
     run_bottleneck_once,
     run_ours,
@@ -39,6 +35,7 @@ from utils.benchmark.loops import (
     run_tf_data_loop,
 )
 from utils.benchmark.plots import plot_contenders, plot_scaling, save_bench_figure
+from utils.benchmark.preparation import Bench, BenchError, BenchSettings, choose_sizes, prepare
 from utils.benchmark.summary import (
     CONTENDERS,
     OTHERS,
@@ -60,17 +57,14 @@ from utils.benchmark.summary import (
     summarise_sizes,
     trial_rows,
 )
-from utils.common.files import read_json, write_csv, write_json
+from utils.common.files import read_json, write_json
 from utils.common.paths import ROOT, results_dir
 from utils.common.provenance import PACKAGES
-from utils.common.study import Study, StudyError, load_study
+from utils.common.study import Study, StudyError
 from utils.data.images import DatasetError
-from utils.data.index import build_index, open_dataset
 from utils.evaluation.metrics import paired_difference
 from utils.evaluation.predictions import PredictionsError
 from utils.models.pretrained import WeightsError
-from utils.models.weights import resolve_weights
-from utils.phantoms.sets import SMALLEST_DATASET, plan_phantom_dataset, write_phantom_dataset
 from utils.training.precision import CPU_FACTS, cpu_flags
 
 logger = logging.getLogger(__name__)
@@ -154,67 +148,6 @@ def run_worker(name: str, bench: Bench) -> Any:
         "extraction": limits.measure_extraction,
         "backbones": limits.measure_backbones,
     }[kind](bench)
-
-
-# ---- preparing
-
-
-def choose_sizes(images: int) -> tuple[int, ...]:
-    """Return the sizes at which the cost of an image is measured; smaller ones in a small trial."""
-    return (500, 1000, 2000, 5000) if images >= 500 else (images, 2 * images)
-
-
-def prepare(settings: BenchSettings, scratch: Path) -> Bench:
-    """Prepare the scratch folder: images, index, settings, weights.
-
-    Phantoms are rendered to order, enough for the largest size. Sizes that real data do not
-    allow are left out.
-    """
-    scratch.mkdir(parents=True, exist_ok=True)
-    study = load_study(settings.study)
-    if study.dataset_name == "phantoms":
-        root = render_phantoms(study, max(settings.images, *settings.sizes), scratch)
-    else:
-        root = open_dataset(study.dataset_name)
-    index = build_index(root, study.seed, study.validation_fraction)
-    choose_images(index, settings.images, study.validation_fraction)
-    possible = tuple(size for size in settings.sizes if _is_possible(index, size, study))
-    if possible != settings.sizes:
-        logger.info("the data allow the sizes %s, not %s", possible, settings.sizes)
-        settings = replace(settings, sizes=possible)
-    write_csv(scratch / "index.csv", index)
-    weights = resolve_weights(
-        "resnet50", settings.weights, allow_random=study.allow_random_weights, seed=study.seed
-    )
-    bench = Bench(settings, scratch, root, weights)
-    bench.keep()
-    return bench
-
-
-def _is_possible(index: pd.DataFrame, size: int, study: Study) -> bool:
-    try:
-        choose_images(index, size, study.validation_fraction)
-    except BenchError:
-        return False
-    return True
-
-
-def render_phantoms(study: Study, images: int, scratch: Path) -> Path:
-    """Render a phantom data set in which `images` can be chosen from outside the test set."""
-    count = max(images, SMALLEST_DATASET)
-    while True:
-        # The split by patient and the doubled images take their part: add until it is enough.
-        count = round(count * 1.15)
-        plan = plan_phantom_dataset(count)
-        if sum(not image.image_id.startswith("test") for image in plan) < images * 1.1:
-            continue
-        root = write_phantom_dataset(scratch / f"phantoms-{count}", count)
-        try:
-            index = build_index(root, study.seed, study.validation_fraction)
-            choose_images(index, images, study.validation_fraction)
-            return root
-        except (BenchError, DatasetError):
-            shutil.rmtree(root)
 
 
 # ---- running
