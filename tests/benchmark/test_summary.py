@@ -70,23 +70,6 @@ def make_record(cold: float = 200.0, warm: float = 60.0) -> dict:
             "matmul_flops": {"best": 100e9}, "batch_size": 32,
         },
         "ceiling": ceiling_seconds(425, 75, 4, 20, 32, 20.0, bounds["bandwidth"]),
-        "backbones": {
-            "resnet50": {
-                "tensorflow": {"median": 20.0}, "openvino": {"median": 21.0},
-                "openvino_reason": None,
-            },
-            "vgg19": {
-                "tensorflow": {"median": 3.0}, "openvino": None, "openvino_reason": "not installed",
-            },
-        },
-        "forward_trials": [
-            {"variant": "graph", "batch_size": 8, "median": 20.0},
-            {"variant": "XLA", "batch_size": 8, "median": 21.0},
-        ],
-        "step_trials": [
-            {"step": "fused", "allocator_bfc": "true", "seconds": 0.2},
-            {"step": "plain", "allocator_bfc": "false", "seconds": 0.3},
-        ],
         "precision": {
             "precision": "bfloat16",
             "probability_difference": {"max": 0.02, "mean": 0.004},

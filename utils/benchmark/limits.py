@@ -1,11 +1,10 @@
-"""What `make bench` measures of the machine: the limits that no loop can pass, and what was tried.
+"""What `make bench` measures of the machine: the limits that no loop can pass.
 
 Every function runs in a process of its own, started by `utils.benchmark.run`. What is compared is
 measured in turn within one process wherever that is possible, so that a processor that slows
 down, or other work beside it, hits both sides alike.
 """
 
-import importlib
 import os
 import shutil
 import time
@@ -17,16 +16,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
-from tensorflow.python.framework.convert_to_constants import (
-    convert_variables_to_constants_v2,
-)
 
 from utils.benchmark.loops import augmented_views, run_ours
 from utils.benchmark.preparation import Bench
 from utils.common.constants import IMAGE_SIZE
-from utils.models.backbones import build_reference_head, build_trunk
-from utils.models.catalogue import BACKBONES
-from utils.models.weights import resolve_weights
+from utils.models.backbones import build_reference_head
 from utils.training.activations import BATCH_SIZE, ActivationStore
 from utils.training.head import predict_pneumonia
 from utils.training.optimizers import FusedAdam
@@ -39,7 +33,6 @@ SHORTEST_SECONDS = 2.0
 """Least time that a rate is measured over."""
 LARGEST_PRECISION_TEST = 200
 """Validation images on which another precision is compared, at most."""
-TRIED_BATCHES = (4, 8, 16, 32)
 
 Forward = Callable[[tf.Tensor], Any]
 
@@ -70,21 +63,9 @@ def random_batch(size: int) -> tf.Tensor:
     return tf.constant(pixels.astype(np.float32))
 
 
-def as_graph(trunk: keras.Model, jit_compile: bool = False) -> Forward:
+def as_graph(trunk: keras.Model) -> Forward:
     """Return a trunk's forward pass as one compiled function."""
-
-    @tf.function(jit_compile=jit_compile)
-    def forward(images: tf.Tensor) -> tf.Tensor:
-        return trunk(images, training=False)
-
-    return forward
-
-
-def as_frozen_graph(trunk: keras.Model, size: int) -> Forward:
-    """Return a trunk's forward pass with its variables made constants, which lets layers fuse."""
-    signature = tf.TensorSpec((size, IMAGE_SIZE, IMAGE_SIZE, 3), tf.float32)
-    concrete = tf.function(lambda images: trunk(images, training=False))
-    return convert_variables_to_constants_v2(concrete.get_concrete_function(signature))
+    return tf.function(lambda images: trunk(images, training=False))
 
 
 def summarise(values: Sequence[float]) -> dict[str, Any]:
@@ -125,63 +106,7 @@ def measure_extraction(bench: Bench) -> dict[str, Any]:
     }
 
 
-def measure_backbones(bench: Bench) -> dict[str, Any]:
-    """Measure the bare forward rate of each backbone, OpenVINO's beside it where it is there.
-
-    VGG19 is measured with random weights: its speed does not depend on them.
-    """
-    batch = random_batch(BATCH_SIZE)
-    forwards: dict[tuple[str, str], Forward] = {}
-    missing: dict[str, str] = {}
-    for name in BACKBONES:
-        weights = (
-            bench.weights
-            if name == "resnet50"
-            else resolve_weights(name, "random", seed=bench.study.seed)
-        )
-        trunk = build_trunk(weights)
-        forwards[name, "tensorflow"] = as_graph(trunk)
-        try:
-            forwards[name, "openvino"] = _as_openvino(bench, trunk)
-        except ImportError as error:
-            missing[name] = f"not installed ({error})"
-    rates: dict[tuple[str, str], list[float]] = {key: [] for key in forwards}
-    for forward in forwards.values():
-        _wait(forward(batch))
-    for _ in range(bench.settings.repetitions):
-        for key, forward in forwards.items():
-            rates[key].append(measure_rate(forward, batch))
-    return {
-        name: {
-            "tensorflow": summarise(rates[name, "tensorflow"]),
-            "openvino": summarise(rates[name, "openvino"]) if name not in missing else None,
-            "openvino_reason": missing.get(name),
-        }
-        for name in BACKBONES
-    } | {"batch_size": BATCH_SIZE}
-
-
-def _as_openvino(bench: Bench, trunk: keras.Model) -> Forward:
-    """Return a trunk's forward pass by OpenVINO, in float32.
-
-    Raises:
-        ImportError: if OpenVINO is not installed.
-    """
-    # By name, because it is no requirement of this study.
-    openvino = importlib.import_module("openvino")
-    folder = bench.empty_folder("openvino")
-    trunk.export(folder / trunk.name, verbose=False)
-    shape = [BATCH_SIZE, IMAGE_SIZE, IMAGE_SIZE, 3]
-    converted = openvino.convert_model(str(folder / trunk.name), input=shape)
-    compiled = openvino.Core().compile_model(
-        converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    )
-    shutil.rmtree(folder)
-    request = compiled.create_infer_request()
-    return lambda images: request.infer([images.numpy()])[0]
-
-
-def measure_step(bench: Bench, kind: str) -> dict[str, Any]:
+def measure_step(bench: Bench) -> dict[str, Any]:
     """Measure the head's training step on a resident batch, and the limits beside it, in turn.
 
     The limits are memory bandwidth, of two threads or more that copy arrays (bytes read and
@@ -191,12 +116,11 @@ def measure_step(bench: Bench, kind: str) -> dict[str, Any]:
     seed = bench.settings.seeds[0]
     shape = bench.build_trunk().output_shape[1:]
     head = build_reference_head(shape, seed)
-    adam = FusedAdam if kind == "fused" else keras.optimizers.Adam
     head.compile(
-        optimizer=adam(bench.study.learning_rate),
+        optimizer=FusedAdam(bench.study.learning_rate),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
-        jit_compile=kind == "xla",
+        jit_compile=False,  # as in the study
     )
     random = np.random.default_rng(seed)
     x = np.maximum(random.normal(size=(batch, *shape)), 0).astype(np.float32)
@@ -228,8 +152,6 @@ def measure_step(bench: Bench, kind: str) -> dict[str, Any]:
                 np.asarray(product()[0, 0])
                 flops.append(2 * MATRIX_SIZE**3 / (time.perf_counter() - start))
     return {
-        "step": kind,
-        "allocator_bfc": os.environ.get("TF_CPU_ALLOCATOR_USE_BFC", "unset"),
         "batch_size": batch,
         "parameters": head.count_params(),
         "seconds": {
@@ -245,44 +167,6 @@ def _copy_rate(pool: ThreadPoolExecutor, parts: list[tuple[np.ndarray, np.ndarra
     start = time.perf_counter()
     list(pool.map(lambda pair: np.copyto(pair[1], pair[0]), parts))
     return 2 * sum(source.nbytes for source, _ in parts) / (time.perf_counter() - start)
-
-
-def try_forwards(bench: Bench, all_variants: bool) -> list[dict[str, Any]]:
-    """Measure ResNet50's forward pass in several ways, in turn.
-
-    Args:
-        bench: The benchmark.
-        all_variants: Whether to try everything, or only the plain graph at the store's batch
-            size, in a process with other settings.
-    """
-    trunk = bench.build_trunk()
-    plain = as_graph(trunk)
-    variants: list[tuple[str, int, Callable[[], Forward]]]
-    variants = [("graph", BATCH_SIZE, lambda: plain)]
-    if all_variants:
-        variants += [("graph", size, lambda: plain) for size in TRIED_BATCHES if size != BATCH_SIZE]
-        variants += [
-            ("Keras' predict_on_batch", BATCH_SIZE, lambda: _as_keras(trunk)),
-            ("XLA", BATCH_SIZE, lambda: as_graph(trunk, jit_compile=True)),
-            ("graph of constants", BATCH_SIZE, lambda: as_frozen_graph(trunk, BATCH_SIZE)),
-            ("bfloat16", BATCH_SIZE, lambda: as_graph(bench.build_trunk("bfloat16"))),
-        ]
-    built = []
-    for name, size, build in variants:
-        forward, batch = build(), random_batch(size)
-        _wait(forward(batch))
-        built.append((name, forward, batch, []))
-    for _ in range(max(bench.settings.repetitions // 2, 1)):
-        for _, forward, batch, rates in built:
-            rates.append(measure_rate(forward, batch))
-    return [
-        {"variant": name, "batch_size": len(batch)} | summarise(rates)
-        for name, _, batch, rates in built
-    ]
-
-
-def _as_keras(trunk: keras.Model) -> Forward:
-    return lambda images: trunk.predict_on_batch(images.numpy())
 
 
 def measure_precision(bench: Bench) -> dict[str, Any]:

@@ -44,13 +44,11 @@ class BenchSettings:
     repetitions: int = 5
     """Interleaved repetitions of steps and extraction."""
     rounds: int = 2
-    """Times that each trial's process is started, in turn with the others."""
+    """Processes in which the training step is measured."""
     steps: int = 15
     """Training steps of one repetition."""
     extracted_images: int = 16
     """Images whose views are computed in one repetition of the extraction test."""
-    all_trials: bool = True
-    """Whether to try what the study does not run with, for the tables of what was tried."""
     weights: str = "imagenet"
 
     def describe(self) -> dict[str, Any]:

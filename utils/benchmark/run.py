@@ -17,8 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +38,7 @@ from utils.benchmark.preparation import Bench, BenchError, BenchSettings, choose
 from utils.benchmark.summary import (
     CONTENDERS,
     OTHERS,
-    STEPS,
     align,
-    backbone_rows,
     ceiling_seconds,
     compute_ratios,
     contender_rows,
@@ -53,9 +50,7 @@ from utils.benchmark.summary import (
     precision_rows,
     size_rows,
     step_bounds,
-    step_rows,
     summarise_sizes,
-    trial_rows,
 )
 from utils.common.files import read_json, write_json
 from utils.common.paths import ROOT, results_dir
@@ -74,65 +69,32 @@ tables = logging.getLogger(f"{__name__}.tables")
 BENCH = "bench"
 """Name of the folder of results and of figures."""
 REPORTED_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-BFC = "TF_CPU_ALLOCATOR_USE_BFC"
-ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
-STEP_TRIALS = tuple((step, bfc) for step in STEPS for bfc in ("true", "false"))
-DEFAULT_STEP = ("fused", "true")
-"""Step and allocator that the study runs with."""
-FORWARD_SETTINGS: tuple[dict[str, str], ...] = (
-    {}, {ONEDNN: "0"}, {BFC: "false"},
-)  # fmt: skip
-"""Environments of the forward trials; in the study's own, the first, everything is tried."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One measurement in a process of its own."""
-
-    name: str
-    environment: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def file_name(self) -> str:
-        """Name of its record."""
-        return f"{self.name.replace(':', '-').replace('=', '-')}.json"
-
-
-def plan_jobs(settings: BenchSettings) -> list[Job]:
-    """List what is measured, in order: those that profit from each other's files are neighbours."""
-    jobs = [Job("ours_cold")]
-    jobs += [Job(f"ours_warm:{seed}") for seed in settings.seeds]
-    jobs += [Job(name) for name in ("precision", "tf_data_loop", "reference_loop")]
-    jobs += [Job(name) for name in ("bottleneck_once", "extraction", "backbones")]
-    for number in range(1, settings.rounds + 1):
-        for step, bfc in step_trials(settings):
-            jobs.append(Job(f"step:{step}:{bfc}:{number}", {BFC: bfc}))
-    for number in range(1, settings.rounds + 1):
-        for position, environment in enumerate(forward_settings(settings)):
-            jobs.append(Job(f"forward:{position}:{number}", environment))
-    return jobs + [Job(f"size:{size}") for size in settings.sizes]
+def plan_jobs(settings: BenchSettings) -> list[str]:
+    """Name what is measured, in order: those that profit from each other's files are neighbours."""
+    return [
+        "ours_cold",
+        *(f"ours_warm:{seed}" for seed in settings.seeds),
+        "precision",
+        "tf_data_loop",
+        "reference_loop",
+        "bottleneck_once",
+        "extraction",
+        *(f"step:{number}" for number in range(1, settings.rounds + 1)),
+        *(f"size:{size}" for size in settings.sizes),
+    ]
 
 
-def step_trials(settings: BenchSettings) -> tuple[tuple[str, str], ...]:
-    """Return the ways to run a training step that are tried, each with its allocator."""
-    return STEP_TRIALS if settings.all_trials else (DEFAULT_STEP,)
-
-
-def forward_settings(settings: BenchSettings) -> tuple[dict[str, str], ...]:
-    """Return the environments in which the forward pass is tried."""
-    return FORWARD_SETTINGS if settings.all_trials else FORWARD_SETTINGS[:1]
+def file_name(job: str) -> str:
+    """Return the name of a job's record."""
+    return f"{job.replace(':', '-')}.json"
 
 
 def run_worker(name: str, bench: Bench) -> Any:
     """Run one measurement in this process and return its record."""
     kind, *details = name.split(":")
     seed = bench.settings.seeds[0]
-    if kind == "step":
-        return limits.measure_step(bench, details[0])
-    if kind == "forward":
-        return limits.try_forwards(
-            bench, all_variants=details[0] == "0" and bench.settings.all_trials
-        )
     if kind == "size":
         return run_size(bench, int(details[0]))
     if kind == "ours_warm":
@@ -146,7 +108,7 @@ def run_worker(name: str, bench: Bench) -> Any:
         "bottleneck_once": run_bottleneck_once,
         "precision": limits.measure_precision,
         "extraction": limits.measure_extraction,
-        "backbones": limits.measure_backbones,
+        "step": limits.measure_step,
     }[kind](bench)
 
 
@@ -154,7 +116,7 @@ def run_worker(name: str, bench: Bench) -> Any:
 
 
 def run_jobs(
-    jobs: Sequence[Job], settings: BenchSettings, scratch: Path, partial: Path
+    jobs: Sequence[str], settings: BenchSettings, scratch: Path, partial: Path
 ) -> dict[str, Any]:
     """Run the jobs that have no record yet, each in its own process, and return all records.
 
@@ -169,22 +131,22 @@ def run_jobs(
     """
     records, fresh_cache = {}, False
     for number, job in enumerate(jobs, 1):
-        kept = read_partial(partial / job.file_name, settings)
+        kept = read_partial(partial / file_name(job), settings)
         if kept is not None:
-            logger.info("[%d/%d] %s: measured before", number, len(jobs), job.name)
-            records[job.name] = kept
+            logger.info("[%d/%d] %s: measured before", number, len(jobs), job)
+            records[job] = kept
             continue
-        if job.name.startswith(("ours_warm", "precision")) and not fresh_cache:
-            start_worker(Job("fill"), scratch)
+        if job.startswith(("ours_warm", "precision")) and not fresh_cache:
+            start_worker("fill", scratch)
             fresh_cache = True
         start = time.perf_counter()
-        logger.info("[%d/%d] %s ...", number, len(jobs), job.name)
-        records[job.name] = start_worker(job, scratch)
-        fresh_cache = fresh_cache or job.name == "ours_cold"
-        content = {"settings": settings.describe(), "record": records[job.name]}
-        write_json(partial / job.file_name, content)
+        logger.info("[%d/%d] %s ...", number, len(jobs), job)
+        records[job] = start_worker(job, scratch)
+        fresh_cache = fresh_cache or job == "ours_cold"
+        content = {"settings": settings.describe(), "record": records[job]}
+        write_json(partial / file_name(job), content)
         seconds = time.perf_counter() - start
-        logger.info("[%d/%d] %s took %.0f s", number, len(jobs), job.name, seconds)
+        logger.info("[%d/%d] %s took %.0f s", number, len(jobs), job, seconds)
     return records
 
 
@@ -197,19 +159,19 @@ def read_partial(file: Path, settings: BenchSettings) -> Any:
     return content["record"] if content.get("settings") == settings.describe() else None
 
 
-def start_worker(job: Job, scratch: Path) -> Any:
+def start_worker(job: str, scratch: Path) -> Any:
     """Run one job in a process of its own and return its record."""
-    output = scratch / job.file_name
+    output = scratch / file_name(job)
     output.unlink(missing_ok=True)
     command = [
         sys.executable, "-m", "utils.benchmark.run",
-        "--worker", job.name, "--scratch", str(scratch), "--output", str(output),
+        "--worker", job, "--scratch", str(scratch), "--output", str(output),
     ]  # fmt: skip
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "2"} | os.environ | job.environment
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "2"} | os.environ
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
     if done.returncode or not output.is_file():
         raise BenchError(
-            f"{job.name} ended with status {done.returncode}; its message is above, and the same "
+            f"{job} ended with status {done.returncode}; its message is above, and the same "
             "command goes on from here"
         )
     return read_json(output)
@@ -236,14 +198,11 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def describe_versions() -> dict[str, str | None]:
+def describe_versions() -> dict[str, str]:
     """Return the versions that the timings depend on."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in (*PACKAGES, "openvino"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
+    found: dict[str, str] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        found[package] = version(package)
     return found
 
 
@@ -255,8 +214,7 @@ def assemble(bench: Bench, records: dict[str, Any]) -> dict[str, Any]:
     warm = {seed: records[f"ours_warm:{seed}"] for seed in settings.seeds}
     contenders = {name: records[name] for name in OTHERS}
     contenders |= {"ours_cold": records["ours_cold"], "ours_warm": warm[first]}
-    trials = merge_steps(records, settings)
-    step = trials[DEFAULT_STEP]
+    step = merge_steps([records[f"step:{number}"] for number in range(1, settings.rounds + 1)])
     step["bounds"] = step_bounds(
         step["parameters"], step["batch_size"], step["bandwidth"]["best"],
         step["matmul_flops"]["best"],
@@ -285,17 +243,9 @@ def assemble(bench: Bench, records: dict[str, Any]) -> dict[str, Any]:
             for key in ("validation_auc", "seconds")
         } | {"seeds": list(settings.seeds)},
         "quality": compare_quality(contenders, validation, study),
-        "backbones": {
-            name: rates for name, rates in records["backbones"].items() if name != "batch_size"
-        },
         "extraction": extraction,
         "step": step,
         "ceiling": ceiling,
-        "forward_trials": merge_forwards(records, settings),
-        "step_trials": [
-            {"step": name, "allocator_bfc": bfc, "seconds": trial["seconds"]["median"]}
-            for (name, bfc), trial in trials.items()
-        ],
         "precision": records["precision"],
     }  # fmt: skip
     record["cost_per_image"] = summarise_sizes(sizes, cost_model(record), settings.size_epochs)
@@ -352,55 +302,20 @@ def compare_quality(
     }
 
 
-def merge_steps(
-    records: dict[str, Any], settings: BenchSettings
-) -> dict[tuple[str, str], dict[str, Any]]:
-    """Merge the rounds of each step trial: medians of medians, the best bandwidth of all."""
-    trials = {
-        (step, bfc): [
-            records[f"step:{step}:{bfc}:{number}"] for number in range(1, settings.rounds + 1)
-        ]
-        for step, bfc in step_trials(settings)
-    }
-    everything = [record for rounds in trials.values() for record in rounds]
-    limits = {
-        limit: everything[0][limit]
-        | {
-            "best": max(record[limit]["best"] for record in everything),
-            "median": float(np.median([record[limit]["median"] for record in everything])),
-            "repetitions": [
-                value for record in everything for value in record[limit]["repetitions"]
-            ],
+def merge_steps(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Merge the rounds of the training step: medians of medians, the best bandwidth of all."""
+    seconds = [record["seconds"] for record in rounds]
+    merged: dict[str, Any] = {
+        "seconds": {
+            "median": float(np.median([part["median"] for part in seconds])),
+            "best": min(part["best"] for part in seconds),
+            "count": sum(part["count"] for part in seconds),
         }
-        for limit in ("bandwidth", "matmul_flops")
     }
-    return {
-        trial: rounds[0]
-        | limits
-        | {
-            "seconds": {
-                "median": float(np.median([record["seconds"]["median"] for record in rounds])),
-                "best": min(record["seconds"]["best"] for record in rounds),
-                "count": sum(record["seconds"]["count"] for record in rounds),
-            }
-        }
-        for trial, rounds in trials.items()
-    }
-
-
-def merge_forwards(records: dict[str, Any], settings: BenchSettings) -> list[dict[str, Any]]:
-    """Merge the rounds of the forward trials, the environment named in the variant."""
-    merged: dict[tuple[str, int], list[float]] = {}
-    for position, environment in enumerate(forward_settings(settings)):
-        for number in range(1, settings.rounds + 1):
-            for trial in records[f"forward:{position}:{number}"]:
-                names = [trial["variant"], *(f"{key}={of}" for key, of in environment.items())]
-                key = (", ".join(names), trial["batch_size"])
-                merged.setdefault(key, []).extend(trial["repetitions"])
-    return [
-        {"variant": variant, "batch_size": size} | limits.summarise(values)
-        for (variant, size), values in merged.items()
-    ]
+    for limit in ("bandwidth", "matmul_flops"):
+        values = [value for record in rounds for value in record[limit]["repetitions"]]
+        merged[limit] = rounds[0][limit] | limits.summarise(values)
+    return rounds[0] | merged
 
 
 def describe(record: dict[str, Any]) -> str:
@@ -415,11 +330,8 @@ def describe(record: dict[str, Any]) -> str:
         "\n".join(limit_sentences(record)) or "every goal is met",
         f"ceiling of a cache of {record['settings']['views']} views: "
         f"{record['ceiling']['cold']:.0f} s cold, {record['ceiling']['warm']:.0f} s warm",
-        align(*backbone_rows(record)),
         f"memory bandwidth {step['bandwidth']['best'] / 1e9:.1f} GB/s, matrix product "
         f"{step['matmul_flops']['best'] / 1e9:.0f} GFLOP/s",
-        align(*trial_rows(record["forward_trials"])),
-        align(*step_rows(record["step_trials"])),
         align(*precision_rows(record)),
         align(*size_rows(record)),
     ]
@@ -476,8 +388,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings = BenchSettings(
                 arguments.study, arguments.images, epochs=1, views=2, seeds=(42,),
                 sizes=(arguments.images,), size_epochs=1, repetitions=1, rounds=1,
-                steps=2, extracted_images=4, all_trials=False,
-                weights="random",
+                steps=2, extracted_images=4, weights="random",
             )  # fmt: skip
         name = f"pneumonia-bench-{settings.study}-{settings.images}"
         scratch = arguments.scratch or Path(tempfile.gettempdir()) / name

@@ -15,8 +15,6 @@ WEIGHT_PASSES = 9
 the gradient. Adam: read the gradient; read and write both moments; read and write the weights."""
 BYTES_PER_WEIGHT = 4
 ACTIVATION_BYTES = {"float16": 2, "float32": 4}
-STEPS = {"fused": "fused Adam", "xla": "Keras' Adam, XLA", "plain": "Keras' Adam"}
-"""The ways to run a training step, as the tables call them."""
 OTHERS = ("reference_loop", "tf_data_loop", "bottleneck_once")
 CONTENDERS = (*OTHERS, "ours_cold", "ours_warm")
 
@@ -407,26 +405,6 @@ def limit_sentences(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def trial_rows(trials: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the table of forward passes tried, the fastest first."""
-    ordered = sorted(trials, key=lambda trial: -trial["median"])
-    return ["forward pass of ResNet50", "batch", "images/s"], [
-        [trial["variant"], str(trial["batch_size"]), f"{trial['median']:.1f}"] for trial in ordered
-    ]
-
-
-def step_rows(trials: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the table of training steps tried, the fastest first."""
-    ordered = sorted(trials, key=lambda trial: trial["seconds"])
-    return ["training step of the head", "BFC allocator", "ms"], [
-        [
-            STEPS[trial["step"]],
-            trial["allocator_bfc"], f"{1000 * trial['seconds']:.0f}",
-        ]
-        for trial in ordered
-    ]  # fmt: skip
-
-
 def size_rows(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the table of sizes."""
     return [
@@ -441,20 +419,6 @@ def size_rows(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         ]
         for row in record["cost_per_image"]["sizes"]
     ]  # fmt: skip
-
-
-def backbone_rows(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the table of bare forward rates."""
-    rows = []
-    for name, rates in record["backbones"].items():
-        outside = rates["openvino"]
-        rows.append(
-            [
-                name, f"{rates['tensorflow']['median']:.1f}",
-                f"{outside['median']:.1f}" if outside else rates["openvino_reason"],
-            ]
-        )  # fmt: skip
-    return ["bare forward pass, images/s", "TensorFlow", "OpenVINO"], rows
 
 
 def precision_rows(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -35,7 +35,7 @@ RESULTS = ROOT / "results" / "full"
 
 NOT_MEASURED = "Not measured yet; `make bench STUDY=full` followed by `make readme` writes this."
 NOT_FINISHED = "Not measured yet; notebook 09 on the full study, then `make readme`, writes this."
-SCALING_BLOCKS = ("speed", "constants", "measured", "predictions", "tried")
+SCALING_BLOCKS = ("speed", "constants", "measured", "precision", "predictions")
 PREDICTED_IMAGES = (100_000, 1_000_000)
 PREDICTED_PROCESSORS = (2, 16, 64, 512)
 
@@ -252,18 +252,7 @@ def scaling_blocks(record: dict[str, Any] | None) -> dict[str, str]:
         "predictions": f"{views} augmented views, {share:.0%} of the images for validation:\n\n"
         + _table(header, rows),
         "measured": _table(*bench_summary.size_rows(record)),
-        "tried": "\n\n".join(
-            [
-                "The frozen ResNet50:",
-                _table(*bench_summary.trial_rows(record["forward_trials"])),
-                "The training step of the reference head:",
-                _table(*bench_summary.step_rows(record["step_trials"])),
-                "A lower precision of the frozen network, under the head that float32 trained:",
-                _table(*bench_summary.precision_rows(record)),
-                "Both networks by TensorFlow, and by OpenVINO as a reference from outside:",
-                _table(*bench_summary.backbone_rows(record)),
-            ]
-        ),
+        "precision": _table(*bench_summary.precision_rows(record)),
     }
 
 
