@@ -1,6 +1,7 @@
 """The bench measures each thing once, in its own process, on the right images."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -12,8 +13,14 @@ from tests.benchmark.test_summary import make_record
 from utils.benchmark import run as bench
 from utils.benchmark.loops import PeakMemory, extrapolate_seconds, read_anonymous_mb
 from utils.benchmark.plots import plot_contenders, plot_scaling, save_bench_figure
-from utils.benchmark.preparation import BenchError, BenchSettings, choose_images, choose_sizes
-from utils.benchmark.run import compare_quality, file_name, plan_jobs, run_jobs
+from utils.benchmark.preparation import (
+    Bench,
+    BenchError,
+    BenchSettings,
+    choose_images,
+    choose_sizes,
+)
+from utils.benchmark.run import compare_quality, plan_jobs, run_jobs
 from utils.benchmark.summary import CONTENDERS, GOALS
 from utils.common.files import read_json
 from utils.common.paths import ROOT
@@ -90,11 +97,10 @@ def test_peak_memory_sees_what_is_freed_again():
 # ---- jobs
 
 
-def test_every_job_has_a_file_of_its_own():
-    settings = BenchSettings("sample", 500)
-    files = [file_name(job) for job in plan_jobs(settings)]
-    assert len(set(files)) == len(files)
-    names = {job.split(":")[0] for job in plan_jobs(settings)}
+def test_every_job_is_planned_once():
+    jobs = plan_jobs(BenchSettings("sample", 500))
+    assert len(set(jobs)) == len(jobs)
+    names = {job.split(":")[0] for job in jobs}
     assert {*CONTENDERS, "precision", "extraction", "step", "size"} == names
 
 
@@ -108,46 +114,60 @@ def started(monkeypatch):
     """Replace the processes: note their names, fail where told."""
     names = []
 
-    def start(job, scratch):
+    def start(job, prepared):
         names.append(job)
         if job == "bad":
-            raise BenchError("bad ended with status 1")
+            raise BenchError("the process of bad died")
         return {"name": job}
 
-    monkeypatch.setattr(bench, "start_worker", start)
+    monkeypatch.setattr(bench, "run_apart", start)
     return names
 
 
+def make_bench(tmp_path, **settings):
+    return Bench(BenchSettings("sample", 24, **settings), tmp_path, tmp_path, make_index(), None)
+
+
 def test_finished_jobs_are_kept_and_not_run_again(tmp_path, started):
-    settings = BenchSettings("sample", 24)
-    jobs = ["tf_data_loop", "bad"]
+    prepared = make_bench(tmp_path)
     with pytest.raises(BenchError):
-        run_jobs(jobs, settings, tmp_path, tmp_path / "partial")
-    records = run_jobs([jobs[0], "step:1"], settings, tmp_path, tmp_path / "partial")
-    assert started == ["tf_data_loop", "bad", "step:1"]
-    assert records == {"tf_data_loop": {"name": "tf_data_loop"}, "step:1": {"name": "step:1"}}
+        run_jobs(["tf_data_loop", "bad"], prepared, tmp_path / "partial")
+    records = run_jobs(["tf_data_loop", "step:1", "step:2"], prepared, tmp_path / "partial")
+    assert started == ["tf_data_loop", "bad", "step:1", "step:2"]
+    assert records == {name: {"name": name} for name in ("tf_data_loop", "step:1", "step:2")}
 
 
 def test_records_of_other_settings_or_damaged_ones_are_measured_again(tmp_path, started):
     jobs = ["tf_data_loop"]
-    run_jobs(jobs, BenchSettings("sample", 24), tmp_path, tmp_path)
-    run_jobs(jobs, BenchSettings("sample", 24, epochs=3), tmp_path, tmp_path)
-    (tmp_path / file_name(jobs[0])).write_text('{"settings": ')
-    run_jobs(jobs, BenchSettings("sample", 24, epochs=3), tmp_path, tmp_path)
+    run_jobs(jobs, make_bench(tmp_path), tmp_path)
+    run_jobs(jobs, make_bench(tmp_path, epochs=3), tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_text('{"settings": ')
+    run_jobs(jobs, make_bench(tmp_path, epochs=3), tmp_path)
     assert len(started) == 3
 
 
 def test_a_warm_run_finds_a_full_cache_after_an_interruption(tmp_path, started):
-    settings = BenchSettings("sample", 24)
     cold, warm = "ours_cold", "ours_warm:42"
-    run_jobs([cold], settings, tmp_path, tmp_path)
-    run_jobs([cold, warm], settings, tmp_path, tmp_path)
+    run_jobs([cold], make_bench(tmp_path), tmp_path)
+    run_jobs([cold, warm], make_bench(tmp_path), tmp_path)
     assert started == ["ours_cold", "fill", "ours_warm:42"]
 
 
 def test_settings_survive_json():
-    settings = BenchSettings("full", 500, sizes=(500, 1000))
-    assert BenchSettings.from_record(json.loads(json.dumps(settings.describe()))) == settings
+    described = BenchSettings("full", 500, sizes=(500, 1000)).describe()
+    assert json.loads(json.dumps(described)) == described
+    assert described["sizes"] == [500, 1000]
+
+
+def die(job, prepared):
+    os._exit(1)
+
+
+def test_a_process_that_dies_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "run_job", die)
+    with pytest.raises(BenchError, match="ours_cold died"):
+        bench.run_apart("ours_cold", make_bench(tmp_path))
 
 
 # ---- record and figures

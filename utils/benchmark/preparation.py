@@ -11,7 +11,6 @@ import keras
 import pandas as pd
 
 from utils.common.constants import PNEUMONIA
-from utils.common.files import read_json, write_csv, write_json
 from utils.common.study import Study, load_study
 from utils.data.images import DatasetError
 from utils.data.index import build_index, open_dataset
@@ -55,42 +54,19 @@ class BenchSettings:
         """Return the settings as JSON gives them back."""
         return json.loads(json.dumps(asdict(self)))
 
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "BenchSettings":
-        """Read what `describe` returned."""
-        lists = {name: tuple(record[name]) for name in ("seeds", "sizes")}
-        return cls(**(record | lists))
-
 
 @dataclass(frozen=True)
 class Bench:
-    """The scratch folder of one benchmark: settings, place of the images, caches."""
+    """What every process of one benchmark is given."""
 
     settings: BenchSettings
     scratch: Path
+    """Folder for caches and checkpoints."""
     root: Path
     """Root of the data set."""
+    index: pd.DataFrame
     weights: Weights
     """ResNet50's, found once for all processes."""
-
-    @classmethod
-    def open(cls, scratch: Path) -> "Bench":
-        """Open what `utils.benchmark.run` prepared in a folder."""
-        record = read_json(scratch / "bench.json")
-        settings = BenchSettings.from_record(record["settings"])
-        file = record["weights"]["file"]
-        weights = Weights(**record["weights"] | {"file": Path(file) if file else None})
-        return cls(settings, scratch, Path(record["root"]), weights)
-
-    def keep(self) -> None:
-        """Write down what `open` reads."""
-        file = str(self.weights.file) if self.weights.file else None
-        record = {
-            "settings": self.settings.describe(),
-            "root": str(self.root),
-            "weights": asdict(self.weights) | {"file": file},
-        }
-        write_json(self.scratch / "bench.json", record)
 
     @property
     def study(self) -> Study:
@@ -99,8 +75,8 @@ class Bench:
 
     def choose(self, count: int | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the training and the validation images of one size, by default of the loops."""
-        index = pd.read_csv(self.scratch / "index.csv", keep_default_na=False)
-        chosen = choose_images(index, count or self.settings.images, self.study.validation_fraction)
+        count = count or self.settings.images
+        chosen = choose_images(self.index, count, self.study.validation_fraction)
         return chosen[chosen.split == "train"], chosen[chosen.split == "validation"]
 
     def build_trunk(self, precision: str = "float32") -> keras.Model:
@@ -168,7 +144,7 @@ def choose_sizes(images: int) -> tuple[int, ...]:
 
 
 def prepare(settings: BenchSettings, scratch: Path) -> Bench:
-    """Prepare the scratch folder: images, index, settings, weights.
+    """Prepare images, their index and the weights.
 
     Phantoms are rendered to order, enough for the largest size. Sizes that real data do not
     allow are left out.
@@ -185,13 +161,10 @@ def prepare(settings: BenchSettings, scratch: Path) -> Bench:
     if possible != settings.sizes:
         logger.info("the data allow the sizes %s, not %s", possible, settings.sizes)
         settings = replace(settings, sizes=possible)
-    write_csv(scratch / "index.csv", index)
     weights = resolve_weights(
         "resnet50", settings.weights, allow_random=study.allow_random_weights, seed=study.seed
     )
-    bench = Bench(settings, scratch, root, weights)
-    bench.keep()
-    return bench
+    return Bench(settings, scratch, root, index, weights)
 
 
 def _is_possible(index: pd.DataFrame, size: int, study: Study) -> bool:

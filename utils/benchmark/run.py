@@ -12,12 +12,14 @@ import logging
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ from utils.benchmark.summary import (
     summarise_sizes,
 )
 from utils.common.files import read_json, write_json
-from utils.common.paths import ROOT, results_dir
+from utils.common.paths import results_dir
 from utils.common.provenance import PACKAGES
 from utils.common.study import Study, StudyError
 from utils.data.images import DatasetError
@@ -86,67 +88,52 @@ def plan_jobs(settings: BenchSettings) -> list[str]:
     ]
 
 
-def file_name(job: str) -> str:
-    """Return the name of a job's record."""
-    return f"{job.replace(':', '-')}.json"
-
-
-def run_worker(name: str, bench: Bench) -> Any:
-    """Run one measurement in this process and return its record."""
-    kind, *details = name.split(":")
-    seed = bench.settings.seeds[0]
-    if kind == "size":
-        return run_size(bench, int(details[0]))
-    if kind == "ours_warm":
-        return run_ours(bench, int(details[0]), warm=True)
-    if kind == "ours_cold":
-        return run_ours(bench, seed, warm=False)
-    return {
+def run_job(job: str, bench: Bench) -> Any:
+    """Run one job in this process and return its record."""
+    kind, _, detail = job.partition(":")
+    run: Callable[[Bench], Any] = {
+        "ours_cold": lambda bench: run_ours(bench, bench.settings.seeds[0], warm=False),
+        "ours_warm": lambda bench: run_ours(bench, int(detail), warm=True),
         "fill": fill_ours,
-        "reference_loop": run_reference_loop,
-        "tf_data_loop": run_tf_data_loop,
-        "bottleneck_once": run_bottleneck_once,
         "precision": limits.measure_precision,
+        "tf_data_loop": run_tf_data_loop,
+        "reference_loop": run_reference_loop,
+        "bottleneck_once": run_bottleneck_once,
         "extraction": limits.measure_extraction,
         "step": limits.measure_step,
-    }[kind](bench)
+        "size": lambda bench: run_size(bench, int(detail)),
+    }[kind]
+    return run(bench)
 
 
-# ---- running
-
-
-def run_jobs(
-    jobs: Sequence[str], settings: BenchSettings, scratch: Path, partial: Path
-) -> dict[str, Any]:
+def run_jobs(jobs: Sequence[str], bench: Bench, partial: Path) -> dict[str, Any]:
     """Run the jobs that have no record yet, each in its own process, and return all records.
 
     Args:
         jobs: What to measure.
-        settings: A record of other settings is measured again.
-        scratch: What `prepare` made.
+        bench: What the processes are given; a record of other settings is measured again.
         partial: Folder in which each record is kept as soon as it is there.
 
     Raises:
-        BenchError: if a process fails.
+        BenchError: if a process dies.
     """
-    records, fresh_cache = {}, False
+    records, cache_is_full = {}, False
     for number, job in enumerate(jobs, 1):
-        kept = read_partial(partial / file_name(job), settings)
+        file, begun = partial / f"{job.replace(':', '-')}.json", f"[{number}/{len(jobs)}] {job}"
+        kept = read_partial(file, bench.settings)
         if kept is not None:
-            logger.info("[%d/%d] %s: measured before", number, len(jobs), job)
+            logger.info("%s: measured before", begun)
             records[job] = kept
             continue
-        if job.startswith(("ours_warm", "precision")) and not fresh_cache:
-            start_worker("fill", scratch)
-            fresh_cache = True
+        if job.startswith(("ours_warm", "precision")) and not cache_is_full:
+            run_apart("fill", bench)
+            cache_is_full = True
+        logger.info("%s ...", begun)
         start = time.perf_counter()
-        logger.info("[%d/%d] %s ...", number, len(jobs), job)
-        records[job] = start_worker(job, scratch)
-        fresh_cache = fresh_cache or job == "ours_cold"
-        content = {"settings": settings.describe(), "record": records[job]}
-        write_json(partial / file_name(job), content)
-        seconds = time.perf_counter() - start
-        logger.info("[%d/%d] %s took %.0f s", number, len(jobs), job, seconds)
+        records[job] = run_apart(job, bench)
+        logger.info("%s took %.0f s", begun, time.perf_counter() - start)
+        write_json(file, {"settings": bench.settings.describe(), "record": records[job]})
+        cache_is_full = cache_is_full or job == "ours_cold"
     return records
 
 
@@ -159,25 +146,17 @@ def read_partial(file: Path, settings: BenchSettings) -> Any:
     return content["record"] if content.get("settings") == settings.describe() else None
 
 
-def start_worker(job: str, scratch: Path) -> Any:
-    """Run one job in a process of its own and return its record."""
-    output = scratch / file_name(job)
-    output.unlink(missing_ok=True)
-    command = [
-        sys.executable, "-m", "utils.benchmark.run",
-        "--worker", job, "--scratch", str(scratch), "--output", str(output),
-    ]  # fmt: skip
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "2"} | os.environ
-    done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
-    if done.returncode or not output.is_file():
-        raise BenchError(
-            f"{job} ended with status {done.returncode}; its message is above, and the same "
-            "command goes on from here"
-        )
-    return read_json(output)
-
-
-# ---- the record
+def run_apart(job: str, bench: Bench) -> Any:
+    """Run one job in a new process, which shares nothing with this one, and return its record."""
+    new = get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=new, initializer=_log_to_terminal) as process:
+        try:
+            return process.submit(run_job, job, bench).result()
+        except BrokenProcessPool as error:
+            raise BenchError(
+                f"the process of {job} died, perhaps for want of memory; the same command goes on "
+                "from here, a smaller N= needs less"
+            ) from error
 
 
 def describe_machine() -> dict[str, Any]:
@@ -338,9 +317,6 @@ def describe(record: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-# ---- the command
-
-
 def run_benchmark(settings: BenchSettings, scratch: Path, fresh: bool = False) -> dict[str, Any]:
     """Measure everything, write record and figures, and return the record.
 
@@ -354,7 +330,7 @@ def run_benchmark(settings: BenchSettings, scratch: Path, fresh: bool = False) -
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(scratch, ignore_errors=True)
     bench = prepare(settings, scratch)
-    records = run_jobs(plan_jobs(bench.settings), bench.settings, scratch, partial)
+    records = run_jobs(plan_jobs(bench.settings), bench, partial)
     record = assemble(bench, records)
     write_json(results_dir(BENCH) / f"{settings.study}.json", record)
     save_bench_figure(plot_contenders(record), f"{settings.study}_contenders", record["phantom"])
@@ -372,15 +348,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="discard an interrupted benchmark")
     parser.add_argument("--scratch", type=Path, help="folder for phantoms and caches")
     parser.add_argument("--quick", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     _log_to_terminal()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of the processes
     try:
-        if arguments.worker:
-            bench = Bench.open(arguments.scratch)
-            write_json(arguments.output, run_worker(arguments.worker, bench))
-            return 0
         settings = BenchSettings(
             arguments.study, arguments.images, sizes=choose_sizes(arguments.images)
         )
