@@ -20,8 +20,8 @@ from utils.benchmark.preparation import (
     choose_images,
     choose_sizes,
 )
-from utils.benchmark.run import compare_quality, plan_jobs, run_jobs
-from utils.benchmark.summary import CONTENDERS, GOALS
+from utils.benchmark.run import compare_quality, describe, plan_jobs, run_jobs
+from utils.benchmark.summary import CONTENDERS, GOALS, judge_goals
 from utils.common.files import read_json
 from utils.common.paths import ROOT
 from utils.common.study import load_study
@@ -212,6 +212,19 @@ def test_figures_show_every_loop_and_are_marked(tmp_path, monkeypatch, phantom):
 
 
 # ---- the command
+
+
+def test_the_printed_tables_are_aligned_and_complete():
+    record = make_record()
+    record["goals"] = judge_goals(record)
+    text = describe(record)
+    for name in (*CONTENDERS, *GOALS):
+        assert name in text
+    lines = text.splitlines()
+    first = next(number for number, line in enumerate(lines) if "seconds an epoch" in line)
+    table = lines[first : first + 1 + len(CONTENDERS)]
+    assert len({len(line) for line in table}) == 1
+    assert "ms an image" in text and "bfloat16" in text
 
 
 @pytest.mark.slow

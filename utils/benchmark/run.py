@@ -40,7 +40,7 @@ from utils.benchmark.preparation import Bench, BenchError, BenchSettings, choose
 from utils.benchmark.summary import (
     CONTENDERS,
     OTHERS,
-    align,
+    Table,
     ceiling_seconds,
     compute_ratios,
     contender_rows,
@@ -177,61 +177,46 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def describe_versions() -> dict[str, str]:
-    """Return the versions that the timings depend on."""
-    found: dict[str, str] = {"python": platform.python_version()}
-    for package in PACKAGES:
-        found[package] = version(package)
-    return found
-
-
 def assemble(bench: Bench, records: dict[str, Any]) -> dict[str, Any]:
     """Make the benchmark's record from those of its jobs."""
     settings, study = bench.settings, bench.study
     train, validation = bench.choose()
-    first = settings.seeds[0]
-    warm = {seed: records[f"ours_warm:{seed}"] for seed in settings.seeds}
-    contenders = {name: records[name] for name in OTHERS}
-    contenders |= {"ours_cold": records["ours_cold"], "ours_warm": warm[first]}
+    contenders = {name: records[name] for name in (*OTHERS, "ours_cold")}
+    seeds = [records[f"ours_warm:{seed}"] for seed in settings.seeds]
+    contenders["ours_warm"] = seeds[0]
     step = merge_steps([records[f"step:{number}"] for number in range(1, settings.rounds + 1)])
     step["bounds"] = step_bounds(
         step["parameters"], step["batch_size"], step["bandwidth"]["best"],
         step["matmul_flops"]["best"],
     )  # fmt: skip
-    extraction = records["extraction"]
-    ceiling = ceiling_seconds(
-        len(train), len(validation), settings.views, settings.epochs, study.batch_size,
-        extraction["bare"]["median"], step["bounds"]["bandwidth"],
-    )  # fmt: skip
-    sizes = [records[f"size:{size}"] for size in settings.sizes]
     record: dict[str, Any] = {
         "study": settings.study,
         "phantom": study.dataset_name == "phantoms",
         "images": {"train": len(train), "validation": len(validation)},
         "settings": settings.describe(),
-        "recipe": bench.recipe(first).describe(),
+        "recipe": bench.recipe(settings.seeds[0]).describe(),
         "weights": bench.weights.provenance(),
         "machine": describe_machine(),
-        "versions": describe_versions(),
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in PACKAGES},
         "steps": settings.epochs * count_steps(len(train), study.batch_size),
         "contenders": {
-            name: _without_probabilities(contenders[name], settings.epochs) for name in CONTENDERS
+            name: _without_probabilities(contender, settings.epochs)
+            for name, contender in contenders.items()
         },
         "ours_seeds": {
-            key: _summarise_seeds([warm[seed][key] for seed in settings.seeds])
+            key: _summarise_seeds([record[key] for record in seeds])
             for key in ("validation_auc", "seconds")
         } | {"seeds": list(settings.seeds)},
         "quality": compare_quality(contenders, validation, study),
-        "extraction": extraction,
+        "extraction": records["extraction"],
         "step": step,
-        "ceiling": ceiling,
         "precision": records["precision"],
     }  # fmt: skip
+    record["ceiling"] = ceiling_seconds(record)
+    sizes = [records[f"size:{size}"] for size in settings.sizes]
     record["cost_per_image"] = summarise_sizes(sizes, cost_model(record), settings.size_epochs)
-    record["ratios"] = compute_ratios(
-        contenders, ceiling, extraction, step["seconds"]["median"], step["bounds"]["bandwidth"],
-        sizes,
-    )  # fmt: skip
+    record["ratios"] = compute_ratios(record)
     record["goals"] = judge_goals(record)
     return record
 
@@ -301,20 +286,26 @@ def describe(record: dict[str, Any]) -> str:
     """Return the record's tables as aligned text."""
     images, machine, step = record["images"], record["machine"], record["step"]
     data = "phantoms" if record["phantom"] else "radiographs"
-    parts = [
-        f"{images['train']:,} training and {images['validation']:,} validation {data}, "
-        f"{machine['processor']}, {machine['processors']} processors",
-        align(*contender_rows(record)),
-        align(*goal_rows(record)),
-        "\n".join(limit_sentences(record)) or "every goal is met",
-        f"ceiling of a cache of {record['settings']['views']} views: "
-        f"{record['ceiling']['cold']:.0f} s cold, {record['ceiling']['warm']:.0f} s warm",
-        f"memory bandwidth {step['bandwidth']['best'] / 1e9:.1f} GB/s, matrix product "
-        f"{step['matmul_flops']['best'] / 1e9:.0f} GFLOP/s",
-        align(*precision_rows(record)),
-        align(*size_rows(record)),
-    ]
-    return "\n\n".join(parts)
+    return "\n\n".join(
+        [
+            f"{images['train']:,} training and {images['validation']:,} validation {data}, "
+            f"{machine['processor']}, {machine['processors']} processors",
+            _align(contender_rows(record)),
+            _align(goal_rows(record)),
+            "\n".join(limit_sentences(record)) or "every goal is met",
+            f"ceiling of a cache of {record['settings']['views']} views: "
+            f"{record['ceiling']['cold']:.0f} s cold, {record['ceiling']['warm']:.0f} s warm",
+            f"memory bandwidth {step['bandwidth']['best'] / 1e9:.1f} GB/s, matrix product "
+            f"{step['matmul_flops']['best'] / 1e9:.0f} GFLOP/s",
+            _align(precision_rows(record)),
+            _align(size_rows(record)),
+        ]
+    )
+
+
+def _align(table: Table) -> str:
+    header, rows = table
+    return pd.DataFrame(rows, columns=header).to_string(index=False)
 
 
 def run_benchmark(settings: BenchSettings, scratch: Path, fresh: bool = False) -> dict[str, Any]:

@@ -238,7 +238,7 @@ def scaling_blocks(record: dict[str, Any] | None) -> dict[str, str]:
                     for processors in PREDICTED_PROCESSORS
                 ),
                 _duration(model.train_seconds(train, epochs)),
-                f"{model.gigabytes(train, validation, views):,.0f} GB",
+                f"{bench_summary.cache_gigabytes(train, validation, views):,.0f} GB",
             ]
         )
     header = [
