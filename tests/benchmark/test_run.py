@@ -11,7 +11,8 @@ import pytest
 
 from tests.benchmark.test_summary import make_record
 from utils.benchmark import run as bench
-from utils.benchmark.loops import PeakMemory, extrapolate_seconds, read_anonymous_mb
+from utils.benchmark.limits import merge_steps
+from utils.benchmark.loops import extrapolate_seconds, read_anonymous_mb, watch_memory
 from utils.benchmark.plots import plot_contenders, plot_scaling, save_bench_figure
 from utils.benchmark.preparation import (
     Bench,
@@ -84,14 +85,13 @@ def test_missing_epochs_cost_what_the_later_ones_did():
 @pytest.mark.skipif(read_anonymous_mb() is None, reason="RssAnon is Linux'")
 def test_peak_memory_sees_what_is_freed_again():
     before = read_anonymous_mb()
-    with PeakMemory(interval=0.001) as memory:
+    with watch_memory(interval=0.001) as memory:
         array = np.ones(25_000_000)
         for _ in range(50):
             array += 1
         del array
-    described = memory.describe()
-    assert described["memory_measure"] == "RssAnon"
-    assert described["peak_mb"] > before + 150
+    assert memory["memory_measure"] == "RssAnon"
+    assert memory["peak_mb"] > before + 150
 
 
 # ---- jobs
@@ -173,6 +173,17 @@ def test_a_process_that_dies_is_named(tmp_path, monkeypatch):
 # ---- record and figures
 
 
+def test_rounds_of_the_step_are_taken_together():
+    first, second = (
+        {"batch_size": 32, "seconds": of, "bandwidth": of, "matmul_flops": of}
+        for of in ([2.0, 3.0], [1.0, 4.0, 5.0])
+    )
+    merged = merge_steps([first, second])
+    assert merged["batch_size"] == 32
+    assert merged["seconds"]["median"] == merged["bandwidth"]["median"] == 3
+    assert merged["seconds"]["best"] == 1 and merged["bandwidth"]["best"] == 5
+
+
 def test_quality_is_compared_on_the_same_patients():
     random = np.random.default_rng(0)
     labels = np.tile([0, 1], 40)
@@ -247,7 +258,8 @@ def test_one_command_measures_everything(tmp_path, monkeypatch):
         assert 0 <= contender["validation_auc"] <= 1
         assert name in done.stdout
     assert record["extraction"]["passes"] == 8
-    assert record["step"]["bounds"]["bandwidth"] > 0 and record["step"]["seconds"]["count"] == 4
+    assert len(record["step"]["seconds"]["repetitions"]) == 4
+    assert record["step"]["bounds"]["bandwidth"] > 0
     text = json.dumps(record)
     assert str(tmp_path) not in text and str(ROOT) not in text
     left = {path.name for path in (tmp_path / "results" / "bench").iterdir()}

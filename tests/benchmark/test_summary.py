@@ -5,18 +5,18 @@ import pytest
 from utils.benchmark.summary import (
     CONTENDERS,
     GOALS,
-    CostModel,
     cache_gigabytes,
     ceiling_seconds,
     compute_ratios,
     contender_rows,
-    cost_model,
     count_steps,
+    fill_seconds,
     goal_rows,
     judge_goals,
     limit_sentences,
     step_bounds,
     summarise_sizes,
+    train_seconds,
 )
 
 
@@ -78,7 +78,7 @@ def make_record(cold: float = 200.0, warm: float = 60.0) -> dict:
         },
     }  # fmt: skip
     record["ceiling"] = ceiling_seconds(record)
-    record["cost_per_image"] = summarise_sizes(make_sizes(), cost_model(record), 3)
+    record["cost_per_image"] = summarise_sizes(record, make_sizes())
     record["ratios"] = compute_ratios(record)
     return record
 
@@ -148,24 +148,30 @@ def test_cost_per_image_is_better_where_it_is_smaller():
     assert goal["limit"].startswith("an image costs 54 ms at 500")
 
 
+def make_constants():
+    """Return the constants of the cost model: 20 images/s on two processors, 0.1 s a step."""
+    return {
+        "machine": {"processors": 2}, "extraction": {"ours": {"median": 20.0}},
+        "step": {"seconds": {"median": 0.1}, "batch_size": 32}, "settings": {"size_epochs": 3},
+    }  # fmt: skip
+
+
 def test_cost_model_is_images_times_views_plus_epochs_times_steps():
-    model = CostModel(images_per_second=20.0, step_seconds=0.1, processors=2)
-    assert model.fill_seconds(100, 50, 4) == 22.5
-    assert model.fill_seconds(100, 50, 4, processors=10) == 4.5
-    assert model.train_seconds(64, 20) == pytest.approx(4.0)
+    record = make_constants()
+    assert fill_seconds(record, 100, 50, 4) == 22.5
+    assert fill_seconds(record, 100, 50, 4, processors=10) == 4.5
+    assert train_seconds(record, 64, 20) == pytest.approx(4.0)
     row = 7 * 7 * 2048
     assert cache_gigabytes(100, 50, 4) == pytest.approx(row * (400 * 2 + 50 * 4) / 1e9)
 
 
 def test_sizes_are_set_against_their_prediction():
-    model = CostModel(images_per_second=20.0, step_seconds=0.1, processors=2)
-    summary = summarise_sizes(make_sizes(), model, 3)
+    summary = summarise_sizes(make_constants(), make_sizes())
     assert summary["fit"]["fixed_seconds"] == pytest.approx(2.0)
     assert summary["fit"]["seconds_per_image"] == pytest.approx(0.05)
     assert summary["sizes"][0]["predicted_fill_seconds"] == 25.0
     assert summary["sizes"][0]["predicted_train_seconds"] == pytest.approx(3 * 13 * 0.1)
-    assert summary["memory_ratio"] == pytest.approx(2100 / 2050)
-    alone = summarise_sizes(make_sizes()[:1], model, 3)
+    alone = summarise_sizes(make_constants(), make_sizes()[:1])
     assert alone["fit"] == {"fixed_seconds": 0.0, "seconds_per_image": 27 / 500}
 
 

@@ -34,38 +34,32 @@ SHORTEST_SECONDS = 2.0
 LARGEST_PRECISION_TEST = 200
 """Validation images on which another precision is compared, at most."""
 
-Forward = Callable[[tf.Tensor], Any]
-
 
 def count_threads() -> int:
     """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def measure_rate(forward: Forward, batch: tf.Tensor, seconds: float = SHORTEST_SECONDS) -> float:
+def measure_rate(forward: Callable, batch: tf.Tensor, seconds: float = SHORTEST_SECONDS) -> float:
     """Return the images a second of a forward pass over one batch, again and again."""
     calls, start = 0, time.perf_counter()
     while calls < 2 or time.perf_counter() - start < seconds:
-        _wait(forward(batch))
+        np.asarray(forward(batch)[0, 0])  # on a GPU a call returns before its result is there
         calls += 1
     return calls * len(batch) / (time.perf_counter() - start)
 
 
-def _wait(outputs: Any) -> None:
-    """Make sure that a result is there: on a GPU a call returns before it."""
-    first = outputs[0] if isinstance(outputs, list | tuple) else outputs
-    np.asarray(first[:1, :1, :1, :1])
+def random_batch() -> tf.Tensor:
+    """Return (8, 224, 224, 3) float32 in [0, 255]: a forward pass costs the same on any."""
+    shape = (BATCH_SIZE, IMAGE_SIZE, IMAGE_SIZE, 3)
+    return tf.constant(np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32))
 
 
-def random_batch(size: int) -> tf.Tensor:
-    """Return (size, 224, 224, 3) float32 in [0, 255]: a forward pass costs the same on any."""
-    pixels = np.random.default_rng(0).uniform(0, 255, (size, IMAGE_SIZE, IMAGE_SIZE, 3))
-    return tf.constant(pixels.astype(np.float32))
-
-
-def as_graph(trunk: keras.Model) -> Forward:
-    """Return a trunk's forward pass as one compiled function."""
-    return tf.function(lambda images: trunk(images, training=False))
+def compile_forward(trunk: keras.Model, batch: tf.Tensor) -> Callable:
+    """Return a trunk's forward pass as one function, compiled for a batch."""
+    forward = tf.function(lambda images: trunk(images, training=False))
+    np.asarray(forward(batch)[0, 0])
+    return forward
 
 
 def summarise(values: Sequence[float]) -> dict[str, Any]:
@@ -88,9 +82,8 @@ def measure_extraction(bench: Bench) -> dict[str, Any]:
     train, _ = bench.choose()
     images = train.head(bench.settings.extracted_images)
     views = augmented_views(bench)
-    bare = as_graph(trunk)
-    batch = random_batch(BATCH_SIZE)
-    _wait(bare(batch))
+    batch = random_batch()
+    bare = compile_forward(trunk, batch)
     rates: dict[str, list[float]] = {"bare": [], "ours": []}
     for repetition in range(bench.settings.repetitions + 1):
         store = ActivationStore(bench.empty_folder("extraction"), trunk, bench.views_dtype)
@@ -111,9 +104,9 @@ def measure_step(bench: Bench) -> dict[str, Any]:
 
     The limits are memory bandwidth, of two threads or more that copy arrays (bytes read and
     written, as the STREAM benchmark counts them), and the rate of TensorFlow's matrix product.
+    All three are returned as lists; `merge_steps` takes them together.
     """
-    batch = bench.study.batch_size
-    seed = bench.settings.seeds[0]
+    batch, seed, threads = bench.study.batch_size, bench.settings.seeds[0], count_threads()
     shape = bench.build_trunk().output_shape[1:]
     head = build_reference_head(shape, seed)
     head.compile(
@@ -135,7 +128,6 @@ def measure_step(bench: Bench) -> dict[str, Any]:
 
     for _ in range(3):
         step()
-    threads = count_threads()
     elements = COPY_MEGABYTES * 1_000_000 // 8 // threads * threads
     source, target = np.ones(elements), np.zeros(elements)
     matrix = tf.constant(random.normal(size=(MATRIX_SIZE, MATRIX_SIZE)).astype(np.float32))
@@ -152,13 +144,8 @@ def measure_step(bench: Bench) -> dict[str, Any]:
                 np.asarray(product()[0, 0])
                 flops.append(2 * MATRIX_SIZE**3 / (time.perf_counter() - start))
     return {
-        "batch_size": batch,
-        "parameters": head.count_params(),
-        "seconds": {
-            "median": float(np.median(steps)), "best": float(np.min(steps)), "count": len(steps),
-        },
-        "bandwidth": summarise(bandwidths) | {"threads": threads, "megabytes": COPY_MEGABYTES},
-        "matmul_flops": summarise(flops) | {"size": MATRIX_SIZE},
+        "batch_size": batch, "parameters": head.count_params(), "threads": threads,
+        "seconds": steps, "bandwidth": bandwidths, "matmul_flops": flops,
     }  # fmt: skip
 
 
@@ -167,6 +154,16 @@ def _copy_rate(pool: ThreadPoolExecutor, parts: list[tuple[np.ndarray, np.ndarra
     start = time.perf_counter()
     list(pool.map(lambda pair: np.copyto(pair[1], pair[0]), parts))
     return 2 * sum(source.nbytes for source, _ in parts) / (time.perf_counter() - start)
+
+
+def merge_steps(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Summarise the step's seconds and its limits over the processes that measured them."""
+    merged = {
+        name: summarise([value for record in rounds for value in record[name]])
+        for name in ("seconds", "bandwidth", "matmul_flops")
+    }
+    merged["seconds"]["best"] = min(merged["seconds"]["repetitions"])
+    return rounds[0] | merged
 
 
 def measure_precision(bench: Bench) -> dict[str, Any]:
@@ -186,10 +183,8 @@ def measure_precision(bench: Bench) -> dict[str, Any]:
     trunks = {name: bench.build_trunk(name) for name in ("float32", lower)}
     head = build_reference_head(trunks["float32"].output_shape[1:], seed)
     head.load_weights(best)
-    batch = random_batch(BATCH_SIZE)
-    forwards = {name: as_graph(trunk) for name, trunk in trunks.items()}
-    for forward in forwards.values():
-        _wait(forward(batch))
+    batch = random_batch()
+    forwards = {name: compile_forward(trunk, batch) for name, trunk in trunks.items()}
     rates: dict[str, list[float]] = {name: [] for name in forwards}
     for _ in range(max(bench.settings.repetitions // 2, 1)):
         for name, forward in forwards.items():
@@ -209,10 +204,8 @@ def measure_precision(bench: Bench) -> dict[str, Any]:
         "probability_difference": {
             "max": float(difference.max()), "mean": float(difference.mean()),
         },
-        "validation_auc": {name: _auc(part.label, values) for name, values in probability.items()},
+        "validation_auc": {  # none of a part that holds one class alone
+            name: float(roc_auc_score(part.label, values)) if part.label.nunique() == 2 else None
+            for name, values in probability.items()
+        },
     }  # fmt: skip
-
-
-def _auc(labels: Any, probability: np.ndarray) -> float | None:
-    """Return the ROC-AUC; none of a part that holds one class alone."""
-    return float(roc_auc_score(labels, probability)) if len(set(labels)) == 2 else None

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from utils.data.index import build_index, open_dataset
 from utils.models.backbones import build_trunk
 from utils.models.pretrained import Weights
 from utils.models.weights import resolve_weights
-from utils.phantoms.sets import SMALLEST_DATASET, plan_phantom_dataset, write_phantom_dataset
+from utils.phantoms.sets import SMALLEST_DATASET, write_phantom_dataset
 from utils.training.head import Recipe
 
 logger = logging.getLogger(__name__)
+
+Images = tuple[pd.DataFrame, pd.DataFrame]
+"""Rows of the image index: of training and of validation."""
 
 
 class BenchError(RuntimeError):
@@ -73,7 +77,7 @@ class Bench:
         """The study whose data and recipe are used."""
         return load_study(self.settings.study)
 
-    def choose(self, count: int | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def choose(self, count: int | None = None) -> Images:
         """Return the training and the validation images of one size, by default of the loops."""
         count = count or self.settings.images
         chosen = choose_images(self.index, count, self.study.validation_fraction)
@@ -93,8 +97,7 @@ class Bench:
         study, epochs = self.study, epochs or self.settings.epochs
         return Recipe(
             epochs=epochs, batch_size=study.batch_size, learning_rate=study.learning_rate,
-            stopping_patience=epochs + 1, plateau_patience=study.plateau_patience,
-            seed=seed,
+            stopping_patience=epochs + 1, plateau_patience=study.plateau_patience, seed=seed,
         )  # fmt: skip
 
     def empty_folder(self, name: str) -> Path:
@@ -110,12 +113,7 @@ def choose_images(index: pd.DataFrame, count: int, validation_fraction: float) -
 
     Within each split the classes keep their proportion, and the images come in the order of
     their pixel hashes, which is random but the same everywhere. Of images with equal pixels one
-    is taken.
-
-    Args:
-        index: The image index.
-        count: Number of images, train and validation together.
-        validation_fraction: Share of them that comes from validation.
+    is taken. `count` is that of both splits together, `validation_fraction` the validation's share.
 
     Raises:
         BenchError: if there are not as many.
@@ -157,33 +155,25 @@ def prepare(settings: BenchSettings, scratch: Path) -> Bench:
         root = open_dataset(study.dataset_name)
     index = build_index(root, study.seed, study.validation_fraction)
     choose_images(index, settings.images, study.validation_fraction)
-    possible = tuple(size for size in settings.sizes if _is_possible(index, size, study))
-    if possible != settings.sizes:
+    possible = []
+    for size in settings.sizes:
+        with suppress(BenchError):
+            choose_images(index, size, study.validation_fraction)
+            possible.append(size)
+    if len(possible) < len(settings.sizes):
         logger.info("the data allow the sizes %s, not %s", possible, settings.sizes)
-        settings = replace(settings, sizes=possible)
+        settings = replace(settings, sizes=tuple(possible))
     weights = resolve_weights(
         "resnet50", settings.weights, allow_random=study.allow_random_weights, seed=study.seed
     )
     return Bench(settings, scratch, root, index, weights)
 
 
-def _is_possible(index: pd.DataFrame, size: int, study: Study) -> bool:
-    try:
-        choose_images(index, size, study.validation_fraction)
-    except BenchError:
-        return False
-    return True
-
-
 def render_phantoms(study: Study, images: int, scratch: Path) -> Path:
     """Render a phantom data set in which `images` can be chosen from outside the test set."""
-    count = max(images, SMALLEST_DATASET)
+    # A quarter are test images, and the split by patient and doubled images take their part.
+    count = max(round(1.5 * images), SMALLEST_DATASET)
     while True:
-        # The split by patient and the doubled images take their part: add until it is enough.
-        count = round(count * 1.15)
-        plan = plan_phantom_dataset(count)
-        if sum(not image.image_id.startswith("test") for image in plan) < images * 1.1:
-            continue
         root = write_phantom_dataset(scratch / f"phantoms-{count}", count)
         try:
             index = build_index(root, study.seed, study.validation_fraction)
@@ -191,3 +181,4 @@ def render_phantoms(study: Study, images: int, scratch: Path) -> Path:
             return root
         except (BenchError, DatasetError):
             shutil.rmtree(root)
+            count = round(1.15 * count)

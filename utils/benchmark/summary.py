@@ -1,6 +1,7 @@
 """What follows from the measurements of `make bench`: ceilings, ratios, goals and the cost model.
 
-Pure functions of the record that `utils.benchmark.run` writes; nothing here measures.
+Pure functions of the record that `utils.benchmark.run` writes, in the order in which it comes
+about; nothing here measures.
 """
 
 from collections.abc import Sequence
@@ -72,10 +73,6 @@ def step_bounds(
 def ceiling_seconds(record: dict[str, Any]) -> dict[str, float]:
     """Return the seconds below which no cache of augmented views can train.
 
-    Args:
-        record: The benchmark's record with `images`, `settings`, `steps`, `step` and its bounds,
-            and `extraction`.
-
     Returns:
         `cold`, from an empty cache, and `warm`, from a full one; `forward` and `steps` are the
         two parts of `cold`.
@@ -111,144 +108,98 @@ def _seconds_per_image(record: dict[str, Any]) -> dict[int, float]:
 def judge_goals(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Hold every ratio against its goal; where it is missed, name the limit that stands in the way.
 
-    Args:
-        record: The benchmark's record with all but `goals`.
-
     Returns:
         For each ratio: `goal`, `least`, `value`, `met`, and `limit`, a sentence with the number
         of the limit, or None where the goal is met.
     """
-    judged = {}
+    judged, limits = {}, explain_limits(record)
     for name, goal in GOALS.items():
         value = record["ratios"][name]
         met = value <= goal.value if goal.at_most else value >= goal.value
         judged[name] = {
             "goal": goal.value, "least": goal.least, "at_most": goal.at_most, "value": value,
-            "met": met, "limit": None if met else _LIMITS[name](record),
+            "met": met, "limit": None if met else limits[name],
         }  # fmt: skip
     return judged
 
 
-def _limit_of_loop(record: dict[str, Any], name: str) -> str:
-    """Say how far a cache could get, and where ours lies below that."""
-    best = record["contenders"]["tf_data_loop"]["seconds"] / record["ceiling"][name]
-    goal = GOALS[name].value
-    paid = f"the {_milliseconds(record['step']['bounds']['bandwidth'])} a step that memory traffic"
-    if name == "cold":
-        rate = record["extraction"]["bare"]["median"]
-        paid = f"{rate:.1f} images/s of the bare forward pass and {paid}"
-    if best < goal:
-        return (
-            f"no cache of {record['settings']['views']} views can reach {goal:g} here: paying "
-            f"only {paid} takes, the ratio would be {best:.1f}"
-        )
-    return (
-        f"paying only {paid} takes, the ratio would be {best:.1f}; ours reaches "
-        f"{record['ratios'][f'{name}_of_ceiling']:.0%} of that: {_limit_of_ceiling(record, name)}"
-    )
-
-
-def _limit_of_ceiling(record: dict[str, Any], name: str) -> str:
-    """Say where the seconds above the ceiling go."""
-    ours, ceiling, step = record["contenders"][f"ours_{name}"], record["ceiling"], record["step"]
+def explain_limits(record: dict[str, Any]) -> dict[str, str]:
+    """Return for each ratio a sentence on what keeps it from being better, by number."""
+    ceiling, step, extraction = (record[key] for key in ("ceiling", "step", "extraction"))
+    bare, ours = (extraction[name]["median"] for name in ("bare", "ours"))
     seconds, bounds = step["seconds"]["median"], step["bounds"]
-    filling = (
-        f"filling takes {ours['fill_seconds']:.0f} s where {ceiling['forward']:.0f} s are the "
-        "bound; "
-    )
-    return (filling if name == "cold" else "") + (
-        f"training takes {ours['train_seconds']:.0f} s where {ceiling['steps']:.0f} s are the "
-        f"bound ({seconds * record['steps']:.0f} s in the steps themselves, "
-        f"{_milliseconds(seconds)} each, of which memory traffic accounts for "
-        f"{_milliseconds(bounds['bandwidth'])} and arithmetic for "
-        f"{_milliseconds(bounds['compute'])}; the rest is compiling, validation, checkpoints and "
-        "the kept state)"
-    )
-
-
-def _limit_of_extraction(record: dict[str, Any]) -> str:
-    rates = record["extraction"]
-    bare, ours = rates["bare"]["median"], rates["ours"]["median"]
     threads = record["machine"]["processors"]
-    lost = 1000 * threads * (1 / ours - 1 / bare)
-    return (
-        f"the bare forward pass keeps all {threads} processors busy at {bare:.1f} images/s, so "
-        f"that decoding, augmenting, hashing and writing, {lost:.0f} ms of processor time an "
-        "image and view, find no free one"
-    )
-
-
-def _limit_of_step(record: dict[str, Any]) -> str:
-    step = record["step"]
-    bounds, seconds = step["bounds"], step["seconds"]["median"]
-    together = bounds["bandwidth"] + bounds["compute"]
-    return (
-        f"a step takes {_milliseconds(seconds)}; memory traffic bounds it at "
-        f"{_milliseconds(bounds['bandwidth'])} ({step['bandwidth']['best'] / 1e9:.1f} GB/s), but "
-        f"its arithmetic alone takes {_milliseconds(bounds['compute'])} at this machine's "
-        f"{step['matmul_flops']['best'] / 1e9:.0f} GFLOP/s: one after the other they are "
-        f"{together / seconds:.0%} of the step"
-    )
-
-
-def _limit_of_cost(record: dict[str, Any]) -> str:
+    traffic, arithmetic = (_milliseconds(bounds[name]) for name in ("bandwidth", "compute"))
     costs = _seconds_per_image(record)
     dearest, cheapest = (choose(costs, key=costs.get) for choose in (max, min))
-    return (
-        f"an image costs {_milliseconds(costs[dearest])} at {dearest:,} and "
+    cold, warm = (record["contenders"][name] for name in ("ours_cold", "ours_warm"))
+
+    def training(contender: dict[str, Any]) -> str:
+        return (
+            f"training takes {contender['train_seconds']:.0f} s where {ceiling['steps']:.0f} s are "
+            f"the bound ({seconds * record['steps']:.0f} s in the steps themselves, "
+            f"{_milliseconds(seconds)} each, of which memory traffic accounts for {traffic} and "
+            f"arithmetic for {arithmetic}; the rest is compiling, validation, checkpoints and the "
+            "kept state)"
+        )
+
+    def loop(name: str, paid: str, rest: str) -> str:
+        best, goal = record["contenders"]["tf_data_loop"]["seconds"] / ceiling[name], GOALS[name]
+        paying = f"paying only {paid}the {traffic} a step that memory traffic takes, the ratio "
+        paying += f"would be {best:.1f}"
+        if best < goal.value:
+            views = record["settings"]["views"]
+            return f"no cache of {views} views can reach {goal.value:g} here: {paying}"
+        share = record["ratios"][f"{name}_of_ceiling"]
+        return f"{paying}; ours reaches {share:.0%} of that: {rest}"
+
+    whole = {
+        "cold": f"filling takes {cold['fill_seconds']:.0f} s where {ceiling['forward']:.0f} s are "
+        f"the bound; {training(cold)}",
+        "warm": training(warm),
+    }
+    return {
+        "cold": loop("cold", f"{bare:.1f} images/s of the bare forward pass and ", whole["cold"]),
+        "warm": loop("warm", "", whole["warm"]),
+        "cold_of_ceiling": whole["cold"],
+        "warm_of_ceiling": whole["warm"],
+        "extraction": f"the bare forward pass keeps all {threads} processors busy at {bare:.1f} "
+        "images/s, so that decoding, augmenting, hashing and writing, "
+        f"{1000 * threads * (1 / ours - 1 / bare):.0f} ms of processor time an image and view, "
+        "find no free one",
+        "flatten_step": f"a step takes {_milliseconds(seconds)}; memory traffic bounds it at "
+        f"{traffic} ({step['bandwidth']['best'] / 1e9:.1f} GB/s), but its arithmetic alone takes "
+        f"{arithmetic} at this machine's {step['matmul_flops']['best'] / 1e9:.0f} GFLOP/s: one "
+        f"after the other they are {sum(bounds.values()) / seconds:.0%} of the step",
+        "cost_per_image": f"an image costs {_milliseconds(costs[dearest])} at {dearest:,} and "
         f"{_milliseconds(costs[cheapest])} at {cheapest:,}; of a run "
         f"{record['cost_per_image']['fit']['fixed_seconds']:.1f} s do not depend on the number of "
-        "images, and the rest is what the machine's speed varies between two runs"
-    )
-
-
-_LIMITS = {
-    "cold": lambda record: _limit_of_loop(record, "cold"),
-    "warm": lambda record: _limit_of_loop(record, "warm"),
-    "cold_of_ceiling": lambda record: _limit_of_ceiling(record, "cold"),
-    "warm_of_ceiling": lambda record: _limit_of_ceiling(record, "warm"),
-    "extraction": _limit_of_extraction,
-    "flatten_step": _limit_of_step,
-    "cost_per_image": _limit_of_cost,
-}
+        "images, and the rest is what the machine's speed varies between two runs",
+    }
 
 
 def _milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:.0f} ms"
 
 
-@dataclass(frozen=True)
-class CostModel:
-    """images x views x forward cost + epochs x tail cost, with the constants of one machine."""
-
-    images_per_second: float
-    """Of filling the cache."""
-    step_seconds: float
-    """Of the head's training step."""
-    processors: int
-    """Of the machine that the constants come from."""
-    batch_size: int = 32
-
-    def fill_seconds(
-        self, train: int, validation: int, views: int, processors: int | None = None
-    ) -> float:
-        """Return the seconds of all forward passes, shared evenly between processors."""
-        share = self.processors / (processors or self.processors)
-        return (views * train + validation) / self.images_per_second * share
-
-    def train_seconds(self, train: int, epochs: int) -> float:
-        """Return the seconds of all training steps on one machine."""
-        return epochs * count_steps(train, self.batch_size) * self.step_seconds
+# ---- the cost model: images x views x forward cost + epochs x tail cost
 
 
-def cost_model(record: dict[str, Any]) -> CostModel:
-    """Return the cost model with the constants of a benchmark's record."""
-    return CostModel(
-        images_per_second=record["extraction"]["ours"]["median"],
-        step_seconds=record["step"]["seconds"]["median"],
-        processors=record["machine"]["processors"],
-        batch_size=record["step"]["batch_size"],
-    )
+def fill_seconds(
+    record: dict[str, Any], train: int, validation: int, views: int, processors: int | None = None
+) -> float:
+    """Return the seconds of all forward passes, shared evenly between processors.
+
+    Their number is by default that of the machine that the record is from.
+    """
+    passes, of = views * train + validation, record["machine"]["processors"]
+    return passes / record["extraction"]["ours"]["median"] * of / (processors or of)
+
+
+def train_seconds(record: dict[str, Any], train: int, epochs: int) -> float:
+    """Return the seconds of all training steps on one machine."""
+    step = record["step"]
+    return epochs * count_steps(train, step["batch_size"]) * step["seconds"]["median"]
 
 
 def cache_gigabytes(train: int, validation: int, views: int) -> float:
@@ -257,23 +208,19 @@ def cache_gigabytes(train: int, validation: int, views: int) -> float:
     return numbers * ACTIVATION_SIZE / 1e9
 
 
-def summarise_sizes(
-    sizes: Sequence[dict[str, Any]], model: CostModel, epochs: int
-) -> dict[str, Any]:
+def summarise_sizes(record: dict[str, Any], sizes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Set predicted beside measured seconds for each size, and fit fixed and marginal cost.
 
-    Args:
-        sizes: Records of `run_size`, one plain view each.
-        model: The cost model.
-        epochs: Epochs that each was trained.
+    `sizes` are records of `run_size`, of one plain view each.
     """
+    epochs = record["settings"]["size_epochs"]
     rows = [
         size
         | {
-            "predicted_fill_seconds": model.fill_seconds(
-                size["train_images"], size["validation_images"], views=1
+            "predicted_fill_seconds": fill_seconds(
+                record, size["train_images"], size["validation_images"], views=1
             ),
-            "predicted_train_seconds": model.train_seconds(size["train_images"], epochs),
+            "predicted_train_seconds": train_seconds(record, size["train_images"], epochs),
         }
         for size in sizes
     ]
@@ -282,13 +229,8 @@ def summarise_sizes(
     terms = np.column_stack([images, np.ones(len(sizes))])[:, : len(sizes)]
     slope, *rest = nnls(terms, [size["seconds"] for size in sizes])[0]
     fixed = rest[0] if rest else 0.0
-    memory = [size["peak_mb"] for size in sizes]
-    return {
-        "epochs": epochs,
-        "sizes": rows,
-        "fit": {"fixed_seconds": float(fixed), "seconds_per_image": float(slope)},
-        "memory_ratio": max(memory) / min(memory),
-    }
+    fit = {"fixed_seconds": float(fixed), "seconds_per_image": float(slope)}
+    return {"epochs": epochs, "sizes": rows, "fit": fit}
 
 
 # ---- tables

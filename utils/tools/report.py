@@ -210,7 +210,8 @@ def scaling_blocks(record: dict[str, Any] | None) -> dict[str, str]:
     """Return the generated blocks of docs/scaling.md by the names of `SCALING_BLOCKS`."""
     if record is None:
         return dict.fromkeys(SCALING_BLOCKS, NOT_MEASURED)
-    model = bench_summary.cost_model(record)
+    rate, step = record["extraction"]["ours"]["median"], record["step"]["seconds"]["median"]
+    machine = record["machine"]
     settings, fit = record["settings"], record["cost_per_image"]["fit"]
     share = record["images"]["validation"] / sum(record["images"].values())
     views, epochs = settings["views"], settings["epochs"]
@@ -218,9 +219,9 @@ def scaling_blocks(record: dict[str, Any] | None) -> dict[str, str]:
         ["constant", "value"],
         [
             ["filling the cache, decoding and writing included",
-             f"{model.images_per_second:.1f} images and views a second"],
-            ["a training step of 32 images", f"{1000 * model.step_seconds:.0f} ms"],
-            ["measured on", f"{model.processors} processors, {record['machine']['processor']}"],
+             f"{rate:.1f} images and views a second"],
+            ["a training step of 32 images", f"{1000 * step:.0f} ms"],
+            ["measured on", f"{machine['processors']} processors, {machine['processor']}"],
             ["a run, whatever the number of images", f"{fit['fixed_seconds']:.1f} s"],
             ["each image, one view, "
              f"{settings['size_epochs']} epochs", f"{1000 * fit['seconds_per_image']:.0f} ms"],
@@ -234,10 +235,12 @@ def scaling_blocks(record: dict[str, Any] | None) -> dict[str, str]:
             [
                 f"{images:,}",
                 *(
-                    _duration(model.fill_seconds(train, validation, views, processors))
+                    _duration(
+                        bench_summary.fill_seconds(record, train, validation, views, processors)
+                    )
                     for processors in PREDICTED_PROCESSORS
                 ),
-                _duration(model.train_seconds(train, epochs)),
+                _duration(bench_summary.train_seconds(record, train, epochs)),
                 f"{bench_summary.cache_gigabytes(train, validation, views):,.0f} GB",
             ]
         )
