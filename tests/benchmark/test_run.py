@@ -12,7 +12,7 @@ import pytest
 from tests.benchmark.test_summary import make_record
 from utils.benchmark import run as bench
 from utils.benchmark.limits import merge_steps
-from utils.benchmark.loops import extrapolate_seconds, read_anonymous_mb, watch_memory
+from utils.benchmark.loops import read_anonymous_mb, watch_memory
 from utils.benchmark.plots import plot_contenders, plot_scaling, save_bench_figure
 from utils.benchmark.preparation import (
     Bench,
@@ -71,15 +71,7 @@ def test_too_many_images_are_refused():
         choose_images(make_index(), 390, 0.15)
 
 
-# ---- clock and memory
-
-
-def test_where_all_epochs_ran_nothing_is_extrapolated():
-    assert extrapolate_seconds([3.0, 1.0, 2.0], 3) == 6.0
-
-
-def test_missing_epochs_cost_what_the_later_ones_did():
-    assert extrapolate_seconds([10.0, 1.0, 3.0], 20) == 14.0 + 17 * 2.0
+# ---- memory
 
 
 @pytest.mark.skipif(read_anonymous_mb() is None, reason="RssAnon is Linux'")

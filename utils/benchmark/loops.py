@@ -1,4 +1,4 @@
-"""The loops that `make bench` compares, and the memory and clock that they share.
+"""The loops that `make bench` compares, and how their memory is watched.
 
 What makes the comparison fair, for and against this repository:
 
@@ -45,10 +45,6 @@ from utils.models.weights import load_backbone_weights
 from utils.training.activations import ActivationStore, ActivationTable, View
 from utils.training.head import Recipe, predict_pneumonia, train_tail
 
-LARGEST_MEASURED = 1000
-"""Images up to which the loops through the frozen base run all their epochs."""
-STEADY_EPOCHS = 3
-"""Epochs from which a larger size is extrapolated: the first one is set apart."""
 PROCESS_STATUS = Path("/proc/self/status")
 
 
@@ -102,18 +98,6 @@ class _HeadCheckpoint(keras.callbacks.ModelCheckpoint):
         super().set_model(self._head)
 
 
-def extrapolate_seconds(epoch_seconds: list[float], epochs: int) -> float:
-    """Return the seconds of all epochs from the first ones: the first, then the median of others.
-
-    Where every epoch was run, that is their sum.
-    """
-    missing = epochs - len(epoch_seconds)
-    if missing <= 0:
-        return float(sum(epoch_seconds))
-    steady = np.median(epoch_seconds[1:] or epoch_seconds)
-    return float(sum(epoch_seconds) + missing * steady)
-
-
 def _train_contender(
     bench: Bench, model: keras.Model, head: keras.Model, open_data: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
@@ -125,15 +109,8 @@ def _train_contender(
         head: What is kept.
         open_data: Returns what `fit` is told of the data; what it computes is on the clock.
     """
-    settings, recipe = bench.settings, bench.recipe(bench.settings.seeds[0])
-    short = model is not head and settings.images > LARGEST_MEASURED
-    epochs = min(recipe.epochs, STEADY_EPOCHS) if short else recipe.epochs
+    recipe = bench.recipe(bench.settings.seeds[0])
     best = bench.empty_folder("others") / "best.weights.h5"
-    begun, ended = [], []
-    clock = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, logs: begun.append(time.perf_counter()),
-        on_epoch_end=lambda epoch, logs: ended.append(time.perf_counter()),
-    )
     with watch_memory() as memory:
         start = time.perf_counter()
         data = open_data()
@@ -147,20 +124,16 @@ def _train_contender(
         plateau = keras.callbacks.ReduceLROnPlateau(
             monitor="val_loss", factor=recipe.plateau_factor, patience=recipe.plateau_patience
         )
-        callbacks = [clock, _HeadCheckpoint(head, best), plateau]
-        model.fit(**data, epochs=epochs, verbose=0, callbacks=callbacks)
+        callbacks = [_HeadCheckpoint(head, best), plateau]
+        model.fit(**data, epochs=recipe.epochs, verbose=0, callbacks=callbacks)
         head.load_weights(best)
         seconds = time.perf_counter() - start
-    epoch_seconds = np.subtract(ended, begun).tolist()
-    seconds += extrapolate_seconds(epoch_seconds, recipe.epochs) - sum(epoch_seconds)
     held_out = data["validation_data"]
     images = held_out[0] if isinstance(held_out, tuple) else held_out
     probability = model.predict(images, verbose=0)[:, PNEUMONIA]
     return {
         "seconds": seconds, "fill_seconds": filled, "train_seconds": seconds - filled,
-        "epoch_seconds": epoch_seconds, "epochs_run": epochs,
-        "extrapolated": epochs < recipe.epochs, "jit_compile": bool(model.jit_compile),
-        "seed": recipe.seed,
+        "epochs_run": recipe.epochs, "jit_compile": bool(model.jit_compile), "seed": recipe.seed,
     } | memory | score(bench, probability)  # fmt: skip
 
 
@@ -325,7 +298,7 @@ def _train_ours(
         seconds = time.perf_counter() - start
     record = {
         "seconds": seconds, "fill_seconds": filled, "train_seconds": seconds - filled,
-        "epochs_run": len(history), "extrapolated": False, "seed": recipe.seed,
+        "epochs_run": len(history), "seed": recipe.seed,
     }  # fmt: skip
     return record | memory, held_out
 

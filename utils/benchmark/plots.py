@@ -48,8 +48,7 @@ def plot_contenders(record: dict[str, Any]) -> Figure:
     contenders = [record["contenders"][name] for name in CONTENDERS]
     colours = [GREEN if name.startswith("ours") else GRAY for name in CONTENDERS]
     bars = left.barh(places, [of["seconds"] for of in contenders], 0.62, color=colours)
-    texts = [f"{of['seconds']:,.0f} s{' (extrapolated)' * of['extrapolated']}" for of in contenders]
-    left.bar_label(bars, texts, padding=4)
+    left.bar_label(bars, fmt="{:,.0f} s", padding=4)
     ceilings, ours = [record["ceiling"][name] for name in ("cold", "warm")], places[-2:]
     lines = left.plot([ceilings] * 2, [ours - 0.38, ours + 0.38], color=VERMILION, lw=3)
     lines[-1].set_label("ceiling of any such cache")

@@ -245,7 +245,6 @@ def contender_rows(record: dict[str, Any]) -> Table:
     rows = []
     for name in CONTENDERS:
         contender = record["contenders"][name]
-        extrapolated = " (extrapolated)" if contender["extrapolated"] else ""
         auc = f"{contender['validation_auc']:.4f}"
         if name == "ours_warm":
             seeds = record["ours_seeds"]["validation_auc"]
@@ -253,7 +252,7 @@ def contender_rows(record: dict[str, Any]) -> Table:
         rows.append(
             [
                 name, f"{contender['seconds_per_epoch']:.1f}",
-                f"{contender['seconds']:,.0f}{extrapolated}", f"{contender['peak_mb']:,.0f}", auc,
+                f"{contender['seconds']:,.0f}", f"{contender['peak_mb']:,.0f}", auc,
             ]
         )  # fmt: skip
     return [
