@@ -1,6 +1,7 @@
 """The bench measures each thing once, in its own process, on the right images."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,17 +11,18 @@ import pytest
 
 from tests.benchmark.test_summary import make_record
 from utils.benchmark import run as bench
-from utils.benchmark.loops import (
+from utils.benchmark.limits import merge_steps
+from utils.benchmark.loops import read_anonymous_mb, watch_memory
+from utils.benchmark.plots import plot_contenders, plot_scaling, save_bench_figure
+from utils.benchmark.preparation import (
+    Bench,
     BenchError,
     BenchSettings,
-    PeakMemory,
     choose_images,
-    extrapolate_seconds,
-    read_anonymous_mb,
+    choose_sizes,
 )
-from utils.benchmark.plots import plot_contenders, plot_scaling, save_bench_figure
-from utils.benchmark.run import Job, choose_sizes, compare_quality, plan_jobs, run_jobs
-from utils.benchmark.summary import CONTENDERS, GOALS
+from utils.benchmark.run import compare_quality, describe, plan_jobs, run_jobs
+from utils.benchmark.summary import CONTENDERS, GOALS, judge_goals
 from utils.common.files import read_json
 from utils.common.paths import ROOT
 from utils.common.study import load_study
@@ -69,39 +71,29 @@ def test_too_many_images_are_refused():
         choose_images(make_index(), 390, 0.15)
 
 
-# ---- clock and memory
-
-
-def test_where_all_epochs_ran_nothing_is_extrapolated():
-    assert extrapolate_seconds([3.0, 1.0, 2.0], 3) == 6.0
-
-
-def test_missing_epochs_cost_what_the_later_ones_did():
-    assert extrapolate_seconds([10.0, 1.0, 3.0], 20) == 14.0 + 17 * 2.0
+# ---- memory
 
 
 @pytest.mark.skipif(read_anonymous_mb() is None, reason="RssAnon is Linux'")
 def test_peak_memory_sees_what_is_freed_again():
     before = read_anonymous_mb()
-    with PeakMemory(interval=0.001) as memory:
+    with watch_memory(interval=0.001) as memory:
         array = np.ones(25_000_000)
         for _ in range(50):
             array += 1
         del array
-    described = memory.describe()
-    assert described["memory_measure"] == "RssAnon"
-    assert described["peak_mb"] > before + 150
+    assert memory["memory_measure"] == "RssAnon"
+    assert memory["peak_mb"] > before + 150
 
 
 # ---- jobs
 
 
-def test_every_job_has_a_file_of_its_own():
-    settings = BenchSettings("sample", 500)
-    files = [job.file_name for job in plan_jobs(settings)]
-    assert len(set(files)) == len(files)
-    names = {job.name.split(":")[0] for job in plan_jobs(settings)}
-    assert {*CONTENDERS, "precision", "extraction", "backbones", "step", "forward", "size"} == names
+def test_every_job_is_planned_once():
+    jobs = plan_jobs(BenchSettings("sample", 500))
+    assert len(set(jobs)) == len(jobs)
+    names = {job.split(":")[0] for job in jobs}
+    assert {*CONTENDERS, "precision", "extraction", "step", "size"} == names
 
 
 @pytest.mark.parametrize(("images", "sizes"), [(500, (500, 1000, 2000, 5000)), (24, (24, 48))])
@@ -114,49 +106,74 @@ def started(monkeypatch):
     """Replace the processes: note their names, fail where told."""
     names = []
 
-    def start(job, scratch):
-        names.append(job.name)
-        if job.name == "bad":
-            raise BenchError("bad ended with status 1")
-        return {"name": job.name}
+    def start(job, prepared):
+        names.append(job)
+        if job == "bad":
+            raise BenchError("the process of bad died")
+        return {"name": job}
 
-    monkeypatch.setattr(bench, "start_worker", start)
+    monkeypatch.setattr(bench, "run_apart", start)
     return names
 
 
+def make_bench(tmp_path, **settings):
+    return Bench(BenchSettings("sample", 24, **settings), tmp_path, tmp_path, make_index(), None)
+
+
 def test_finished_jobs_are_kept_and_not_run_again(tmp_path, started):
-    settings = BenchSettings("sample", 24)
-    jobs = [Job("tf_data_loop"), Job("bad")]
+    prepared = make_bench(tmp_path)
     with pytest.raises(BenchError):
-        run_jobs(jobs, settings, tmp_path, tmp_path / "partial")
-    records = run_jobs([jobs[0], Job("step:1")], settings, tmp_path, tmp_path / "partial")
-    assert started == ["tf_data_loop", "bad", "step:1"]
-    assert records == {"tf_data_loop": {"name": "tf_data_loop"}, "step:1": {"name": "step:1"}}
+        run_jobs(["tf_data_loop", "bad"], prepared, tmp_path / "partial")
+    records = run_jobs(["tf_data_loop", "step:1", "step:2"], prepared, tmp_path / "partial")
+    assert started == ["tf_data_loop", "bad", "step:1", "step:2"]
+    assert records == {name: {"name": name} for name in ("tf_data_loop", "step:1", "step:2")}
 
 
 def test_records_of_other_settings_or_damaged_ones_are_measured_again(tmp_path, started):
-    jobs = [Job("tf_data_loop")]
-    run_jobs(jobs, BenchSettings("sample", 24), tmp_path, tmp_path)
-    run_jobs(jobs, BenchSettings("sample", 24, epochs=3), tmp_path, tmp_path)
-    (tmp_path / jobs[0].file_name).write_text('{"settings": ')
-    run_jobs(jobs, BenchSettings("sample", 24, epochs=3), tmp_path, tmp_path)
+    jobs = ["tf_data_loop"]
+    run_jobs(jobs, make_bench(tmp_path), tmp_path)
+    run_jobs(jobs, make_bench(tmp_path, epochs=3), tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_text('{"settings": ')
+    run_jobs(jobs, make_bench(tmp_path, epochs=3), tmp_path)
     assert len(started) == 3
 
 
 def test_a_warm_run_finds_a_full_cache_after_an_interruption(tmp_path, started):
-    settings = BenchSettings("sample", 24)
-    cold, warm = Job("ours_cold"), Job("ours_warm:42")
-    run_jobs([cold], settings, tmp_path, tmp_path)
-    run_jobs([cold, warm], settings, tmp_path, tmp_path)
+    cold, warm = "ours_cold", "ours_warm:42"
+    run_jobs([cold], make_bench(tmp_path), tmp_path)
+    run_jobs([cold, warm], make_bench(tmp_path), tmp_path)
     assert started == ["ours_cold", "fill", "ours_warm:42"]
 
 
 def test_settings_survive_json():
-    settings = BenchSettings("full", 500, sizes=(500, 1000))
-    assert BenchSettings.from_record(json.loads(json.dumps(settings.describe()))) == settings
+    described = BenchSettings("full", 500, sizes=(500, 1000)).describe()
+    assert json.loads(json.dumps(described)) == described
+    assert described["sizes"] == [500, 1000]
+
+
+def die(job, prepared):
+    os._exit(1)
+
+
+def test_a_process_that_dies_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "run_job", die)
+    with pytest.raises(BenchError, match="ours_cold died"):
+        bench.run_apart("ours_cold", make_bench(tmp_path))
 
 
 # ---- record and figures
+
+
+def test_rounds_of_the_step_are_taken_together():
+    first, second = (
+        {"batch_size": 32, "seconds": of, "bandwidth": of, "matmul_flops": of}
+        for of in ([2.0, 3.0], [1.0, 4.0, 5.0])
+    )
+    merged = merge_steps([first, second])
+    assert merged["batch_size"] == 32
+    assert merged["seconds"]["median"] == merged["bandwidth"]["median"] == 3
+    assert merged["seconds"]["best"] == 1 and merged["bandwidth"]["best"] == 5
 
 
 def test_quality_is_compared_on_the_same_patients():
@@ -200,6 +217,19 @@ def test_figures_show_every_loop_and_are_marked(tmp_path, monkeypatch, phantom):
 # ---- the command
 
 
+def test_the_printed_tables_are_aligned_and_complete():
+    record = make_record()
+    record["goals"] = judge_goals(record)
+    text = describe(record)
+    for name in (*CONTENDERS, *GOALS):
+        assert name in text
+    lines = text.splitlines()
+    first = next(number for number, line in enumerate(lines) if "seconds an epoch" in line)
+    table = lines[first : first + 1 + len(CONTENDERS)]
+    assert len({len(line) for line in table}) == 1
+    assert "ms an image" in text and "bfloat16" in text
+
+
 @pytest.mark.slow
 def test_one_command_measures_everything(tmp_path, monkeypatch):
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
@@ -220,7 +250,8 @@ def test_one_command_measures_everything(tmp_path, monkeypatch):
         assert 0 <= contender["validation_auc"] <= 1
         assert name in done.stdout
     assert record["extraction"]["passes"] == 8
-    assert {trial["variant"] for trial in record["forward_trials"]} == {"graph"}
+    assert len(record["step"]["seconds"]["repetitions"]) == 4
+    assert record["step"]["bounds"]["bandwidth"] > 0
     text = json.dumps(record)
     assert str(tmp_path) not in text and str(ROOT) not in text
     left = {path.name for path in (tmp_path / "results" / "bench").iterdir()}

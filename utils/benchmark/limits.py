@@ -1,11 +1,10 @@
-"""What `make bench` measures of the machine: the limits that no loop can pass, and what was tried.
+"""What `make bench` measures of the machine: the limits that no loop can pass.
 
 Every function runs in a process of its own, started by `utils.benchmark.run`. What is compared is
 measured in turn within one process wherever that is possible, so that a processor that slows
 down, or other work beside it, hits both sides alike.
 """
 
-import importlib
 import os
 import shutil
 import time
@@ -17,15 +16,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
-from tensorflow.python.framework.convert_to_constants import (
-    convert_variables_to_constants_v2,
-)
 
-from utils.benchmark.loops import Bench, augmented_views, run_ours
+from utils.benchmark.loops import augmented_views, run_ours
+from utils.benchmark.preparation import Bench
 from utils.common.constants import IMAGE_SIZE
-from utils.models.backbones import build_reference_head, build_trunk
-from utils.models.catalogue import BACKBONES
-from utils.models.weights import resolve_weights
+from utils.models.backbones import build_reference_head
 from utils.training.activations import BATCH_SIZE, ActivationStore
 from utils.training.head import predict_pneumonia
 from utils.training.optimizers import FusedAdam
@@ -38,9 +33,6 @@ SHORTEST_SECONDS = 2.0
 """Least time that a rate is measured over."""
 LARGEST_PRECISION_TEST = 200
 """Validation images on which another precision is compared, at most."""
-TRIED_BATCHES = (4, 8, 16, 32)
-
-Forward = Callable[[tf.Tensor], Any]
 
 
 def count_threads() -> int:
@@ -48,42 +40,26 @@ def count_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def measure_rate(forward: Forward, batch: tf.Tensor, seconds: float = SHORTEST_SECONDS) -> float:
+def measure_rate(forward: Callable, batch: tf.Tensor, seconds: float = SHORTEST_SECONDS) -> float:
     """Return the images a second of a forward pass over one batch, again and again."""
     calls, start = 0, time.perf_counter()
     while calls < 2 or time.perf_counter() - start < seconds:
-        _wait(forward(batch))
+        np.asarray(forward(batch)[0, 0])  # on a GPU a call returns before its result is there
         calls += 1
     return calls * len(batch) / (time.perf_counter() - start)
 
 
-def _wait(outputs: Any) -> None:
-    """Make sure that a result is there: on a GPU a call returns before it."""
-    first = outputs[0] if isinstance(outputs, list | tuple) else outputs
-    np.asarray(first[:1, :1, :1, :1])
+def random_batch() -> tf.Tensor:
+    """Return (8, 224, 224, 3) float32 in [0, 255]: a forward pass costs the same on any."""
+    shape = (BATCH_SIZE, IMAGE_SIZE, IMAGE_SIZE, 3)
+    return tf.constant(np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32))
 
 
-def random_batch(size: int) -> tf.Tensor:
-    """Return (size, 224, 224, 3) float32 in [0, 255]: a forward pass costs the same on any."""
-    pixels = np.random.default_rng(0).uniform(0, 255, (size, IMAGE_SIZE, IMAGE_SIZE, 3))
-    return tf.constant(pixels.astype(np.float32))
-
-
-def as_graph(trunk: keras.Model, jit_compile: bool = False) -> Forward:
-    """Return a trunk's forward pass as one compiled function."""
-
-    @tf.function(jit_compile=jit_compile)
-    def forward(images: tf.Tensor) -> tf.Tensor:
-        return trunk(images, training=False)
-
+def compile_forward(trunk: keras.Model, batch: tf.Tensor) -> Callable:
+    """Return a trunk's forward pass as one function, compiled for a batch."""
+    forward = tf.function(lambda images: trunk(images, training=False))
+    np.asarray(forward(batch)[0, 0])
     return forward
-
-
-def as_frozen_graph(trunk: keras.Model, size: int) -> Forward:
-    """Return a trunk's forward pass with its variables made constants, which lets layers fuse."""
-    signature = tf.TensorSpec((size, IMAGE_SIZE, IMAGE_SIZE, 3), tf.float32)
-    concrete = tf.function(lambda images: trunk(images, training=False))
-    return convert_variables_to_constants_v2(concrete.get_concrete_function(signature))
 
 
 def summarise(values: Sequence[float]) -> dict[str, Any]:
@@ -106,9 +82,8 @@ def measure_extraction(bench: Bench) -> dict[str, Any]:
     train, _ = bench.choose()
     images = train.head(bench.settings.extracted_images)
     views = augmented_views(bench)
-    bare = as_graph(trunk)
-    batch = random_batch(BATCH_SIZE)
-    _wait(bare(batch))
+    batch = random_batch()
+    bare = compile_forward(trunk, batch)
     rates: dict[str, list[float]] = {"bare": [], "ours": []}
     for repetition in range(bench.settings.repetitions + 1):
         store = ActivationStore(bench.empty_folder("extraction"), trunk, bench.views_dtype)
@@ -124,78 +99,21 @@ def measure_extraction(bench: Bench) -> dict[str, Any]:
     }
 
 
-def measure_backbones(bench: Bench) -> dict[str, Any]:
-    """Measure the bare forward rate of each backbone, OpenVINO's beside it where it is there.
-
-    VGG19 is measured with random weights: its speed does not depend on them.
-    """
-    batch = random_batch(BATCH_SIZE)
-    forwards: dict[tuple[str, str], Forward] = {}
-    missing: dict[str, str] = {}
-    for name in BACKBONES:
-        weights = (
-            bench.weights
-            if name == "resnet50"
-            else resolve_weights(name, "random", seed=bench.study.seed)
-        )
-        trunk = build_trunk(weights)
-        forwards[name, "tensorflow"] = as_graph(trunk)
-        try:
-            forwards[name, "openvino"] = _as_openvino(bench, trunk)
-        except ImportError as error:
-            missing[name] = f"not installed ({error})"
-    rates: dict[tuple[str, str], list[float]] = {key: [] for key in forwards}
-    for forward in forwards.values():
-        _wait(forward(batch))
-    for _ in range(bench.settings.repetitions):
-        for key, forward in forwards.items():
-            rates[key].append(measure_rate(forward, batch))
-    return {
-        name: {
-            "tensorflow": summarise(rates[name, "tensorflow"]),
-            "openvino": summarise(rates[name, "openvino"]) if name not in missing else None,
-            "openvino_reason": missing.get(name),
-        }
-        for name in BACKBONES
-    } | {"batch_size": BATCH_SIZE}
-
-
-def _as_openvino(bench: Bench, trunk: keras.Model) -> Forward:
-    """Return a trunk's forward pass by OpenVINO, in float32.
-
-    Raises:
-        ImportError: if OpenVINO is not installed.
-    """
-    # By name, because it is no requirement of this study.
-    openvino = importlib.import_module("openvino")
-    folder = bench.empty_folder("openvino")
-    trunk.export(folder / trunk.name, verbose=False)
-    shape = [BATCH_SIZE, IMAGE_SIZE, IMAGE_SIZE, 3]
-    converted = openvino.convert_model(str(folder / trunk.name), input=shape)
-    compiled = openvino.Core().compile_model(
-        converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    )
-    shutil.rmtree(folder)
-    request = compiled.create_infer_request()
-    return lambda images: request.infer([images.numpy()])[0]
-
-
-def measure_step(bench: Bench, kind: str) -> dict[str, Any]:
+def measure_step(bench: Bench) -> dict[str, Any]:
     """Measure the head's training step on a resident batch, and the limits beside it, in turn.
 
     The limits are memory bandwidth, of two threads or more that copy arrays (bytes read and
     written, as the STREAM benchmark counts them), and the rate of TensorFlow's matrix product.
+    All three are returned as lists; `merge_steps` takes them together.
     """
-    batch = bench.study.batch_size
-    seed = bench.settings.seeds[0]
+    batch, seed, threads = bench.study.batch_size, bench.settings.seeds[0], count_threads()
     shape = bench.build_trunk().output_shape[1:]
     head = build_reference_head(shape, seed)
-    adam = FusedAdam if kind == "fused" else keras.optimizers.Adam
     head.compile(
-        optimizer=adam(bench.study.learning_rate),
+        optimizer=FusedAdam(bench.study.learning_rate),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
-        jit_compile=kind == "xla",
+        jit_compile=False,  # as in the study
     )
     random = np.random.default_rng(seed)
     x = np.maximum(random.normal(size=(batch, *shape)), 0).astype(np.float32)
@@ -210,7 +128,6 @@ def measure_step(bench: Bench, kind: str) -> dict[str, Any]:
 
     for _ in range(3):
         step()
-    threads = count_threads()
     elements = COPY_MEGABYTES * 1_000_000 // 8 // threads * threads
     source, target = np.ones(elements), np.zeros(elements)
     matrix = tf.constant(random.normal(size=(MATRIX_SIZE, MATRIX_SIZE)).astype(np.float32))
@@ -227,15 +144,8 @@ def measure_step(bench: Bench, kind: str) -> dict[str, Any]:
                 np.asarray(product()[0, 0])
                 flops.append(2 * MATRIX_SIZE**3 / (time.perf_counter() - start))
     return {
-        "step": kind,
-        "allocator_bfc": os.environ.get("TF_CPU_ALLOCATOR_USE_BFC", "unset"),
-        "batch_size": batch,
-        "parameters": head.count_params(),
-        "seconds": {
-            "median": float(np.median(steps)), "best": float(np.min(steps)), "count": len(steps),
-        },
-        "bandwidth": summarise(bandwidths) | {"threads": threads, "megabytes": COPY_MEGABYTES},
-        "matmul_flops": summarise(flops) | {"size": MATRIX_SIZE},
+        "batch_size": batch, "parameters": head.count_params(), "threads": threads,
+        "seconds": steps, "bandwidth": bandwidths, "matmul_flops": flops,
     }  # fmt: skip
 
 
@@ -246,42 +156,14 @@ def _copy_rate(pool: ThreadPoolExecutor, parts: list[tuple[np.ndarray, np.ndarra
     return 2 * sum(source.nbytes for source, _ in parts) / (time.perf_counter() - start)
 
 
-def try_forwards(bench: Bench, all_variants: bool) -> list[dict[str, Any]]:
-    """Measure ResNet50's forward pass in several ways, in turn.
-
-    Args:
-        bench: The benchmark.
-        all_variants: Whether to try everything, or only the plain graph at the store's batch
-            size, in a process with other settings.
-    """
-    trunk = bench.build_trunk()
-    plain = as_graph(trunk)
-    variants: list[tuple[str, int, Callable[[], Forward]]]
-    variants = [("graph", BATCH_SIZE, lambda: plain)]
-    if all_variants:
-        variants += [("graph", size, lambda: plain) for size in TRIED_BATCHES if size != BATCH_SIZE]
-        variants += [
-            ("Keras' predict_on_batch", BATCH_SIZE, lambda: _as_keras(trunk)),
-            ("XLA", BATCH_SIZE, lambda: as_graph(trunk, jit_compile=True)),
-            ("graph of constants", BATCH_SIZE, lambda: as_frozen_graph(trunk, BATCH_SIZE)),
-            ("bfloat16", BATCH_SIZE, lambda: as_graph(bench.build_trunk("bfloat16"))),
-        ]
-    built = []
-    for name, size, build in variants:
-        forward, batch = build(), random_batch(size)
-        _wait(forward(batch))
-        built.append((name, forward, batch, []))
-    for _ in range(max(bench.settings.repetitions // 2, 1)):
-        for _, forward, batch, rates in built:
-            rates.append(measure_rate(forward, batch))
-    return [
-        {"variant": name, "batch_size": len(batch)} | summarise(rates)
-        for name, _, batch, rates in built
-    ]
-
-
-def _as_keras(trunk: keras.Model) -> Forward:
-    return lambda images: trunk.predict_on_batch(images.numpy())
+def merge_steps(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Summarise the step's seconds and its limits over the processes that measured them."""
+    merged = {
+        name: summarise([value for record in rounds for value in record[name]])
+        for name in ("seconds", "bandwidth", "matmul_flops")
+    }
+    merged["seconds"]["best"] = min(merged["seconds"]["repetitions"])
+    return rounds[0] | merged
 
 
 def measure_precision(bench: Bench) -> dict[str, Any]:
@@ -301,10 +183,8 @@ def measure_precision(bench: Bench) -> dict[str, Any]:
     trunks = {name: bench.build_trunk(name) for name in ("float32", lower)}
     head = build_reference_head(trunks["float32"].output_shape[1:], seed)
     head.load_weights(best)
-    batch = random_batch(BATCH_SIZE)
-    forwards = {name: as_graph(trunk) for name, trunk in trunks.items()}
-    for forward in forwards.values():
-        _wait(forward(batch))
+    batch = random_batch()
+    forwards = {name: compile_forward(trunk, batch) for name, trunk in trunks.items()}
     rates: dict[str, list[float]] = {name: [] for name in forwards}
     for _ in range(max(bench.settings.repetitions // 2, 1)):
         for name, forward in forwards.items():
@@ -324,10 +204,8 @@ def measure_precision(bench: Bench) -> dict[str, Any]:
         "probability_difference": {
             "max": float(difference.max()), "mean": float(difference.mean()),
         },
-        "validation_auc": {name: _auc(part.label, values) for name, values in probability.items()},
+        "validation_auc": {  # none of a part that holds one class alone
+            name: float(roc_auc_score(part.label, values)) if part.label.nunique() == 2 else None
+            for name, values in probability.items()
+        },
     }  # fmt: skip
-
-
-def _auc(labels: Any, probability: np.ndarray) -> float | None:
-    """Return the ROC-AUC; none of a part that holds one class alone."""
-    return float(roc_auc_score(labels, probability)) if len(set(labels)) == 2 else None

@@ -1,4 +1,4 @@
-"""The loops that `make bench` compares, and the images, memory and clock that they share.
+"""The loops that `make bench` compares, and how their memory is watched.
 
 What makes the comparison fair, for and against this repository:
 
@@ -17,13 +17,15 @@ What makes the comparison fair, for and against this repository:
 - Keras' own default decides about XLA in the other contenders; the record says what it chose.
 """
 
-import json
+import re
 import resource
 import shutil
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,224 +36,55 @@ import tensorflow as tf
 from keras import layers
 from sklearn.metrics import roc_auc_score
 
+from utils.benchmark.preparation import Bench, Images
 from utils.common.constants import IMAGE_SIZE, PNEUMONIA
-from utils.common.files import read_json, write_json
-from utils.common.study import Study, load_study
 from utils.data.augmentation import REFERENCE_RANGES
-from utils.models.backbones import build_reference_head, build_trunk, join
+from utils.models.backbones import build_reference_head, join
 from utils.models.catalogue import BACKBONES
-from utils.models.pretrained import Weights
 from utils.models.weights import load_backbone_weights
 from utils.training.activations import ActivationStore, ActivationTable, View
 from utils.training.head import Recipe, predict_pneumonia, train_tail
 
-LARGEST_MEASURED = 1000
-"""Images up to which the loops through the frozen base run all their epochs."""
-STEADY_EPOCHS = 3
-"""Epochs from which a larger size is extrapolated: the first one is set apart."""
 PROCESS_STATUS = Path("/proc/self/status")
 
 
-class BenchError(RuntimeError):
-    """A benchmark that cannot be run; the message names the remedy."""
-
-
-@dataclass(frozen=True)
-class BenchSettings:
-    """What is measured; records of other settings are not reused."""
-
-    study: str
-    images: int
-    epochs: int = 20
-    views: int = 4
-    seeds: tuple[int, ...] = (42, 43, 44)
-    """Of the warm trainings; the first is that of every other contender."""
-    sizes: tuple[int, ...] = (500, 1000, 2000, 5000)
-    """Numbers of images at which the cost of an image is measured."""
-    size_epochs: int = 3
-    repetitions: int = 5
-    """Interleaved repetitions of steps and extraction."""
-    rounds: int = 2
-    """Times that each trial's process is started, in turn with the others."""
-    steps: int = 15
-    """Training steps of one repetition."""
-    extracted_images: int = 16
-    """Images whose views are computed in one repetition of the extraction test."""
-    all_trials: bool = True
-    """Whether to try what the study does not run with, for the tables of what was tried."""
-    weights: str = "imagenet"
-
-    def describe(self) -> dict[str, Any]:
-        """Return the settings as JSON gives them back."""
-        return json.loads(json.dumps(asdict(self)))
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "BenchSettings":
-        """Read what `describe` returned."""
-        lists = {name: tuple(record[name]) for name in ("seeds", "sizes")}
-        return cls(**(record | lists))
-
-
-@dataclass(frozen=True)
-class Bench:
-    """The scratch folder of one benchmark: settings, place of the images, caches."""
-
-    settings: BenchSettings
-    scratch: Path
-    root: Path
-    """Root of the data set."""
-    weights: Weights
-    """ResNet50's, found once for all processes."""
-
-    @classmethod
-    def open(cls, scratch: Path) -> "Bench":
-        """Open what `utils.benchmark.run` prepared in a folder."""
-        record = read_json(scratch / "bench.json")
-        settings = BenchSettings.from_record(record["settings"])
-        file = record["weights"]["file"]
-        weights = Weights(**record["weights"] | {"file": Path(file) if file else None})
-        return cls(settings, scratch, Path(record["root"]), weights)
-
-    def keep(self) -> None:
-        """Write down what `open` reads."""
-        file = str(self.weights.file) if self.weights.file else None
-        record = {
-            "settings": self.settings.describe(),
-            "root": str(self.root),
-            "weights": asdict(self.weights) | {"file": file},
-        }
-        write_json(self.scratch / "bench.json", record)
-
-    @property
-    def study(self) -> Study:
-        """The study whose data and recipe are used."""
-        return load_study(self.settings.study)
-
-    def choose(self, count: int | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the training and the validation images of one size, by default of the loops."""
-        index = pd.read_csv(self.scratch / "index.csv", keep_default_na=False)
-        chosen = choose_images(index, count or self.settings.images, self.study.validation_fraction)
-        return chosen[chosen.split == "train"], chosen[chosen.split == "validation"]
-
-    def build_trunk(self, precision: str = "float32") -> keras.Model:
-        """Return the frozen ResNet50."""
-        return build_trunk(self.weights, precision=precision)
-
-    @property
-    def views_dtype(self) -> str:
-        """Number format of the augmented views; random weights do not fit the study's."""
-        return "float32" if self.weights.file is None else "float16"
-
-    def recipe(self, seed: int, epochs: int | None = None) -> Recipe:
-        """Return the study's recipe for a fixed number of epochs, without early stopping."""
-        study, epochs = self.study, epochs or self.settings.epochs
-        return Recipe(
-            epochs=epochs, batch_size=study.batch_size, learning_rate=study.learning_rate,
-            stopping_patience=epochs + 1, plateau_patience=study.plateau_patience,
-            seed=seed,
-        )  # fmt: skip
-
-    def empty_folder(self, name: str) -> Path:
-        """Return a folder of the scratch space with nothing in it."""
-        folder = self.scratch / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return folder
-
-
-def choose_images(index: pd.DataFrame, count: int, validation_fraction: float) -> pd.DataFrame:
-    """Choose images of the train and validation patients, never of the test set.
-
-    Within each split the classes keep their proportion, and the images come in the order of
-    their pixel hashes, which is random but the same everywhere. Of images with equal pixels one
-    is taken.
-
-    Args:
-        index: The image index.
-        count: Number of images, train and validation together.
-        validation_fraction: Share of them that comes from validation.
-
-    Raises:
-        BenchError: if there are not as many.
-    """
-    distinct = index[index.split.isin(("train", "validation"))]
-    distinct = distinct.sort_values(["pixel_sha256", "image_id"]).drop_duplicates("pixel_sha256")
-    wanted = {"validation": round(count * validation_fraction)}
-    wanted["train"] = count - wanted["validation"]
-    parts = []
-    for split, number in wanted.items():
-        rows = distinct[distinct.split == split]
-        healthy, sick = (rows[rows.label == label] for label in (1 - PNEUMONIA, PNEUMONIA))
-        sick_wanted = min(max(round(number * len(sick) / max(len(rows), 1)), 1), number - 1)
-        if len(sick) < sick_wanted or len(healthy) < number - sick_wanted or number < 2:
-            raise BenchError(
-                f"{number} {split} images are wanted of {len(rows)} distinct ones; "
-                "choose another N="
-            )
-        parts += [healthy.head(number - sick_wanted), sick.head(sick_wanted)]
-    return pd.concat(parts).sort_values("image_id").reset_index(drop=True)
-
-
-class PeakMemory:
-    """Sample this process' anonymous memory while a block runs, and keep its largest value.
+@contextmanager
+def watch_memory(interval: float = 0.02) -> Iterator[dict[str, Any]]:
+    """Sample this process' anonymous memory every `interval` seconds while a block runs.
 
     Mapped pages of the cache are the kernel's and are not counted. Where there is no `RssAnon`
     (outside Linux), the largest resident size of the whole process stands for it.
+
+    Yields:
+        Its `peak_mb`, once the block is left, and the `memory_measure`.
     """
+    found: dict[str, Any] = {"peak_mb": 0.0, "memory_measure": "RssAnon"}
+    done = threading.Event()
 
-    def __init__(self, interval: float = 0.02) -> None:
-        """Sample every `interval` seconds."""
-        self._interval = interval
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._peak = 0.0
+    def sample() -> None:
+        waiting = True
+        while waiting:
+            found["peak_mb"] = max(found["peak_mb"], read_anonymous_mb() or 0.0)
+            waiting = not done.wait(interval)
 
-    def _sample(self) -> None:
-        while not self._done.wait(self._interval):
-            self._peak = max(self._peak, read_anonymous_mb() or 0.0)
-
-    def __enter__(self) -> "PeakMemory":
-        """Begin."""
-        self._peak = read_anonymous_mb() or 0.0
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """End."""
-        self._done.set()
-        self._thread.join()
-
-    def describe(self) -> dict[str, Any]:
-        """Return the peak in MB, and what was measured."""
-        if self._peak:
-            return {"peak_mb": round(self._peak, 1), "memory_measure": "RssAnon"}
-        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        thread.join()
+    if not found["peak_mb"]:
         unit = 1e6 if sys.platform == "darwin" else 1e3
-        return {"peak_mb": round(largest / unit, 1), "memory_measure": "ru_maxrss"}
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        found |= {"peak_mb": largest, "memory_measure": "ru_maxrss"}
 
 
 def read_anonymous_mb() -> float | None:
     """Return the anonymous resident memory of this process in MB; None outside Linux."""
-    try:
-        lines = PROCESS_STATUS.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("RssAnon:")]
-    return kilobytes[0] * 1024 / 1e6 if kilobytes else None
-
-
-class _EpochClock(keras.callbacks.Callback):
-    """Note how long each epoch takes, its validation included."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: list[float] = []
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._start = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.seconds.append(time.perf_counter() - self._start)
+    status = PROCESS_STATUS.read_text(encoding="utf-8") if PROCESS_STATUS.is_file() else ""
+    kilobytes = re.search(r"^RssAnon:\s+(\d+) kB", status, re.MULTILINE)
+    return int(kilobytes[1]) * 1024 / 1e6 if kilobytes else None
 
 
 class _HeadCheckpoint(keras.callbacks.ModelCheckpoint):
@@ -265,153 +98,113 @@ class _HeadCheckpoint(keras.callbacks.ModelCheckpoint):
         super().set_model(self._head)
 
 
-def extrapolate_seconds(epoch_seconds: list[float], epochs: int) -> float:
-    """Return the seconds of all epochs from the first ones: the first, then the median of others.
-
-    Where every epoch was run, that is their sum.
-    """
-    missing = epochs - len(epoch_seconds)
-    if missing <= 0:
-        return float(sum(epoch_seconds))
-    steady = np.median(epoch_seconds[1:] or epoch_seconds)
-    return float(sum(epoch_seconds) + missing * steady)
-
-
-def _train_others(
-    bench: Bench,
-    model: keras.Model,
-    head: keras.Model,
-    batches: Any,
-    validation: Any,
-    epochs: int,
-    **fit: Any,
+def _train_contender(
+    bench: Bench, model: keras.Model, head: keras.Model, open_data: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Train a contender that is not ours, and return its times."""
-    seed = bench.settings.seeds[0]
-    recipe = bench.recipe(seed)
-    start = time.perf_counter()
-    model.compile(
-        optimizer=keras.optimizers.Adam(recipe.learning_rate),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
-    keras.utils.set_random_seed(seed)
-    clock = _EpochClock()
+    """Train a contender that is not ours, and return its times, memory and quality.
+
+    Args:
+        bench: The benchmark.
+        model: What is trained: the head, or the head behind the frozen base.
+        head: What is kept.
+        open_data: Returns what `fit` is told of the data; what it computes is on the clock.
+    """
+    recipe = bench.recipe(bench.settings.seeds[0])
     best = bench.empty_folder("others") / "best.weights.h5"
-    model.fit(
-        batches,
-        validation_data=validation,
-        epochs=epochs,
-        verbose=0,
-        callbacks=[
-            clock,
-            _HeadCheckpoint(head, best),
-            keras.callbacks.ReduceLROnPlateau(
-                monitor="val_loss", factor=recipe.plateau_factor, patience=recipe.plateau_patience
-            ),
-        ],
-        **fit,
-    )
-    head.load_weights(best)
-    measured = time.perf_counter() - start
-    around = measured - sum(clock.seconds)
+    with watch_memory() as memory:
+        start = time.perf_counter()
+        data = open_data()
+        filled = time.perf_counter() - start
+        model.compile(
+            optimizer=keras.optimizers.Adam(recipe.learning_rate),
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+        )
+        keras.utils.set_random_seed(recipe.seed)
+        plateau = keras.callbacks.ReduceLROnPlateau(
+            monitor="val_loss", factor=recipe.plateau_factor, patience=recipe.plateau_patience
+        )
+        callbacks = [_HeadCheckpoint(head, best), plateau]
+        model.fit(**data, epochs=recipe.epochs, verbose=0, callbacks=callbacks)
+        head.load_weights(best)
+        seconds = time.perf_counter() - start
+    held_out = data["validation_data"]
+    images = held_out[0] if isinstance(held_out, tuple) else held_out
+    probability = model.predict(images, verbose=0)[:, PNEUMONIA]
     return {
-        "seconds": around + extrapolate_seconds(clock.seconds, recipe.epochs),
-        "epoch_seconds": clock.seconds,
-        "epochs_run": epochs,
-        "extrapolated": epochs < recipe.epochs,
-        "jit_compile": bool(model.jit_compile),
-        "seed": seed,
-    }
+        "seconds": seconds, "fill_seconds": filled, "train_seconds": seconds - filled,
+        "epochs_run": recipe.epochs, "jit_compile": bool(model.jit_compile), "seed": recipe.seed,
+    } | memory | score(bench, probability)  # fmt: skip
 
 
-def _epochs_through_base(bench: Bench) -> int:
-    epochs = bench.settings.epochs
-    return epochs if bench.settings.images <= LARGEST_MEASURED else min(epochs, STEADY_EPOCHS)
-
-
-def score(validation: pd.DataFrame, probability: np.ndarray) -> dict[str, Any]:
+def score(bench: Bench, probability: np.ndarray) -> dict[str, Any]:
     """Return validation AUC and the probabilities of PNEUMONIA behind it."""
+    _, validation = bench.choose()
     return {
         "validation_auc": float(roc_auc_score(validation.label, probability)),
-        "probabilities": [float(value) for value in np.ravel(probability)],
+        "probabilities": [float(value) for value in probability],
     }
 
 
 def run_reference_loop(bench: Bench) -> dict[str, Any]:
     """Train as the reference does: `ImageDataGenerator`, `fit` through the frozen base."""
     train, validation = bench.choose()
+    seed, ranges = bench.settings.seeds[0], REFERENCE_RANGES
     backbone = getattr(keras.applications, BACKBONES["resnet50"].keras_name)
     shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
     base = backbone(weights=None, include_top=False, input_shape=shape)
     load_backbone_weights(base, bench.weights)
     base.trainable = False
-    head = build_reference_head(base.output_shape[1:], bench.settings.seeds[0])
-    model = join(base, head)
-    prepare = keras.applications.resnet.preprocess_input
-    ranges = REFERENCE_RANGES
-    generator = tf.keras.preprocessing.image.ImageDataGenerator
-    augmented = generator(
-        preprocessing_function=prepare,
-        rotation_range=ranges.rotation,
-        width_shift_range=ranges.width_shift,
-        height_shift_range=ranges.height_shift,
-        zoom_range=list(ranges.zoom),
-        shear_range=ranges.shear,
-        brightness_range=ranges.brightness,
-        horizontal_flip=ranges.horizontal_flip,
+    head = build_reference_head(base.output_shape[1:], seed)
+    generator = partial(
+        tf.keras.preprocessing.image.ImageDataGenerator,
+        preprocessing_function=keras.applications.resnet.preprocess_input,
     )
     files = {
         "directory": str(bench.root), "x_col": "image_id", "y_col": "label", "class_mode": "raw",
         "target_size": shape[:2], "interpolation": "bilinear",
         "batch_size": bench.study.batch_size,
     }  # fmt: skip
-    with PeakMemory() as memory:
-        start = time.perf_counter()
-        batches = augmented.flow_from_dataframe(
-            train, shuffle=True, seed=bench.settings.seeds[0], **files
+
+    def open_data() -> dict[str, Any]:
+        augmented = generator(
+            rotation_range=ranges.rotation,
+            width_shift_range=ranges.width_shift,
+            height_shift_range=ranges.height_shift,
+            zoom_range=list(ranges.zoom),
+            shear_range=ranges.shear,
+            brightness_range=ranges.brightness,
+            horizontal_flip=ranges.horizontal_flip,
         )
-        plain = generator(preprocessing_function=prepare)
-        held_out = plain.flow_from_dataframe(validation, shuffle=False, **files)
-        opened = time.perf_counter() - start
-        record = _train_others(bench, model, head, batches, held_out, _epochs_through_base(bench))
-    record["seconds"] += opened
-    probability = model.predict(held_out, verbose=0)[:, PNEUMONIA]
-    return record | memory.describe() | score(validation, probability)
+        return {
+            "x": augmented.flow_from_dataframe(train, shuffle=True, seed=seed, **files),
+            "validation_data": generator().flow_from_dataframe(validation, shuffle=False, **files),
+        }
+
+    return _train_contender(bench, join(base, head), head, open_data)
 
 
 def run_tf_data_loop(bench: Bench) -> dict[str, Any]:
     """Train as a good Keras user does today: `tf.data`, layers, `fit` through the frozen base."""
     train, validation = bench.choose()
-    trunk = bench.build_trunk()
-    head = build_reference_head(trunk.output_shape[1:], bench.settings.seeds[0])
-    model = join(trunk, head)
-    batch = bench.study.batch_size
-    with PeakMemory() as memory:
-        start = time.perf_counter()
-        augment = build_augmentation(bench.settings.seeds[0])
-        batches = (
-            read_with_tensorflow(bench.root, train)
-            .cache()
-            .shuffle(len(train), seed=bench.settings.seeds[0])
-            .batch(batch)
-            .map(
-                lambda images, labels: (augment(images, training=True), labels),
-                num_parallel_calls=tf.data.AUTOTUNE,
-            )
-            .prefetch(tf.data.AUTOTUNE)
+    trunk, seed, batch = bench.build_trunk(), bench.settings.seeds[0], bench.study.batch_size
+    head = build_reference_head(trunk.output_shape[1:], seed)
+
+    def open_data() -> dict[str, Any]:
+        augment = build_augmentation(seed)
+        kept, held_out = (
+            read_with_tensorflow(bench.root, images).cache() for images in (train, validation)
         )
-        held_out = (
-            read_with_tensorflow(bench.root, validation)
-            .cache()
-            .batch(batch)
-            .prefetch(tf.data.AUTOTUNE)
-        )
-        opened = time.perf_counter() - start
-        record = _train_others(bench, model, head, batches, held_out, _epochs_through_base(bench))
-    record["seconds"] += opened
-    probability = model.predict(held_out, verbose=0)[:, PNEUMONIA]
-    return record | memory.describe() | score(validation, probability)
+        batches = kept.shuffle(len(train), seed=seed).batch(batch).map(
+            lambda images, labels: (augment(images, training=True), labels),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )  # fmt: skip
+        return {
+            "x": batches.prefetch(tf.data.AUTOTUNE),
+            "validation_data": held_out.batch(batch).prefetch(tf.data.AUTOTUNE),
+        }
+
+    return _train_contender(bench, join(trunk, head), head, open_data)
 
 
 def read_with_tensorflow(root: Path, images: pd.DataFrame) -> tf.data.Dataset:
@@ -448,11 +241,10 @@ def build_augmentation(seed: int) -> keras.Sequential:
 def run_bottleneck_once(bench: Bench) -> dict[str, Any]:
     """Train as the Keras blog does: features once, without augmentation, then the head."""
     train, validation = bench.choose()
-    trunk = bench.build_trunk()
+    trunk, batch = bench.build_trunk(), bench.study.batch_size
     head = build_reference_head(trunk.output_shape[1:], bench.settings.seeds[0])
-    batch = bench.study.batch_size
-    with PeakMemory() as memory:
-        start = time.perf_counter()
+
+    def open_data() -> dict[str, Any]:
         features, held_out = (
             trunk.predict(
                 read_with_tensorflow(bench.root, images).batch(batch).prefetch(tf.data.AUTOTUNE),
@@ -460,30 +252,12 @@ def run_bottleneck_once(bench: Bench) -> dict[str, Any]:
             )
             for images in (train, validation)
         )
-        extracted = time.perf_counter() - start
-        record = _train_others(
-            bench, head, head, features, (held_out, validation.label.to_numpy()),
-            bench.settings.epochs, y=train.label.to_numpy(), batch_size=batch,
-        )  # fmt: skip
-    record["fill_seconds"] = extracted
-    record["train_seconds"] = record["seconds"]
-    record["seconds"] += extracted
-    probability = head.predict(held_out, verbose=0)[:, PNEUMONIA]
-    return record | memory.describe() | score(validation, probability)
+        return {
+            "x": features, "y": train.label.to_numpy(), "batch_size": batch,
+            "validation_data": (held_out, validation.label.to_numpy()),
+        }  # fmt: skip
 
-
-def load_ours(
-    bench: Bench,
-    trunk: keras.Model,
-    train: pd.DataFrame,
-    validation: pd.DataFrame,
-    folder: Path,
-    views: list[View],
-) -> tuple[list[ActivationTable], ActivationTable]:
-    """Return our cached activations of the training views and of validation."""
-    half = ActivationStore(folder, trunk, bench.views_dtype)
-    single = ActivationStore(folder, trunk, "float32")
-    return half.load_views(bench.root, train, views), single.load(bench.root, validation)
+    return _train_contender(bench, head, head, open_data)
 
 
 def augmented_views(bench: Bench) -> list[View]:
@@ -491,67 +265,70 @@ def augmented_views(bench: Bench) -> list[View]:
     return [View(number, bench.study.seed) for number in range(bench.settings.views)]
 
 
-def fill_ours(bench: Bench) -> dict[str, Any]:
+Tables = tuple[list[ActivationTable], ActivationTable]
+"""Activations of the training views and of validation."""
+
+
+def load_ours(
+    bench: Bench, trunk: keras.Model, images: Images, cache: Path, views: list[View]
+) -> Tables:
+    """Return our cached activations; what the cache lacks is computed."""
+    train, validation = images
+    half = ActivationStore(cache, trunk, bench.views_dtype)
+    single = ActivationStore(cache, trunk, "float32")
+    return half.load_views(bench.root, train, views), single.load(bench.root, validation)
+
+
+def fill_ours(bench: Bench) -> None:
     """Fill our cache, where it is not full, for a process that is to find it full."""
-    load_ours(
-        bench, bench.build_trunk(), *bench.choose(), bench.scratch / "cache",
-        augmented_views(bench),
-    )  # fmt: skip
-    return {}
+    cache, views = bench.scratch / "cache", augmented_views(bench)
+    load_ours(bench, bench.build_trunk(), bench.choose(), cache, views)
+
+
+def _train_ours(
+    images: Images, load: Callable[[], Tables], head: keras.Model, recipe: Recipe, best: Path
+) -> tuple[dict[str, Any], ActivationTable]:
+    """Train a head as this repository does; return times and memory, and validation's table."""
+    labels, held_out_labels = (rows.label.to_numpy() for rows in images)
+    with watch_memory() as memory:
+        start = time.perf_counter()
+        tables, held_out = load()
+        filled = time.perf_counter() - start
+        history = train_tail(head, tables, labels, held_out, held_out_labels, recipe, best)
+        seconds = time.perf_counter() - start
+    record = {
+        "seconds": seconds, "fill_seconds": filled, "train_seconds": seconds - filled,
+        "epochs_run": len(history), "seed": recipe.seed,
+    }  # fmt: skip
+    return record | memory, held_out
 
 
 def run_ours(bench: Bench, seed: int, warm: bool) -> dict[str, Any]:
     """Train as this repository does, on an empty cache or on a full one."""
-    train, validation = bench.choose()
+    trunk, images, recipe = bench.build_trunk(), bench.choose(), bench.recipe(seed)
     cache = bench.scratch / "cache" if warm else bench.empty_folder("cache")
-    trunk = bench.build_trunk()
-    head = build_reference_head(trunk.output_shape[1:], seed)
     best = bench.empty_folder(f"ours-{seed}") / "best.weights.h5"
-    with PeakMemory() as memory:
-        start = time.perf_counter()
-        views, held_out = load_ours(bench, trunk, train, validation, cache, augmented_views(bench))
-        filled = time.perf_counter() - start
-        history = train_tail(
-            head, views, train.label.to_numpy(), held_out, validation.label.to_numpy(),
-            bench.recipe(seed), best,
-        )  # fmt: skip
-        seconds = time.perf_counter() - start
-    record = {
-        "seconds": seconds,
-        "fill_seconds": filled,
-        "train_seconds": seconds - filled,
-        "epochs_run": len(history),
-        "extrapolated": False,
-        "jit_compile": False,
-        "seed": seed,
-    }
-    return record | memory.describe() | score(validation, predict_pneumonia(head, held_out))
+    views = augmented_views(bench)
+    head = build_reference_head(trunk.output_shape[1:], seed)
+    record, held_out = _train_ours(
+        images, lambda: load_ours(bench, trunk, images, cache, views), head, recipe, best
+    )
+    return record | score(bench, predict_pneumonia(head, held_out))
 
 
 def run_size(bench: Bench, count: int) -> dict[str, Any]:
     """Fill an empty cache with one plain view of `count` images and train a few epochs."""
-    train, validation = bench.choose(count)
+    trunk, images, views = bench.build_trunk(), bench.choose(count), [View()]
     folder = bench.empty_folder(f"size-{count}")
-    trunk = bench.build_trunk()
-    seed = bench.settings.seeds[0]
-    head = build_reference_head(trunk.output_shape[1:], seed)
+    recipe = bench.recipe(bench.settings.seeds[0], bench.settings.size_epochs)
+    head = build_reference_head(trunk.output_shape[1:], recipe.seed)
     # The network is compiled once whatever the number of images: that is not their cost.
-    load_ours(bench, trunk, train[:1], validation[:1], folder / "start", [View()])
-    with PeakMemory() as memory:
-        start = time.perf_counter()
-        views, held_out = load_ours(bench, trunk, train, validation, folder / "cache", [View()])
-        filled = time.perf_counter() - start
-        train_tail(
-            head, views, train.label.to_numpy(), held_out, validation.label.to_numpy(),
-            bench.recipe(seed, bench.settings.size_epochs), folder / "best.weights.h5",
-        )  # fmt: skip
-        seconds = time.perf_counter() - start
+    load_ours(bench, trunk, (images[0][:1], images[1][:1]), folder / "start", views)
+    record, _ = _train_ours(
+        images, lambda: load_ours(bench, trunk, images, folder / "cache", views), head, recipe,
+        folder / "best.weights.h5",
+    )  # fmt: skip
     shutil.rmtree(folder)
-    return {
-        "images": count,
-        "train_images": len(train),
-        "validation_images": len(validation),
-        "fill_seconds": filled,
-        "train_seconds": seconds - filled,
-        "seconds": seconds,
-    } | memory.describe()
+    train, validation = map(len, images)
+    counts = {"images": count, "train_images": train, "validation_images": validation}
+    return counts | record

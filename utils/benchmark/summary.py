@@ -1,6 +1,7 @@
 """What follows from the measurements of `make bench`: ceilings, ratios, goals and the cost model.
 
-Pure functions of the record that `utils.benchmark.run` writes; nothing here measures.
+Pure functions of the record that `utils.benchmark.run` writes, in the order in which it comes
+about; nothing here measures.
 """
 
 from collections.abc import Sequence
@@ -14,9 +15,8 @@ WEIGHT_PASSES = 9
 """Passes of a training step over the head's weights. Forward: read the weights. Backward: write
 the gradient. Adam: read the gradient; read and write both moments; read and write the weights."""
 BYTES_PER_WEIGHT = 4
-ACTIVATION_BYTES = {"float16": 2, "float32": 4}
-STEPS = {"fused": "fused Adam", "xla": "Keras' Adam, XLA", "plain": "Keras' Adam"}
-"""The ways to run a training step, as the tables call them."""
+ACTIVATION_SIZE = 7 * 7 * 2048
+"""Numbers in the activation of one image by ResNet50."""
 OTHERS = ("reference_loop", "tf_data_loop", "bottleneck_once")
 CONTENDERS = (*OTHERS, "ours_cold", "ours_warm")
 
@@ -30,10 +30,6 @@ class Goal:
     """Below this on no machine."""
     at_most: bool = False
     """Whether smaller is better."""
-
-    def is_met(self, ratio: float) -> bool:
-        """Say whether a measured ratio reaches the goal."""
-        return ratio <= self.value if self.at_most else ratio >= self.value
 
 
 GOALS = {
@@ -74,326 +70,205 @@ def step_bounds(
     }
 
 
-def ceiling_seconds(
-    train: int,
-    validation: int,
-    views: int,
-    epochs: int,
-    batch_size: int,
-    images_per_second: float,
-    step_bound: float,
-) -> dict[str, float]:
+def ceiling_seconds(record: dict[str, Any]) -> dict[str, float]:
     """Return the seconds below which no cache of augmented views can train.
-
-    Args:
-        train: Training images.
-        validation: Validation images.
-        views: Augmented views of each training image.
-        epochs: Epochs of the training.
-        batch_size: Images a step.
-        images_per_second: The bare forward rate.
-        step_bound: Bandwidth bound of a step, in seconds.
 
     Returns:
         `cold`, from an empty cache, and `warm`, from a full one; `forward` and `steps` are the
         two parts of `cold`.
     """
-    forward = (views * train + validation) / images_per_second
-    steps = epochs * count_steps(train, batch_size) * step_bound
+    images = record["images"]
+    passes = record["settings"]["views"] * images["train"] + images["validation"]
+    forward = passes / record["extraction"]["bare"]["median"]
+    steps = record["steps"] * record["step"]["bounds"]["bandwidth"]
     return {"forward": forward, "steps": steps, "cold": forward + steps, "warm": steps}
 
 
-def compute_ratios(
-    contenders: dict[str, dict[str, Any]],
-    ceiling: dict[str, float],
-    extraction: dict[str, Any],
-    step_seconds: float,
-    step_bound: float,
-    sizes: Sequence[dict[str, Any]],
-) -> dict[str, float]:
-    """Return the ratios of the record, by the names of `GOALS`.
-
-    Args:
-        contenders: For each contender a record with `seconds`.
-        ceiling: From `ceiling_seconds`.
-        extraction: Rates of `ours` and `bare`, each with its `median`.
-        step_seconds: Measured seconds of a step.
-        step_bound: Its bandwidth bound.
-        sizes: Records of `run_size`.
-    """
-    other = contenders["tf_data_loop"]["seconds"]
-    cold, warm = (contenders[name]["seconds"] for name in ("ours_cold", "ours_warm"))
-    costs = [size["seconds"] / size["images"] for size in sizes]
+def compute_ratios(record: dict[str, Any]) -> dict[str, float]:
+    """Return the ratios of a record that has everything else, by the names of `GOALS`."""
+    seconds = {name: contender["seconds"] for name, contender in record["contenders"].items()}
+    ceiling, extraction, step = (record[key] for key in ("ceiling", "extraction", "step"))
+    costs = list(_seconds_per_image(record).values())
     return {
-        "cold": other / cold,
-        "warm": other / warm,
-        "cold_of_ceiling": ceiling["cold"] / cold,
-        "warm_of_ceiling": ceiling["warm"] / warm,
+        "cold": seconds["tf_data_loop"] / seconds["ours_cold"],
+        "warm": seconds["tf_data_loop"] / seconds["ours_warm"],
+        "cold_of_ceiling": ceiling["cold"] / seconds["ours_cold"],
+        "warm_of_ceiling": ceiling["warm"] / seconds["ours_warm"],
         "extraction": extraction["ours"]["median"] / extraction["bare"]["median"],
-        "flatten_step": step_bound / step_seconds,
+        "flatten_step": step["bounds"]["bandwidth"] / step["seconds"]["median"],
         "cost_per_image": max(costs) / min(costs),
     }
+
+
+def _seconds_per_image(record: dict[str, Any]) -> dict[int, float]:
+    sizes = record["cost_per_image"]["sizes"]
+    return {size["images"]: size["seconds"] / size["images"] for size in sizes}
 
 
 def judge_goals(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Hold every ratio against its goal; where it is missed, name the limit that stands in the way.
 
-    Args:
-        record: The benchmark's record with all but `goals`.
-
     Returns:
         For each ratio: `goal`, `least`, `value`, `met`, and `limit`, a sentence with the number
         of the limit, or None where the goal is met.
     """
-    judged = {}
+    judged, limits = {}, explain_limits(record)
     for name, goal in GOALS.items():
         value = record["ratios"][name]
-        met = goal.is_met(value)
+        met = value <= goal.value if goal.at_most else value >= goal.value
         judged[name] = {
-            "goal": goal.value,
-            "least": goal.least,
-            "at_most": goal.at_most,
-            "value": value,
-            "met": met,
-            "limit": None if met else _LIMITS[name](record),
-        }
+            "goal": goal.value, "least": goal.least, "at_most": goal.at_most, "value": value,
+            "met": met, "limit": None if met else limits[name],
+        }  # fmt: skip
     return judged
 
 
-def _limit_of_loop(record: dict[str, Any], name: str) -> str:
-    """Say how far a cache could get, and where ours lies below that."""
-    ceiling = record["ceiling"]
-    best = record["contenders"]["tf_data_loop"]["seconds"] / ceiling[name]
-    goal = GOALS[name].value
-    rate = record["extraction"]["bare"]["median"]
-    bound = record["step"]["bounds"]["bandwidth"]
-    paid = f"the {_milliseconds(bound)} a step that memory traffic takes"
-    if name == "cold":
-        paid = f"{rate:.1f} images/s of the bare forward pass and {paid}"
-    if best < goal:
-        return (
-            f"no cache of {record['settings']['views']} views can reach {goal:g} here: paying "
-            f"only {paid}, the ratio would be {best:.1f}"
-        )
-    share = record["ratios"][f"{name}_of_ceiling"]
-    return (
-        f"paying only {paid}, the ratio would be {best:.1f}; ours reaches {share:.0%} of that: "
-        f"{_limit_of_ceiling(record, name)}"
-    )
-
-
-def _limit_of_ceiling(record: dict[str, Any], name: str) -> str:
-    """Say where the seconds above the ceiling go."""
-    ours, ceiling, step = record["contenders"][f"ours_{name}"], record["ceiling"], record["step"]
-    steps = ours["train_seconds"]
-    measured = step["seconds"]["median"] * record["steps"]
-    bounds = step["bounds"]
-    parts = [
-        f"training takes {steps:.0f} s where {ceiling['steps']:.0f} s are the bound "
-        f"({measured:.0f} s in the steps themselves, {_milliseconds(step['seconds']['median'])} "
-        f"each, of which memory traffic accounts for {_milliseconds(bounds['bandwidth'])} and "
-        f"arithmetic for {_milliseconds(bounds['compute'])}; the rest is compiling, validation, "
-        "checkpoints and the kept state)"
-    ]
-    if name == "cold":
-        parts.insert(
-            0,
-            f"filling takes {ours['fill_seconds']:.0f} s where {ceiling['forward']:.0f} s are the "
-            "bound",
-        )
-    return "; ".join(parts)
-
-
-def _limit_of_extraction(record: dict[str, Any]) -> str:
-    rates = record["extraction"]
-    bare, ours = rates["bare"]["median"], rates["ours"]["median"]
+def explain_limits(record: dict[str, Any]) -> dict[str, str]:
+    """Return for each ratio a sentence on what keeps it from being better, by number."""
+    ceiling, step, extraction = (record[key] for key in ("ceiling", "step", "extraction"))
+    bare, ours = (extraction[name]["median"] for name in ("bare", "ours"))
+    seconds, bounds = step["seconds"]["median"], step["bounds"]
     threads = record["machine"]["processors"]
-    lost = 1000 * threads * (1 / ours - 1 / bare)
-    return (
-        f"the bare forward pass keeps all {threads} processors busy at {bare:.1f} images/s, so "
-        f"that decoding, augmenting, hashing and writing, {lost:.0f} ms of processor time an "
-        "image and view, find no free one"
-    )
+    traffic, arithmetic = (_milliseconds(bounds[name]) for name in ("bandwidth", "compute"))
+    costs = _seconds_per_image(record)
+    dearest, cheapest = (choose(costs, key=costs.get) for choose in (max, min))
+    cold, warm = (record["contenders"][name] for name in ("ours_cold", "ours_warm"))
 
+    def training(contender: dict[str, Any]) -> str:
+        return (
+            f"training takes {contender['train_seconds']:.0f} s where {ceiling['steps']:.0f} s are "
+            f"the bound ({seconds * record['steps']:.0f} s in the steps themselves, "
+            f"{_milliseconds(seconds)} each, of which memory traffic accounts for {traffic} and "
+            f"arithmetic for {arithmetic}; the rest is compiling, validation, checkpoints and the "
+            "kept state)"
+        )
 
-def _limit_of_step(record: dict[str, Any]) -> str:
-    step = record["step"]
-    bounds, seconds = step["bounds"], step["seconds"]["median"]
-    together = bounds["bandwidth"] + bounds["compute"]
-    return (
-        f"a step takes {_milliseconds(seconds)}; memory traffic bounds it at "
-        f"{_milliseconds(bounds['bandwidth'])} ({step['bandwidth']['best'] / 1e9:.1f} GB/s), but "
-        f"its arithmetic alone takes {_milliseconds(bounds['compute'])} at this machine's "
-        f"{step['matmul_flops']['best'] / 1e9:.0f} GFLOP/s: one after the other they are "
-        f"{together / seconds:.0%} of the step"
-    )
+    def loop(name: str, paid: str, rest: str) -> str:
+        best, goal = record["contenders"]["tf_data_loop"]["seconds"] / ceiling[name], GOALS[name]
+        paying = f"paying only {paid}the {traffic} a step that memory traffic takes, the ratio "
+        paying += f"would be {best:.1f}"
+        if best < goal.value:
+            views = record["settings"]["views"]
+            return f"no cache of {views} views can reach {goal.value:g} here: {paying}"
+        share = record["ratios"][f"{name}_of_ceiling"]
+        return f"{paying}; ours reaches {share:.0%} of that: {rest}"
 
-
-def _limit_of_cost(record: dict[str, Any]) -> str:
-    fit = record["cost_per_image"]["fit"]
-    per_image = {
-        size["images"]: size["seconds"] / size["images"]
-        for size in record["cost_per_image"]["sizes"]
+    whole = {
+        "cold": f"filling takes {cold['fill_seconds']:.0f} s where {ceiling['forward']:.0f} s are "
+        f"the bound; {training(cold)}",
+        "warm": training(warm),
     }
-    dearest, cheapest = (choose(per_image, key=per_image.get) for choose in (max, min))
-    return (
-        f"an image costs {1000 * per_image[dearest]:.0f} ms at {dearest:,} and "
-        f"{1000 * per_image[cheapest]:.0f} ms at {cheapest:,}; of a run "
-        f"{fit['fixed_seconds']:.1f} s do not depend on the number of images, and the rest is what "
-        "the machine's speed varies between two runs"
-    )
-
-
-_LIMITS = {
-    "cold": lambda record: _limit_of_loop(record, "cold"),
-    "warm": lambda record: _limit_of_loop(record, "warm"),
-    "cold_of_ceiling": lambda record: _limit_of_ceiling(record, "cold"),
-    "warm_of_ceiling": lambda record: _limit_of_ceiling(record, "warm"),
-    "extraction": _limit_of_extraction,
-    "flatten_step": _limit_of_step,
-    "cost_per_image": _limit_of_cost,
-}
+    return {
+        "cold": loop("cold", f"{bare:.1f} images/s of the bare forward pass and ", whole["cold"]),
+        "warm": loop("warm", "", whole["warm"]),
+        "cold_of_ceiling": whole["cold"],
+        "warm_of_ceiling": whole["warm"],
+        "extraction": f"the bare forward pass keeps all {threads} processors busy at {bare:.1f} "
+        "images/s, so that decoding, augmenting, hashing and writing, "
+        f"{1000 * threads * (1 / ours - 1 / bare):.0f} ms of processor time an image and view, "
+        "find no free one",
+        "flatten_step": f"a step takes {_milliseconds(seconds)}; memory traffic bounds it at "
+        f"{traffic} ({step['bandwidth']['best'] / 1e9:.1f} GB/s), but its arithmetic alone takes "
+        f"{arithmetic} at this machine's {step['matmul_flops']['best'] / 1e9:.0f} GFLOP/s: one "
+        f"after the other they are {sum(bounds.values()) / seconds:.0%} of the step",
+        "cost_per_image": f"an image costs {_milliseconds(costs[dearest])} at {dearest:,} and "
+        f"{_milliseconds(costs[cheapest])} at {cheapest:,}; of a run "
+        f"{record['cost_per_image']['fit']['fixed_seconds']:.1f} s do not depend on the number of "
+        "images, and the rest is what the machine's speed varies between two runs",
+    }
 
 
 def _milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:.0f} ms"
 
 
-@dataclass(frozen=True)
-class CostModel:
-    """images x views x forward cost + epochs x tail cost, with the constants of one machine."""
-
-    images_per_second: float
-    """Of filling the cache."""
-    step_seconds: float
-    """Of the head's training step."""
-    processors: int
-    """Of the machine that the constants come from."""
-    batch_size: int = 32
-    activation_shape: tuple[int, ...] = (7, 7, 2048)
-
-    def fill_seconds(
-        self, train: int, validation: int, views: int, processors: int | None = None
-    ) -> float:
-        """Return the seconds of all forward passes, shared evenly between processors."""
-        share = self.processors / (processors or self.processors)
-        return (views * train + validation) / self.images_per_second * share
-
-    def train_seconds(self, train: int, epochs: int) -> float:
-        """Return the seconds of all training steps on one machine."""
-        return epochs * count_steps(train, self.batch_size) * self.step_seconds
-
-    def gigabytes(self, train: int, validation: int, views: int) -> float:
-        """Return the size of the cache: views in half precision, validation in single."""
-        row = int(np.prod(self.activation_shape))
-        return (
-            row
-            * (views * train * ACTIVATION_BYTES["float16"]
-               + validation * ACTIVATION_BYTES["float32"])
-            / 1e9
-        )  # fmt: skip
+# ---- the cost model: images x views x forward cost + epochs x tail cost
 
 
-def cost_model(record: dict[str, Any]) -> CostModel:
-    """Return the cost model with the constants of a benchmark's record."""
-    return CostModel(
-        images_per_second=record["extraction"]["ours"]["median"],
-        step_seconds=record["step"]["seconds"]["median"],
-        processors=record["machine"]["processors"],
-        batch_size=record["step"]["batch_size"],
-    )
+def fill_seconds(
+    record: dict[str, Any], train: int, validation: int, views: int, processors: int | None = None
+) -> float:
+    """Return the seconds of all forward passes, shared evenly between processors.
+
+    Their number is by default that of the machine that the record is from.
+    """
+    passes, of = views * train + validation, record["machine"]["processors"]
+    return passes / record["extraction"]["ours"]["median"] * of / (processors or of)
 
 
-def summarise_sizes(
-    sizes: Sequence[dict[str, Any]], model: CostModel, epochs: int
-) -> dict[str, Any]:
+def train_seconds(record: dict[str, Any], train: int, epochs: int) -> float:
+    """Return the seconds of all training steps on one machine."""
+    step = record["step"]
+    return epochs * count_steps(train, step["batch_size"]) * step["seconds"]["median"]
+
+
+def cache_gigabytes(train: int, validation: int, views: int) -> float:
+    """Return the size of the cache: views in half precision, validation in single."""
+    numbers = 2 * views * train + 4 * validation  # bytes for each of the activation's numbers
+    return numbers * ACTIVATION_SIZE / 1e9
+
+
+def summarise_sizes(record: dict[str, Any], sizes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Set predicted beside measured seconds for each size, and fit fixed and marginal cost.
 
-    Args:
-        sizes: Records of `run_size`, one plain view each.
-        model: The cost model.
-        epochs: Epochs that each was trained.
+    `sizes` are records of `run_size`, of one plain view each.
     """
-    rows = []
-    for size in sizes:
-        train, validation = size["train_images"], size["validation_images"]
-        rows.append(
-            size
-            | {
-                "predicted_fill_seconds": model.fill_seconds(train, validation, 1),
-                "predicted_train_seconds": model.train_seconds(train, epochs),
-                "fill_seconds_per_image": size["fill_seconds"] / size["images"],
-                "train_seconds_per_image": size["train_seconds"] / size["images"],
-            }
-        )
-    images = np.array([row["images"] for row in rows], float)
+    epochs = record["settings"]["size_epochs"]
+    rows = [
+        size
+        | {
+            "predicted_fill_seconds": fill_seconds(
+                record, size["train_images"], size["validation_images"], views=1
+            ),
+            "predicted_train_seconds": train_seconds(record, size["train_images"], epochs),
+        }
+        for size in sizes
+    ]
+    images = np.array([size["images"] for size in sizes], float)
     # Neither can be negative, whatever the machine did between two sizes.
-    terms = np.column_stack([images, np.ones(len(rows))])[:, : len(rows)]
-    slope, *rest = nnls(terms, [row["seconds"] for row in rows])[0]
+    terms = np.column_stack([images, np.ones(len(sizes))])[:, : len(sizes)]
+    slope, *rest = nnls(terms, [size["seconds"] for size in sizes])[0]
     fixed = rest[0] if rest else 0.0
-    memory = [row["peak_mb"] for row in rows]
-    return {
-        "epochs": epochs,
-        "sizes": rows,
-        "fit": {"fixed_seconds": float(fixed), "seconds_per_image": float(slope)},
-        "memory_ratio": max(memory) / min(memory),
-    }
+    fit = {"fixed_seconds": float(fixed), "seconds_per_image": float(slope)}
+    return {"epochs": epochs, "sizes": rows, "fit": fit}
 
 
-# ---- text
+# ---- tables
 
 
-def align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table as aligned text, the first column to the left, the others to the right."""
-    lines = [list(header), *[list(row) for row in rows]]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+Table = tuple[list[str], list[list[str]]]
+"""Header and rows."""
 
 
-def contender_rows(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the table of contenders."""
-    epochs = record["settings"]["epochs"]
-    header = [
-        "loop", "seconds an epoch", f"seconds, {epochs} epochs", "peak memory, MB",
-        "validation AUC",
-    ]  # fmt: skip
+def contender_rows(record: dict[str, Any]) -> Table:
+    """Return the table of contenders."""
     rows = []
     for name in CONTENDERS:
         contender = record["contenders"][name]
-        seconds = f"{contender['seconds']:,.0f}" + (
-            " (extrapolated)" if contender["extrapolated"] else ""
-        )
         auc = f"{contender['validation_auc']:.4f}"
         if name == "ours_warm":
             seeds = record["ours_seeds"]["validation_auc"]
             auc = f"{seeds['mean']:.4f} ({seeds['min']:.4f} to {seeds['max']:.4f})"
         rows.append(
             [
-                name, f"{contender['seconds_per_epoch']:.1f}", seconds,
-                f"{contender['peak_mb']:,.0f}", auc,
+                name, f"{contender['seconds_per_epoch']:.1f}",
+                f"{contender['seconds']:,.0f}", f"{contender['peak_mb']:,.0f}", auc,
             ]
         )  # fmt: skip
-    return header, rows
+    return [
+        "loop", "seconds an epoch", f"seconds, {record['settings']['epochs']} epochs",
+        "peak memory, MB", "validation AUC",
+    ], rows  # fmt: skip
 
 
-def goal_rows(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the table of goals."""
+def goal_rows(record: dict[str, Any]) -> Table:
+    """Return the table of goals."""
     rows = []
     for name, goal in record["goals"].items():
-        least = f" (nowhere below {goal['least']:g})" if goal["least"] else ""
         sign = "at most" if goal["at_most"] else "at least"
-        rows.append(
-            [
-                name, f"{goal['value']:.2f}", f"{sign} {goal['goal']:g}{least}",
-                "met" if goal["met"] else "missed",
-            ]
-        )  # fmt: skip
+        least = f" (nowhere below {goal['least']:g})" if goal["least"] else ""
+        met = "met" if goal["met"] else "missed"
+        rows.append([name, f"{goal['value']:.2f}", f"{sign} {goal['goal']:g}{least}", met])
     return ["ratio", "measured", "goal", ""], rows
 
 
@@ -407,32 +282,9 @@ def limit_sentences(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def trial_rows(trials: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the table of forward passes tried, the fastest first."""
-    ordered = sorted(trials, key=lambda trial: -trial["median"])
-    return ["forward pass of ResNet50", "batch", "images/s"], [
-        [trial["variant"], str(trial["batch_size"]), f"{trial['median']:.1f}"] for trial in ordered
-    ]
-
-
-def step_rows(trials: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the table of training steps tried, the fastest first."""
-    ordered = sorted(trials, key=lambda trial: trial["seconds"])
-    return ["training step of the head", "BFC allocator", "ms"], [
-        [
-            STEPS[trial["step"]],
-            trial["allocator_bfc"], f"{1000 * trial['seconds']:.0f}",
-        ]
-        for trial in ordered
-    ]  # fmt: skip
-
-
-def size_rows(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the table of sizes."""
-    return [
-        "images", "filling, s", "predicted, s", "training, s", "predicted, s", "ms an image",
-        "peak memory, MB",
-    ], [
+def size_rows(record: dict[str, Any]) -> Table:
+    """Return the table of sizes."""
+    rows = [
         [
             f"{row['images']:,}", f"{row['fill_seconds']:.1f}",
             f"{row['predicted_fill_seconds']:.1f}", f"{row['train_seconds']:.1f}",
@@ -441,41 +293,25 @@ def size_rows(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         ]
         for row in record["cost_per_image"]["sizes"]
     ]  # fmt: skip
+    return [
+        "images", "filling, s", "predicted, s", "training, s", "predicted, s", "ms an image",
+        "peak memory, MB",
+    ], rows  # fmt: skip
 
 
-def backbone_rows(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the table of bare forward rates."""
-    rows = []
-    for name, rates in record["backbones"].items():
-        outside = rates["openvino"]
-        rows.append(
-            [
-                name, f"{rates['tensorflow']['median']:.1f}",
-                f"{outside['median']:.1f}" if outside else rates["openvino_reason"],
-            ]
-        )  # fmt: skip
-    return ["bare forward pass, images/s", "TensorFlow", "OpenVINO"], rows
-
-
-def precision_rows(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the table of precisions."""
-    precision = record["precision"]
-    difference = precision["probability_difference"]
-    rows = []
+def precision_rows(record: dict[str, Any]) -> Table:
+    """Return the table of precisions."""
+    precision, rows = record["precision"], []
     for name, rate in precision["images_per_second"].items():
         auc = precision["validation_auc"][name]
-        lower = name != "float32"
+        differences = [f"{precision['probability_difference'][of]:.4f}" for of in ("mean", "max")]
         rows.append(
             [
                 name, f"{rate['median']:.1f}", "–" if auc is None else f"{auc:.4f}",
-                f"{difference['mean']:.4f}" if lower else "–",
-                f"{difference['max']:.4f}" if lower else "–",
+                *(["–", "–"] if name == "float32" else differences),
             ]
         )  # fmt: skip
     return [
-        "precision of the trunk",
-        "images/s",
-        "validation AUC",
-        "mean difference of probability",
+        "precision of the trunk", "images/s", "validation AUC", "mean difference of probability",
         "largest",
-    ], rows
+    ], rows  # fmt: skip

@@ -1,7 +1,7 @@
 """Write the tables of README.md and other documents from the committed results of the full study.
 
 `python -m utils.tools.report` rewrites what lies between the markers `<!-- results:begin -->` and
-`<!-- results:end -->`, and likewise `final`, `minutes`, `speed`, and the blocks of docs/scaling.md,
+`<!-- results:end -->`, and likewise `final`, `minutes`, and the blocks of docs/scaling.md,
 MODEL_CARD.md and models/README.md; with `--check` it writes nothing, shows what would change, and
 fails where something would.
 """
@@ -35,7 +35,7 @@ RESULTS = ROOT / "results" / "full"
 
 NOT_MEASURED = "Not measured yet; `make bench STUDY=full` followed by `make readme` writes this."
 NOT_FINISHED = "Not measured yet; notebook 09 on the full study, then `make readme`, writes this."
-SCALING_BLOCKS = ("constants", "measured", "predictions", "tried")
+SCALING_BLOCKS = ("speed", "constants", "measured", "precision", "predictions")
 PREDICTED_IMAGES = (100_000, 1_000_000)
 PREDICTED_PROCESSORS = (2, 16, 64, 512)
 
@@ -164,14 +164,12 @@ def _read_speed(results: Path) -> dict[str, Any] | None:
     return read_json(file) if file.is_file() else None
 
 
-def speed_section(record: dict[str, Any] | None) -> str:
-    """Return the README's numbers on speed: the loops, the goals, and what stands in their way.
+def speed_section(record: dict[str, Any]) -> str:
+    """Return the numbers on speed: the loops, the goals, and what stands in their way.
 
     Args:
         record: Content of `results/bench/full.json`; see `utils.benchmark.run`.
     """
-    if record is None:
-        return NOT_MEASURED
     images, machine, settings = record["images"], record["machine"], record["settings"]
     ratios, ceiling = record["ratios"], record["ceiling"]
     instructions = [name for name, there in machine["instructions"].items() if there]
@@ -212,7 +210,8 @@ def scaling_blocks(record: dict[str, Any] | None) -> dict[str, str]:
     """Return the generated blocks of docs/scaling.md by the names of `SCALING_BLOCKS`."""
     if record is None:
         return dict.fromkeys(SCALING_BLOCKS, NOT_MEASURED)
-    model = bench_summary.cost_model(record)
+    rate, step = record["extraction"]["ours"]["median"], record["step"]["seconds"]["median"]
+    machine = record["machine"]
     settings, fit = record["settings"], record["cost_per_image"]["fit"]
     share = record["images"]["validation"] / sum(record["images"].values())
     views, epochs = settings["views"], settings["epochs"]
@@ -220,9 +219,9 @@ def scaling_blocks(record: dict[str, Any] | None) -> dict[str, str]:
         ["constant", "value"],
         [
             ["filling the cache, decoding and writing included",
-             f"{model.images_per_second:.1f} images and views a second"],
-            ["a training step of 32 images", f"{1000 * model.step_seconds:.0f} ms"],
-            ["measured on", f"{model.processors} processors, {record['machine']['processor']}"],
+             f"{rate:.1f} images and views a second"],
+            ["a training step of 32 images", f"{1000 * step:.0f} ms"],
+            ["measured on", f"{machine['processors']} processors, {machine['processor']}"],
             ["a run, whatever the number of images", f"{fit['fixed_seconds']:.1f} s"],
             ["each image, one view, "
              f"{settings['size_epochs']} epochs", f"{1000 * fit['seconds_per_image']:.0f} ms"],
@@ -236,11 +235,13 @@ def scaling_blocks(record: dict[str, Any] | None) -> dict[str, str]:
             [
                 f"{images:,}",
                 *(
-                    _duration(model.fill_seconds(train, validation, views, processors))
+                    _duration(
+                        bench_summary.fill_seconds(record, train, validation, views, processors)
+                    )
                     for processors in PREDICTED_PROCESSORS
                 ),
-                _duration(model.train_seconds(train, epochs)),
-                f"{model.gigabytes(train, validation, views):,.0f} GB",
+                _duration(bench_summary.train_seconds(record, train, epochs)),
+                f"{bench_summary.cache_gigabytes(train, validation, views):,.0f} GB",
             ]
         )
     header = [
@@ -249,22 +250,12 @@ def scaling_blocks(record: dict[str, Any] | None) -> dict[str, str]:
         f"{epochs} epochs on one machine", "cache",
     ]  # fmt: skip
     return {
+        "speed": speed_section(record),
         "constants": constants,
         "predictions": f"{views} augmented views, {share:.0%} of the images for validation:\n\n"
         + _table(header, rows),
         "measured": _table(*bench_summary.size_rows(record)),
-        "tried": "\n\n".join(
-            [
-                "The frozen ResNet50:",
-                _table(*bench_summary.trial_rows(record["forward_trials"])),
-                "The training step of the reference head:",
-                _table(*bench_summary.step_rows(record["step_trials"])),
-                "A lower precision of the frozen network, under the head that float32 trained:",
-                _table(*bench_summary.precision_rows(record)),
-                "Both networks by TensorFlow, and by OpenVINO as a reference from outside:",
-                _table(*bench_summary.backbone_rows(record)),
-            ]
-        ),
+        "precision": _table(*bench_summary.precision_rows(record)),
     }
 
 
@@ -327,8 +318,7 @@ def render_readme(text: str, results: Path = RESULTS) -> str:
     text = replace_block(
         text, "final", final_table(read_json(final)) if final.is_file() else NOT_FINISHED
     )
-    text = replace_block(text, "minutes", minutes_table(minutes))
-    return replace_block(text, "speed", speed_section(_read_speed(results)))
+    return replace_block(text, "minutes", minutes_table(minutes))
 
 
 def find_drift(

@@ -231,7 +231,7 @@ def train_tail(
             optimizer=FusedAdam(recipe.learning_rate),
             loss="sparse_categorical_crossentropy",
             metrics=["accuracy"],
-            jit_compile=False,  # `make bench` tries the ways to run a step
+            jit_compile=False,  # slower here: docs/scaling.md, "What was tried once"
         )
     keras.utils.set_random_seed(recipe.seed)
     watching = [
