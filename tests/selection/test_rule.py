@@ -6,10 +6,9 @@ from sklearn.metrics import roc_auc_score
 from utils.common.files import write_json
 from utils.data.perturbations import CHANGES, UNCHANGED
 from utils.models.recipe import Candidate
+from utils.selection.choices import ENSEMBLE, SelectionError, read_choices
 from utils.selection.rule import (
-    ENSEMBLE,
     HeldOut,
-    SelectionError,
     auc_by_change,
     average_members,
     choose_block_threshold,
@@ -20,7 +19,6 @@ from utils.selection.rule import (
     make_choices,
     mean_auc,
     rank,
-    read_choices,
     read_screening,
     resample_mean_auc,
 )

@@ -31,7 +31,7 @@ from utils.models.recipe import Candidate
 from utils.models.registry import SHIPPED_MODEL, open_shipped_model
 from utils.phantoms.sets import write_phantom_dataset
 from utils.selection.candidates import find_candidate
-from utils.selection.rule import read_choices
+from utils.selection.choices import read_choices
 from utils.training.fine_tuning import describe_training, train_candidate
 
 TAUGHT_SHARE = 2

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -57,3 +58,24 @@ def values_sha256(model: keras.Model) -> str:
     for variable in model.weights:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
     return digest.hexdigest()
+
+
+def describe_graph(model: keras.Model) -> list[Any]:
+    """Describe what a model computes apart from its weights: layers, settings, connections.
+
+    Names that Keras numbers through a session are replaced by a layer's position, and what does
+    not change the result is left out, so that the same network has the same description always.
+    """
+    described = model.get_config()["layers"]
+    position = {layer["name"]: f"layer {number}" for number, layer in enumerate(described)}
+
+    def normalise(value: Any) -> Any:
+        if isinstance(value, dict):
+            # Shapes as built repeat the input's; trainable says nothing on a frozen trunk.
+            skipped = ("trainable", "build_config")
+            return {key: normalise(part) for key, part in value.items() if key not in skipped}
+        if isinstance(value, list | tuple):
+            return [normalise(part) for part in value]
+        return position.get(value, value) if isinstance(value, str) else value
+
+    return normalise(described)

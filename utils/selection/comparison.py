@@ -43,7 +43,7 @@ from utils.evaluation.predictions import (
 from utils.evaluation.tables import format_interval
 from utils.evaluation.thresholds import choose_validation_threshold, is_positive
 from utils.models.registry import RECORD, SHIPPED, SHIPPED_MODEL
-from utils.selection.rule import ENSEMBLE
+from utils.selection.choices import ENSEMBLE
 from utils.shortcuts.domain_shift import expect_accuracy, measure_agreement
 
 BASELINE, REFERENCE = "vgg19", "resnet50"

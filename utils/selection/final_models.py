@@ -56,9 +56,9 @@ from utils.models.recipe import Candidate
 from utils.models.registry import register_model
 from utils.models.weights import resolve_study_weights
 from utils.selection.candidates import pick_candidates
+from utils.selection.choices import ENSEMBLE, read_choices
 from utils.selection.comparison import REFERENCE, final_names
 from utils.selection.cross_validation import fingerprint_of, keep_held_out
-from utils.selection.rule import ENSEMBLE, read_choices
 from utils.training.activations import training_views
 from utils.training.fine_tuning import train_candidate
 from utils.training.head import Recipe, predict_pneumonia, prepare_head_data, train_tail

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from utils.common.files import read_json
-from utils.common.paths import choices_file
 from utils.data.perturbations import CHANGES, UNCHANGED
 from utils.data.splits import PLAIN
 from utils.evaluation.bootstrap import resample_rows
 from utils.evaluation.metrics import auc_by_ranks
 from utils.evaluation.thresholds import choose_threshold
 from utils.models.recipe import Candidate
+from utils.selection.choices import ENSEMBLE, SelectionError
 
 CUES = {
     "exposure": ("exposure", "histogram_transfer"),
@@ -30,27 +30,8 @@ CUES = {
 TOLERANCE = 0.01
 """Of the criterion, within which a candidate may be a member of the ensemble."""
 LARGEST_ENSEMBLE = 3
-ENSEMBLE = "ensemble"
 RESAMPLES = 200
 SEED = 42
-
-
-class SelectionError(ValueError):
-    """A choice that cannot be made; the message says what is missing."""
-
-
-def read_choices(study: str) -> dict[str, Any]:
-    """Return what a study chose, as notebook 08 wrote it.
-
-    Raises:
-        SelectionError: if the study has chosen nothing yet.
-    """
-    file = choices_file(study)
-    if not file.is_file():
-        raise SelectionError(
-            f"study {study!r} has chosen nothing yet: there is no {file}; run notebook 08 first"
-        )
-    return read_json(file)
 
 
 @dataclass(frozen=True)

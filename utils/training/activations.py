@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -36,7 +35,7 @@ from utils.data.augmentation import (
     draw_augmentation,
 )
 from utils.data.images import load_image
-from utils.models.pretrained import values_sha256
+from utils.models.pretrained import describe_graph, values_sha256
 
 CODE_VERSION = 2
 """Raise it when decoding, augmentation or the way the trunk is run change what is computed."""
@@ -120,27 +119,6 @@ def training_views(count: int, seed: int) -> list[View]:
 
 def _hash(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def describe_graph(model: keras.Model) -> list[Any]:
-    """Describe what a model computes apart from its weights: layers, settings, connections.
-
-    Names that Keras numbers through a session are replaced by a layer's position, and what does
-    not change the result is left out, so that the same network has the same description always.
-    """
-    described = model.get_config()["layers"]
-    position = {layer["name"]: f"layer {number}" for number, layer in enumerate(described)}
-
-    def normalise(value: Any) -> Any:
-        if isinstance(value, dict):
-            # Shapes as built repeat the input's; trainable says nothing on a frozen trunk.
-            skipped = ("trainable", "build_config")
-            return {key: normalise(part) for key, part in value.items() if key not in skipped}
-        if isinstance(value, list | tuple):
-            return [normalise(part) for part in value]
-        return position.get(value, value) if isinstance(value, str) else value
-
-    return normalise(described)
 
 
 class ActivationTable:

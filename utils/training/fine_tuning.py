@@ -16,8 +16,8 @@ from skimage.exposure import equalize_adapthist
 
 from utils.data.acquisition import build_augmentation
 from utils.models.architectures import build_network, load_pretrained
+from utils.models.pretrained import describe_graph
 from utils.models.recipe import Candidate
-from utils.training.activations import describe_graph
 from utils.training.optimizers import LayerwiseAdam
 from utils.training.progress import TrainingProgress
 from utils.training.resumption import TrainingState

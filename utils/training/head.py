@@ -20,9 +20,9 @@ from utils.common.study import Study
 from utils.evaluation.thresholds import is_positive
 from utils.models.backbones import build_trunk
 from utils.models.export import without_optimizer
-from utils.models.pretrained import IMAGENET, RANDOM, Weights, values_sha256
+from utils.models.pretrained import IMAGENET, RANDOM, Weights, describe_graph, values_sha256
 from utils.training import distribution
-from utils.training.activations import ActivationStore, ActivationTable, View, describe_graph
+from utils.training.activations import ActivationStore, ActivationTable, View
 from utils.training.optimizers import FusedAdam
 from utils.training.progress import TrainingProgress
 from utils.training.resumption import TrainingState
