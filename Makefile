@@ -5,7 +5,6 @@
 #   PYTHON   the Python that .venv is made from (3.11 to 3.13)
 #   VENV     another environment to use, such as VENV="$CONDA_PREFIX"
 #   PRECISION  of the frozen network on augmented views: float32 (default), bfloat16, mixed_float16, auto
-#   STRATEGY   of training: one (default), mirrored or multiworker (see docs/scaling.md)
 #   SOLUTIONS  1 fills the exercises of the notebooks in from exercises/solutions/ before they run
 #   WORKERS  processes that run the unit tests: 2 by default, each of up to 5 GB
 #   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR  other places for these

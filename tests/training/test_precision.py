@@ -4,8 +4,7 @@ import pytest
 import tensorflow as tf
 
 from utils.training import precision
-from utils.training.distribution import DistributionError
-from utils.training.precision import HardwareError, choose_precision, prepare
+from utils.training.precision import HardwareError, choose_precision
 
 
 @pytest.fixture(autouse=True)
@@ -63,12 +62,3 @@ def test_what_cannot_be_had_is_refused():
         choose_precision("float8")
     with pytest.raises(HardwareError, match="needs a GPU"):
         choose_precision("mixed_float16")
-
-
-def test_preparing_opens_the_strategy_first(monkeypatch):
-    monkeypatch.setenv("STRATEGY", "many")
-    with pytest.raises(DistributionError, match="STRATEGY is one of"):
-        prepare()
-    monkeypatch.setenv("STRATEGY", "one")
-    monkeypatch.setenv("PRECISION", "bfloat16")
-    assert prepare() == "bfloat16"

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from utils.evaluation.thresholds import is_positive
 from utils.models.backbones import build_trunk
 from utils.models.export import without_optimizer
 from utils.models.pretrained import IMAGENET, RANDOM, Weights, describe_graph, values_sha256
-from utils.training import distribution
 from utils.training.activations import ActivationStore, ActivationTable, View
 from utils.training.optimizers import FusedAdam
 from utils.training.progress import TrainingProgress
@@ -204,8 +202,7 @@ def train_tail(
     """Train a tail with Adam, early stopping, checkpoint and learning rate reduction.
 
     A training that was interrupted goes on from its kept state, `<checkpoint>.state`, when
-    it is called again with the same arguments. `STRATEGY` spreads it over devices or machines;
-    `distribution.open_strategy` says what has to be called before.
+    it is called again with the same arguments.
 
     Args:
         tail: From activations to (n, 2) probabilities: a head, or the part of a network after
@@ -222,17 +219,14 @@ def train_tail(
         One row an epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate.
     """
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    strategy = distribution.open_strategy()
     identity = _identify_training(tail, views, labels, validation, recipe)
-    model = distribution.copy_into(strategy, tail)
-    with strategy.scope() if strategy else nullcontext():
-        model.compile(
-            # 51 million parameters: the step is bound by how often they pass through memory.
-            optimizer=FusedAdam(recipe.learning_rate),
-            loss="sparse_categorical_crossentropy",
-            metrics=["accuracy"],
-            jit_compile=False,  # slower here: docs/scaling.md, "What was tried once"
-        )
+    tail.compile(
+        # 51 million parameters: the step is bound by how often they pass through memory.
+        optimizer=FusedAdam(recipe.learning_rate),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,  # slower here: docs/scaling.md, "What was tried once"
+    )
     keras.utils.set_random_seed(recipe.seed)
     watching = [
         _WeightsCheckpoint(
@@ -247,22 +241,20 @@ def train_tail(
         checkpoint.with_name(checkpoint.name.removesuffix(".weights.h5") + ".state"),
         identity,
         watching,
-        state_share if distribution.is_chief(strategy) else 0.0,
+        state_share,
     )
     if not state.stopped:
-        distribution.fit(
-            model,
-            strategy,
+        tail.fit(
             ViewBatches(views, labels, recipe.batch_size, recipe.seed, state.initial_epoch),
             validation_data=PlainBatches(validation, validation_labels),
             epochs=recipe.epochs,
             initial_epoch=state.initial_epoch,
+            shuffle=False,
+            verbose=0,
             callbacks=[*watching, TrainingProgress(f"training {tail.name}"), state],
         )
-    distribution.wait_for_all(strategy)  # the checkpoint is the chief's
     without_optimizer(tail).load_weights(checkpoint)
-    if distribution.is_chief(strategy):
-        state.forget()
+    state.forget()
     table = pd.DataFrame(state.history).assign(epoch=np.arange(1, len(state.history) + 1))
     return table[list(HISTORY_COLUMNS)]
 

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from utils.training.distribution import open_strategy
-
 PRECISIONS = ("float32", "bfloat16", "mixed_float16", "auto")
 CPU_FACTS = Path("/proc/cpuinfo")
 _FLOAT16_SINCE = (7, 0)
@@ -59,16 +57,3 @@ def choose_precision(requested: str | None = None) -> str:
         fast = details.get("compute_capability", (0, 0)) >= _FLOAT16_SINCE
         return "mixed_float16" if fast else "float32"
     return "bfloat16" if _BFLOAT16_FLAGS & cpu_flags() else "float32"
-
-
-def prepare() -> str:
-    """Open the strategy that `STRATEGY` names, and return the precision that `PRECISION` does.
-
-    Call it before any network is built: TensorFlow cannot join other workers afterwards.
-
-    Raises:
-        HardwareError: see `choose_precision`.
-        DistributionError: see `distribution.open_strategy`.
-    """
-    open_strategy()
-    return choose_precision()
