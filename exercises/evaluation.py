@@ -10,11 +10,7 @@ from scipy.stats import binom
 from exercises.checking import WrongAnswer, call, exercise, read_number
 from utils.evaluation.metrics import compute_metrics
 from utils.evaluation.predictions import select_split
-from utils.evaluation.thresholds import (
-    choose_threshold,
-    choose_validation_threshold,
-    is_positive,
-)
+from utils.evaluation.thresholds import choose_threshold, choose_validation_threshold, is_positive
 
 YOUDEN_TOLERANCE = 0.005
 """Sensitivity + specificity on validation may be so much lower than the best: ties are many."""

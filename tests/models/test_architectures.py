@@ -7,12 +7,7 @@ import pytest
 
 from utils.data.splits import reduce_images
 from utils.models import architectures
-from utils.models.architectures import (
-    ARCHITECTURES,
-    NetworkError,
-    build_network,
-    load_pretrained,
-)
+from utils.models.architectures import ARCHITECTURES, NetworkError, build_network, load_pretrained
 from utils.models.export import export_full_size, export_model
 from utils.models.weights import load_backbone_weights, resolve_weights
 

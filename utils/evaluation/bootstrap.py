@@ -19,11 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap
 
-from utils.common.constants import (
-    CLASS_NAMES,
-    NORMAL,
-    PNEUMONIA,
-)
+from utils.common.constants import CLASS_NAMES, NORMAL, PNEUMONIA
 from utils.evaluation.intervals import CONFIDENCE, Interval
 from utils.evaluation.predictions import PredictionsError, require_patients
 

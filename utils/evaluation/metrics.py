@@ -13,11 +13,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from utils.common.constants import (
-    ETIOLOGIES,
-    NORMAL,
-    PNEUMONIA,
-)
+from utils.common.constants import ETIOLOGIES, NORMAL, PNEUMONIA
 from utils.evaluation.bootstrap import bootstrap_bounds
 from utils.evaluation.intervals import Interval
 from utils.evaluation.predictions import (

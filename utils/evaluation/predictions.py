@@ -8,11 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.common.constants import (
-    ETIOLOGIES,
-    PREDICTION_COLUMNS,
-    SPLITS,
-)
+from utils.common.constants import ETIOLOGIES, PREDICTION_COLUMNS, SPLITS
 from utils.common.files import file_sha256, write_csv
 from utils.common.paths import predictions_file
 

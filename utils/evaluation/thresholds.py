@@ -3,11 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from utils.common.constants import (
-    CLASS_NAMES,
-    NORMAL,
-    PNEUMONIA,
-)
+from utils.common.constants import CLASS_NAMES, NORMAL, PNEUMONIA
 from utils.evaluation.predictions import PredictionsError, select_split
 
 

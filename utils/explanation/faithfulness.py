@@ -23,12 +23,8 @@ from utils.explanation.experiments import (
     maps_of,
     row_by_row,
 )
-from utils.explanation.heat_maps import (
-    build_explainers,
-)
-from utils.explanation.networks import (
-    find_explained,
-)
+from utils.explanation.heat_maps import build_explainers
+from utils.explanation.networks import find_explained
 from utils.models.prediction import predict_pixels
 
 SHIFT, BRIGHTER = 8, 1.1

@@ -8,12 +8,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from utils.common.constants import IMAGE_SIZE, PNEUMONIA
-from utils.common.paths import (
-    dataset_dir,
-    final_name,
-    model_file,
-    predictions_file,
-)
+from utils.common.paths import dataset_dir, final_name, model_file, predictions_file
 from utils.common.study import Study
 from utils.data.index import build_index
 from utils.data.regions import inside_frame, lung_template
@@ -31,17 +26,9 @@ from utils.explanation.experiments import (
     open_test_images,
     row_by_row,
 )
-from utils.explanation.heat_maps import (
-    build_explainer,
-    build_explainers,
-)
+from utils.explanation.heat_maps import build_explainer, build_explainers
 from utils.explanation.measures import NO_NETWORK
-from utils.explanation.networks import (
-    Explained,
-    find_explained,
-    taught_recipe,
-    teach_phantoms,
-)
+from utils.explanation.networks import Explained, find_explained, taught_recipe, teach_phantoms
 from utils.models.prediction import predict_pixels
 from utils.phantoms.sets import PHANTOM_VERSION, load_opacity_mask, write_phantom_dataset
 

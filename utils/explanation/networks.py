@@ -13,13 +13,7 @@ import keras
 import numpy as np
 
 from utils.common.files import file_sha256, is_made_from, write_json
-from utils.common.paths import (
-    dataset_dir,
-    final_name,
-    model_file,
-    models_dir,
-    predictions_file,
-)
+from utils.common.paths import dataset_dir, final_name, model_file, models_dir, predictions_file
 from utils.common.study import Study
 from utils.data.images import load_images
 from utils.data.index import build_index, open_study_index

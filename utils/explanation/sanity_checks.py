@@ -18,9 +18,7 @@ from utils.explanation.experiments import (
     maps_of,
     row_by_row,
 )
-from utils.explanation.heat_maps import (
-    build_explainers,
-)
+from utils.explanation.heat_maps import build_explainers
 from utils.explanation.networks import (
     LEVELS,
     RANDOM_LABEL_IMAGES,

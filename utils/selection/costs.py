@@ -7,9 +7,7 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import (
-    convert_variables_to_constants_v2,
-)
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from utils.common.files import cached_table
 from utils.common.paths import table_file

@@ -31,12 +31,7 @@ from utils.common.paths import (
     provenance_file,
     results_dir,
 )
-from utils.common.provenance import (
-    Stopwatch,
-    describe_run,
-    read_provenance,
-    write_provenance,
-)
+from utils.common.provenance import Stopwatch, describe_run, read_provenance, write_provenance
 from utils.common.study import Study, load_study
 from utils.data.images import load_images
 from utils.data.index import describe_dataset, open_study_index
