@@ -10,7 +10,11 @@ from utils.common.constants import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
 from utils.evaluation.calibration import apply_temperature
 from utils.evaluation.thresholds import is_positive
 from utils.explanation.heat_maps import build_explainer
-from utils.models.out_of_distribution import NoveltyDetector, build_feature_model, load_detector
+from utils.models.out_of_distribution import (
+    OutOfDistributionDetector,
+    build_feature_model,
+    load_detector,
+)
 from utils.models.prediction import predict_pixels, run_network
 from utils.models.registry import DETECTOR_FILE, SHIPPED, Scorer, open_shipped_model
 
@@ -32,7 +36,9 @@ class Answer:
 class Answerer:
     """A model that is ready to answer, one image at a time."""
 
-    def __init__(self, scorer: Scorer, detector: NoveltyDetector, known: keras.Model) -> None:
+    def __init__(
+        self, scorer: Scorer, detector: OutOfDistributionDetector, known: keras.Model
+    ) -> None:
         """Load the model, and let it answer once: the first answer takes seconds.
 
         Args:
@@ -64,7 +70,9 @@ class Answerer:
             probability = float(predict_pixels(self._network, batch)[0])
             label = PNEUMONIA if is_positive(probability, self.scorer.threshold) else NORMAL
             heat = self._explain(batch.astype(np.float32), label)[0]
-            strange = bool(self._detector.is_strange(run_network(self._known, batch))[0])
+            strange = bool(
+                self._detector.is_out_of_distribution(run_network(self._known, batch))[0]
+            )
         return Answer(
             probability,
             float(apply_temperature(probability, self.scorer.temperature)),

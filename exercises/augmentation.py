@@ -121,7 +121,7 @@ def check_thousand_flips(mirrored: tuple[float, float], image_key: str, seed: in
             f"a range {high - low:.0f} wide is safe and says little. The number of heads in n "
             "tosses has a standard deviation of sqrt(n) / 2; most draws lie within two of them"
         )
-    count = sum(draw_augmentation(image_key, seed, view).horizontal_flip for view in range(FLIPS))
+    count = sum(draw_augmentation(image_key, seed, copy).horizontal_flip for copy in range(FLIPS))
     if not low <= count <= high:
         raise WrongAnswer(
             f"the number lies {'above' if count > high else 'below'} your range, and predictions "

@@ -23,7 +23,7 @@ def check_choice_of_the_block(name: str, compared: pd.DataFrame, by_change: pd.D
     Args:
         name: Of a recipe; right if none has a higher AUC on the block as it is.
         compared: From `rule.compare`.
-        by_change: From `rule.auc_by_change`.
+        by_change: From `rule.auc_by_perturbation`.
     """
     if not isinstance(name, str) or name not in set(compared.candidate):
         raise WrongAnswer(f"{name!r} is none of the recipes; copy a name from the table")

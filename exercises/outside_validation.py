@@ -126,7 +126,7 @@ def check_refusal(
     )
 
 
-def _farthest(rows: pd.DataFrame, centre: float) -> pd.Series:
+def _farthest(rows: pd.DataFrame, center: float) -> pd.Series:
     """Return which rows are kept: all but the tenth whose probability is nearest to a centre."""
-    distance = (rows.probability - centre).abs()
+    distance = (rows.probability - center).abs()
     return distance.rank(method="first") > round(REFUSED * len(rows))

@@ -48,16 +48,16 @@ def open_small_study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     return load_study("full")
 
 
-def build_small_trunk(size: int = 224, channels: int = 4) -> keras.Model:
-    """Build a frozen trunk that is fast at full image size: pool to 7 x 7, then two layers."""
+def build_small_backbone(size: int = 224, channels: int = 4) -> keras.Model:
+    """Build a frozen backbone that is fast at full image size: pool to 7 x 7, then two layers."""
     keras.utils.set_random_seed(0)
     image = keras.Input((size, size, 3), name="image")
     x = layers.Rescaling(1 / 255)(image)
     x = layers.AveragePooling2D(size // 7)(x)
     x = layers.Conv2D(channels, 3, padding="same", activation="relu", name="conv")(x)
-    trunk = keras.Model(image, x, name="small")
-    trunk.trainable = False
-    return trunk
+    backbone = keras.Model(image, x, name="small")
+    backbone.trainable = False
+    return backbone
 
 
 def make_predictions(

@@ -19,7 +19,7 @@ from utils.common.constants import DISCLAIMER
 from utils.common.paths import ROOT
 from utils.evaluation.calibration import apply_temperature
 from utils.models.architectures import build_network
-from utils.models.out_of_distribution import NoveltyDetector, build_feature_model
+from utils.models.out_of_distribution import OutOfDistributionDetector, build_feature_model
 from utils.models.registry import PHANTOMS, Scorer, choose_model
 from utils.tools.predict import score_folder
 
@@ -36,7 +36,9 @@ class SmallScorer(Scorer):
 def build_answerer(limit: float, threshold: float = THRESHOLD) -> Answerer:
     scorer = SmallScorer("tiny", ROOT, threshold, "a network of a test", TEMPERATURE)
     network = scorer.load()
-    detector = NoveltyDetector(np.eye(4, 256, dtype=np.float32), np.eye(4, dtype=np.float32), limit)
+    detector = OutOfDistributionDetector(
+        np.eye(4, 256, dtype=np.float32), np.eye(4, dtype=np.float32), limit
+    )
     return Answerer(scorer, detector, build_feature_model(network))
 
 

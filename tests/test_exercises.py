@@ -22,7 +22,7 @@ from exercises import checking
 from exercises.checking import UNANSWERED, WrongAnswer
 from tests.test_notebooks import NAMES, cells_of, read_committed
 from utils.common.paths import ROOT
-from utils.data.augmentation import REFERENCE_RANGES
+from utils.data.augmentation import PUBLISHED_RANGES
 from utils.selection import candidates as candidate_list
 from utils.tools.solutions import find_exercises, read_solutions, solutions_file
 
@@ -56,15 +56,15 @@ def index() -> dict[str, Any]:
 def training_images() -> dict[str, Any]:
     keys = pd.Series([f"image {number}" for number in range(30)])
     return {
-        "ranges": REFERENCE_RANGES,
+        "ranges": PUBLISHED_RANGES,
         "train": pd.DataFrame({"pixel_sha256": keys}),
         "example": SimpleNamespace(pixel_sha256=keys[0]),
         "seed": 42,
     }
 
 
-def trunk(channels: int) -> Callable[[], dict[str, Any]]:
-    return lambda: {"trunk": SimpleNamespace(output_shape=(None, 7, 7, channels))}
+def backbone(channels: int) -> Callable[[], dict[str, Any]]:
+    return lambda: {"backbone": SimpleNamespace(output_shape=(None, 7, 7, channels))}
 
 
 def predictions() -> dict[str, Any]:
@@ -196,7 +196,7 @@ CASES = {
                 ("512 * 512 + 512", "Two more"),
                 ("512", "one number for each channel"),
             ],
-            trunk(512),
+            backbone(512),
         ),
         "Exercise 2: luck or knowledge": Case(
             [
@@ -216,7 +216,7 @@ CASES = {
                 ("10 * 10 * 2048 * 512", "bias"),
                 ("51_380_736", "How many positions"),
             ],
-            trunk(2048),
+            backbone(2048),
         ),
         "Exercise 2: one sigmoid unit": Case(
             [

@@ -36,7 +36,7 @@ from utils.evaluation.tables import REPORTED
 from utils.explanation.plots import plot_cam_grid
 from utils.shortcuts.pixel_baselines import BASELINES
 from utils.shortcuts.plots import plot_baseline_scores
-from utils.training.plots import plot_history, plot_views_cost
+from utils.training.plots import plot_copies_cost, plot_history
 
 MODELS = ("resnet50", "vgg19")
 THRESHOLDS = {"resnet50": 0.5, "vgg19": 0.25}
@@ -138,7 +138,7 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
         make_images(2), make_images(2) - np.array([103.939, 116.779, 123.68])
     ),
     "history": lambda: plot_history(make_history()),
-    "views_cost": lambda: plot_views_cost(make_costs()),
+    "views_cost": lambda: plot_copies_cost(make_costs()),
     "roc": lambda: plot_roc(rows_of_test(), THRESHOLDS),
     "precision_recall": lambda: plot_precision_recall(rows_of_test(), THRESHOLDS),
     "confusion": lambda: plot_confusion_matrix(rows_of_test(), THRESHOLDS),
@@ -524,7 +524,7 @@ WRONG = {
         "lacks the column val_loss",
     ),
     "costs without range": (
-        lambda: plot_views_cost(make_costs().drop(columns="auc_min")),
+        lambda: plot_copies_cost(make_costs().drop(columns="auc_min")),
         "auc_min",
     ),
     "baselines without test": (
@@ -598,10 +598,10 @@ def test_wrong_input_is_refused(name):
 
 def test_the_classes_can_be_told_apart_without_colour_vision():
     # Brightness alone, as in a gray copy, differs between the classes.
-    def brightness(colour: str) -> float:
-        return float(np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)))
+    def brightness(color: str) -> float:
+        return float(np.dot(matplotlib.colors.to_rgb(color), (0.299, 0.587, 0.114)))
 
-    normal, pneumonia = map(brightness, figures.CLASS_COLOURS)
+    normal, pneumonia = map(brightness, figures.CLASS_COLORS)
     assert abs(normal - pneumonia) > 0.1
     assert len({line for _, line, _ in figures.SERIES}) == len(figures.SERIES)
     assert len({marker for *_, marker in figures.SERIES}) == len(figures.SERIES)

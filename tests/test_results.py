@@ -71,7 +71,7 @@ def test_provenance_names_study_data_and_weights(model):
     assert len(record["weights"]["sha256"]) == 64
     assert record["recipe"]["seed"] == STUDY.seed
     assert record["recipe"]["epochs"] == STUDY.epochs
-    assert record["recipe"]["views"] == getattr(STUDY, BACKBONES[model].views_key)
+    assert record["recipe"]["views"] == getattr(STUDY, BACKBONES[model].copies_key)
 
 
 def test_both_networks_are_published():

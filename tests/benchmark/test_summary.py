@@ -15,7 +15,7 @@ from utils.benchmark.summary import (
     judge_goals,
     limit_sentences,
     step_bounds,
-    summarise_sizes,
+    summarize_sizes,
     train_seconds,
 )
 
@@ -78,7 +78,7 @@ def make_record(cold: float = 200.0, warm: float = 60.0) -> dict:
         },
     }  # fmt: skip
     record["ceiling"] = ceiling_seconds(record)
-    record["cost_per_image"] = summarise_sizes(record, make_sizes())
+    record["cost_per_image"] = summarize_sizes(record, make_sizes())
     record["ratios"] = compute_ratios(record)
     return record
 
@@ -166,12 +166,12 @@ def test_cost_model_is_images_times_views_plus_epochs_times_steps():
 
 
 def test_sizes_are_set_against_their_prediction():
-    summary = summarise_sizes(make_constants(), make_sizes())
+    summary = summarize_sizes(make_constants(), make_sizes())
     assert summary["fit"]["fixed_seconds"] == pytest.approx(2.0)
     assert summary["fit"]["seconds_per_image"] == pytest.approx(0.05)
     assert summary["sizes"][0]["predicted_fill_seconds"] == 25.0
     assert summary["sizes"][0]["predicted_train_seconds"] == pytest.approx(3 * 13 * 0.1)
-    alone = summarise_sizes(make_constants(), make_sizes()[:1])
+    alone = summarize_sizes(make_constants(), make_sizes()[:1])
     assert alone["fit"] == {"fixed_seconds": 0.0, "seconds_per_image": 27 / 500}
 
 

@@ -6,7 +6,7 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 from utils.data.augmentation import (
     IDENTITY,
-    REFERENCE_RANGES,
+    PUBLISHED_RANGES,
     Augmentation,
     affine_matrix,
     augment_images,
@@ -26,8 +26,8 @@ def image() -> np.ndarray:
 
 
 def test_a_view_depends_on_image_seed_and_number_alone():
-    first = draw_augmentation("a", seed=1, view=0)
-    assert first == draw_augmentation("a", seed=1, view=0)
+    first = draw_augmentation("a", seed=1, copy=0)
+    assert first == draw_augmentation("a", seed=1, copy=0)
     others = [("b", 1, 0), ("a", 2, 0), ("a", 1, 1)]
     assert all(first != draw_augmentation(*other) for other in others)
 
@@ -35,7 +35,7 @@ def test_a_view_depends_on_image_seed_and_number_alone():
 def test_draws_stay_within_the_ranges_and_fill_them():
     draws = [draw_augmentation(str(number), 0, 0) for number in range(2000)]
     rotations = np.array([draw.rotation for draw in draws])
-    assert np.abs(rotations).max() <= REFERENCE_RANGES.rotation
+    assert np.abs(rotations).max() <= PUBLISHED_RANGES.rotation
     assert rotations.min() < -29 and rotations.max() > 29
     for name, (low, high) in {
         "width_shift": (-0.2, 0.2), "height_shift": (-0.2, 0.2), "zoom_x": (0.8, 1.2),
@@ -91,8 +91,8 @@ def test_single_transforms_leave_the_others_alone():
 
 def test_the_centre_stays_under_rotation():
     matrix = affine_matrix(Augmentation(rotation=30, zoom_x=1.2, zoom_y=0.8, shear=5), SIZE)
-    centre = np.array([(SIZE - 1) / 2, (SIZE - 1) / 2, 1])
-    np.testing.assert_allclose(matrix @ centre, centre)
+    center = np.array([(SIZE - 1) / 2, (SIZE - 1) / 2, 1])
+    np.testing.assert_allclose(matrix @ center, center)
 
 
 def test_each_image_needs_its_augmentation(image):

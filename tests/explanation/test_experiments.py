@@ -6,7 +6,7 @@ import pytest
 
 from utils.common.study import load_study
 from utils.explanation.experiments import baseline_maps, row_by_row
-from utils.explanation.faithfulness import SHIFT, _overlap_of, small_changes
+from utils.explanation.faithfulness import SHIFT, _overlap_of, small_perturbations
 from utils.explanation.localization import regions_of_interest
 from utils.explanation.measures import BASELINES
 from utils.explanation.run import explain_study
@@ -14,7 +14,7 @@ from utils.explanation.run import explain_study
 
 def test_a_shift_is_undone_before_maps_are_compared():
     image = np.random.default_rng(0).uniform(0, 255, (224, 224, 3)).astype(np.float32)
-    changes = small_changes(image)
+    changes = small_perturbations(image)
     for view, move in changes.values():
         if move == (0, 0):
             continue

@@ -107,9 +107,9 @@ def test_a_bright_cell_is_found_where_it_is(row, column):
     inside[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = True
     assert pointing_hit(cam, inside) == 1
     # Interpolation spreads the cell to its neighbours, evenly on both sides.
-    centre = (np.arange(SIZE) * cam.sum(axis=1)).sum() / cam.sum()
+    center = (np.arange(SIZE) * cam.sum(axis=1)).sum() / cam.sum()
     if 0 < row < 3:
-        assert centre == pytest.approx(row * CELL + (CELL - 1) / 2, abs=0.01)
+        assert center == pytest.approx(row * CELL + (CELL - 1) / 2, abs=0.01)
 
 
 def test_evidence_against_the_class_gives_a_zero_map_without_division():

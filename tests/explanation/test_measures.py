@@ -3,7 +3,7 @@ import pytest
 
 from utils.explanation.measures import (
     area_under,
-    centre_map,
+    center_map,
     edge_map,
     energy_inside_mask,
     faithfulness,
@@ -113,9 +113,9 @@ def test_random_cells_point_anywhere():
 
 
 def test_the_centre_is_highest_and_the_corners_are_zero():
-    centre = centre_map((11, 11))
-    assert centre[5, 5] == 1 == centre.max()
-    assert centre[0, 0] == pytest.approx(0) == centre[10, 0] and centre.min() > -1e-12
+    center = center_map((11, 11))
+    assert center[5, 5] == 1 == center.max()
+    assert center[0, 0] == pytest.approx(0) == center[10, 0] and center.min() > -1e-12
 
 
 def test_edges_are_where_the_step_is():

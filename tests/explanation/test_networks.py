@@ -8,7 +8,7 @@ import pytest
 
 from utils.common.study import load_study
 from utils.explanation import networks
-from utils.explanation.networks import LEVELS, randomise_in_steps
+from utils.explanation.networks import LEVELS, randomize_in_steps
 from utils.models.architectures import build_network
 from utils.selection.candidates import find_candidate
 from utils.training.fine_tuning import train_candidate
@@ -18,7 +18,7 @@ def test_weights_are_randomised_from_the_output_on_and_the_network_is_left_alone
     network = build_network("efficientnet_lite0", 64, seed=0)
     before = network.get_weights()
     still_equal = []
-    for _, copy in randomise_in_steps(network, seed=0):
+    for _, copy in randomize_in_steps(network, seed=0):
         pairs = zip(network.layers, copy.layers, strict=True)
         still_equal.append([
             all(np.array_equal(a, b) for a, b in zip(x.get_weights(), y.get_weights(), strict=True))

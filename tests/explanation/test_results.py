@@ -17,11 +17,11 @@ from utils.data.download import fetch
 from utils.data.images import load_images
 from utils.explanation import measures
 from utils.explanation.experiments import baseline_maps
-from utils.explanation.faithfulness import _BLUR, _overlap_of, _predict_class, small_changes
+from utils.explanation.faithfulness import _BLUR, _overlap_of, _predict_class, small_perturbations
 from utils.explanation.heat_maps import METHODS, build_explainer, default_layer
 from utils.explanation.localization import regions_of_interest
 from utils.explanation.measures import BASELINES, NO_NETWORK
-from utils.explanation.networks import find_explained, randomise_in_steps
+from utils.explanation.networks import find_explained, randomize_in_steps
 from utils.explanation.run import TABLES
 from utils.models.prediction import predict_pixels
 from utils.models.registry import open_shipped_model
@@ -127,7 +127,7 @@ def test_random_weights_leave_as_much_of_a_map_as_committed(network, explain, re
     image_ids = table.index.unique("image_id")[[5, 150]]
     images = load_images(real_data, image_ids).astype(np.float32)
     first = explain(images, PNEUMONIA)
-    for step, (layer, random) in enumerate(randomise_in_steps(network, STUDY.seed), start=1):
+    for step, (layer, random) in enumerate(randomize_in_steps(network, STUDY.seed), start=1):
         second = build_explainer(random, method=METHOD)(images, PNEUMONIA)
         for image_id, *pair in zip(image_ids, first, second, strict=True):
             row = table.loc[(image_id, step)]
@@ -158,7 +158,7 @@ def test_maps_stay_as_stable_as_committed(network, explain, real_data):
     table = table[table["map"] == METHOD].set_index("image_id")
     for image_id in table.index.unique()[[5, 150]]:
         image = load_images(real_data, [image_id])[0].astype(np.float32)
-        changes = small_changes(image)
+        changes = small_perturbations(image)
         first = explain(image[None], PNEUMONIA)[0]
         for _, row in table.loc[[image_id]].iterrows():
             view, move = changes[row.change]

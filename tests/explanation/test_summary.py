@@ -11,7 +11,7 @@ from utils.explanation.summary import (
     networks_of,
     side_by_side,
     size_of_opacity,
-    summarise,
+    summarize,
     with_outcome,
 )
 
@@ -37,7 +37,7 @@ def truth():
 
 def test_means_have_intervals_and_zero_maps_are_counted(truth):
     truth.loc[truth.image_id == "0.png", "energy_inside"] = np.nan
-    summary = summarise(truth, ["network", "map"], ["energy_inside"], 200, 0).set_index("map")
+    summary = summarize(truth, ["network", "map"], ["energy_inside"], 200, 0).set_index("map")
     assert list(summary.index) == ["random", "centre", "edges", "gradcam", "smoothgrad"]
     assert (summary.images == 30).all() and (summary.zero == 1).all()
     row = summary.loc["gradcam"]
@@ -47,7 +47,7 @@ def test_means_have_intervals_and_zero_maps_are_counted(truth):
 
 def test_a_group_without_two_patients_has_no_interval(truth):
     alone = truth[truth.image_id == "1.png"]
-    summary = summarise(alone, ["map"], ["energy_inside"], 200, 0)
+    summary = summarize(alone, ["map"], ["energy_inside"], 200, 0)
     assert summary.energy_inside.isna().all()
     assert set(as_text(summary, {"energy_inside": "energy"}).energy) == {"-"}
 
@@ -78,7 +78,7 @@ def test_opacities_fall_into_thirds_by_image(truth):
     assert (per_image == 1).all()
     assert sizes.value_counts().to_dict() == dict.fromkeys(SIZES, 50)
     assert side_by_side(
-        summarise(truth.assign(size=sizes), ["network", "map", "size"], ["energy_inside"], 50, 0),
+        summarize(truth.assign(size=sizes), ["network", "map", "size"], ["energy_inside"], 50, 0),
         "size", "energy_inside",
     ).columns.tolist() == list(SIZES)  # fmt: skip
     assert sizes[truth.image_id == "0.png"].iloc[0] == "small"

@@ -12,13 +12,13 @@ import pytest
 from utils.common.study import load_study
 from utils.explanation.heat_maps import default_layer
 from utils.models.backbones import (
-    CutError,
-    build_reference_head,
-    build_trunk,
+    SplitError,
+    build_backbone,
+    build_head,
     count_parameters,
-    cut_model,
     join,
     preprocess_images,
+    split_model,
 )
 from utils.models.catalogue import BACKBONES, BackboneFacts, Preprocessing
 from utils.models.export import export_model
@@ -27,7 +27,7 @@ from utils.models.weights import resolve_weights
 
 @pytest.fixture(scope="module")
 def resnet50():
-    return build_trunk(resolve_weights("resnet50", "random", seed=1))
+    return build_backbone(resolve_weights("resnet50", "random", seed=1))
 
 
 # Two networks that the study does not have, whose pixels are scaled in other ways.
@@ -69,32 +69,32 @@ def test_preprocessing_is_keras_own(facts):
 
 def test_a_new_backbone_is_one_entry(monkeypatch):
     monkeypatch.setitem(BACKBONES, MOBILENET.name, MOBILENET)
-    trunk = build_trunk(resolve_weights("mobilenet", "random", seed=1))
-    assert trunk.name == "mobilenet" and trunk.output_shape == (None, 7, 7, 1280)
-    model = join(trunk, build_reference_head(trunk.output_shape[1:], seed=1))
+    backbone = build_backbone(resolve_weights("mobilenet", "random", seed=1))
+    assert backbone.name == "mobilenet" and backbone.output_shape == (None, 7, 7, 1280)
+    model = join(backbone, build_head(backbone.output_shape[1:], seed=1))
     assert default_layer(model) == "out_relu"
-    with pytest.raises(CutError, match="choose the end of a block: block_2_add, block_4_add"):
-        cut_model(model, "nothing")
+    with pytest.raises(SplitError, match="choose the end of a block: block_2_add, block_4_add"):
+        split_model(model, "nothing")
 
 
 def test_every_entry_names_layers_and_a_key_that_exist(resnet50):
-    trunks = [resnet50, build_trunk(resolve_weights("vgg19", "random"))]
-    for trunk, facts in zip(trunks, BACKBONES.values(), strict=True):
-        assert trunk.name == facts.name
-        names = [layer.name for layer in trunk.layers]
+    backbones = [resnet50, build_backbone(resolve_weights("vgg19", "random"))]
+    for backbone, facts in zip(backbones, BACKBONES.values(), strict=True):
+        assert backbone.name == facts.name
+        names = [layer.name for layer in backbone.layers]
         assert facts.gradcam_layer in names
         assert any(re.fullmatch(facts.block_end, name) for name in names)
-        assert hasattr(load_study("sample"), facts.views_key)
+        assert hasattr(load_study("sample"), facts.copies_key)
 
 
 def test_the_reference_has_its_parameters(resnet50):
-    head = build_reference_head(resnet50.output_shape[1:], seed=1)
+    head = build_head(resnet50.output_shape[1:], seed=1)
     counts = count_parameters(join(resnet50, head))
     assert counts == {"total": 75_034_370, "trainable": 51_446_658, "frozen": 23_587_712}
 
 
 def test_the_graph_is_flat(resnet50):
-    model = join(resnet50, build_reference_head(resnet50.output_shape[1:], seed=1))
+    model = join(resnet50, build_head(resnet50.output_shape[1:], seed=1))
     assert not any(isinstance(layer, keras.Model) for layer in model.layers)
     assert model.get_layer("conv5_block3_out").output.shape == (None, 7, 7, 2048)
 
@@ -102,12 +102,17 @@ def test_the_graph_is_flat(resnet50):
 @pytest.mark.slow
 def test_the_cut_is_an_argument(resnet50):
     weights = resolve_weights("resnet50", "random", seed=1)
-    assert build_trunk(weights, cut="conv4_block6_out").output_shape == (None, 14, 14, 1024)
-    assert build_trunk(resolve_weights("vgg19", "random")).output_shape == (None, 7, 7, 512)
+    assert build_backbone(weights, split_layer="conv4_block6_out").output_shape == (
+        None,
+        14,
+        14,
+        1024,
+    )
+    assert build_backbone(resolve_weights("vgg19", "random")).output_shape == (None, 7, 7, 512)
 
 
 def test_head_weights_depend_on_the_seed_alone():
-    kernels = [build_reference_head((2, 2, 3), s).get_weights()[0] for s in (1, 1, 2)]
+    kernels = [build_head((2, 2, 3), s).get_weights()[0] for s in (1, 1, 2)]
     np.testing.assert_array_equal(kernels[0], kernels[1])
     assert not np.array_equal(kernels[0], kernels[2])
 
@@ -123,7 +128,7 @@ assert "utils" not in sys.modules
 
 @pytest.mark.slow
 def test_the_export_loads_where_only_keras_is(resnet50, tmp_path):
-    head = build_reference_head(resnet50.output_shape[1:], seed=1)
+    head = build_head(resnet50.output_shape[1:], seed=1)
     head.compile("adam", "sparse_categorical_crossentropy")
     exported = export_model(join(resnet50, head), tmp_path / "model.keras")
     assert not exported.compiled
@@ -139,17 +144,17 @@ CUTS = ("conv3_block4_out", "conv4_block6_out", "conv5_block3_out")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cut", CUTS)
-def test_a_model_cut_anywhere_is_still_the_model(resnet50, cut):
-    model = join(resnet50, build_reference_head(resnet50.output_shape[1:], seed=1))
-    trunk, tail = cut_model(model, cut)
+@pytest.mark.parametrize("split_layer", CUTS)
+def test_a_model_cut_anywhere_is_still_the_model(resnet50, split_layer):
+    model = join(resnet50, build_head(resnet50.output_shape[1:], seed=1))
+    backbone, tail = split_model(model, split_layer)
     images = np.random.default_rng(0).uniform(0, 255, (2, 224, 224, 3)).astype("float32")
-    activations = trunk.predict(images, verbose=0)
+    activations = backbone.predict(images, verbose=0)
     np.testing.assert_allclose(
         tail.predict(activations, verbose=0), model.predict(images, verbose=0), atol=1e-5
     )
-    assert trunk.layers[-1].name == cut
-    assert not trunk.trainable_variables
+    assert backbone.layers[-1].name == split_layer
+    assert not backbone.trainable_variables
     frozen = [layer for layer in tail.layers if layer.weights and not layer.trainable]
     assert all(isinstance(layer, keras.layers.BatchNormalization) for layer in frozen)
     assert len(tail.trainable_variables) >= 6
@@ -157,8 +162,8 @@ def test_a_model_cut_anywhere_is_still_the_model(resnet50, cut):
 
 @pytest.mark.slow
 def test_training_the_tail_trains_the_model(resnet50):
-    model = join(resnet50, build_reference_head(resnet50.output_shape[1:], seed=1))
-    _, tail = cut_model(model, "conv5_block2_out")
+    model = join(resnet50, build_head(resnet50.output_shape[1:], seed=1))
+    _, tail = split_model(model, "conv5_block2_out")
     layer = model.get_layer("conv5_block3_3_conv")
     normalization = model.get_layer("conv5_block3_3_bn")
     before, statistics = layer.kernel.numpy(), normalization.get_weights()
@@ -172,20 +177,20 @@ def test_training_the_tail_trains_the_model(resnet50):
 
 
 def test_cuts_that_are_none_are_refused_with_those_that_are(resnet50):
-    model = join(resnet50, build_reference_head(resnet50.output_shape[1:], seed=1))
-    for cut, reason in [
+    model = join(resnet50, build_head(resnet50.output_shape[1:], seed=1))
+    for split_layer, reason in [
         ("conv4_block6_2_conv", "a connection goes around"),
         ("conv9_block1_out", "has no layer"),
         ("dropout_512", "belongs to the head"),
     ]:
-        with pytest.raises(CutError, match=f"{reason}.*conv4_block6_out"):
-            cut_model(model, cut)
+        with pytest.raises(SplitError, match=f"{reason}.*conv4_block6_out"):
+            split_model(model, split_layer)
 
 
 @pytest.mark.slow
 def test_a_lower_precision_keeps_weights_and_meaning(resnet50):
     weights = resolve_weights("resnet50", "random", seed=1)
-    reduced = build_trunk(weights, precision="bfloat16")
+    reduced = build_backbone(weights, precision="bfloat16")
     assert reduced.layers[-1].dtype_policy.name == "mixed_bfloat16"
     assert all(variable.dtype == "float32" for variable in reduced.weights)
     assert keras.config.dtype_policy().name == "float32"

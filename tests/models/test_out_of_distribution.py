@@ -6,12 +6,12 @@ from utils.data.images import load_image
 from utils.models import out_of_distribution, registry
 from utils.models.out_of_distribution import (
     DIRECTIONS,
-    FALSE_ALARMS,
+    FALSE_POSITIVE_RATE,
     REFERENCES,
     build_feature_model,
     fit_detector,
     load_detector,
-    make_strangers,
+    make_out_of_distribution_images,
     measure_rates,
 )
 from utils.models.registry import SHIPPED, ModelError, choose_model
@@ -34,16 +34,21 @@ def features():
 
 def test_the_limit_flags_the_stated_share_of_validation(features):
     detector = fit_detector(*features, seed=0)
-    assert detector.is_strange(features[1]).mean() == pytest.approx(FALSE_ALARMS, abs=0.01)
+    assert detector.is_out_of_distribution(features[1]).mean() == pytest.approx(
+        FALSE_POSITIVE_RATE, abs=0.01
+    )
 
 
 def test_other_features_are_strange_whatever_their_length(features):
     detector = fit_detector(*features, seed=0)
     strangers = draw_features(np.random.default_rng(1), 50, UNKNOWN)
     assert detector.measure_distance(strangers) == pytest.approx(1, abs=1e-3)
-    assert detector.is_strange(strangers).all() and detector.is_strange(1000 * strangers).all()
-    assert detector.is_strange(np.zeros((1, 10))).all()
-    assert not detector.is_strange(1000 * features[0]).all()
+    assert (
+        detector.is_out_of_distribution(strangers).all()
+        and detector.is_out_of_distribution(1000 * strangers).all()
+    )
+    assert detector.is_out_of_distribution(np.zeros((1, 10))).all()
+    assert not detector.is_out_of_distribution(1000 * features[0]).all()
 
 
 def test_a_training_image_is_known(features):
@@ -70,7 +75,7 @@ def test_a_file_that_is_no_detector_is_refused(tmp_path):
 
 
 def test_strangers_are_pictures_of_the_networks_size():
-    strangers = make_strangers()
+    strangers = make_out_of_distribution_images()
     assert set(strangers) == {"photographs", "noise", "flat"}
     for images in strangers.values():
         assert images.shape[1:] == (224, 224, 3) and images.dtype == np.uint8
@@ -80,7 +85,9 @@ def test_strangers_are_pictures_of_the_networks_size():
 
 def test_rates_are_shares_of_what_is_flagged(features, monkeypatch):
     detector = fit_detector(*features, seed=0)
-    monkeypatch.setattr(out_of_distribution, "make_strangers", lambda: {"half": np.arange(4)})
+    monkeypatch.setattr(
+        out_of_distribution, "make_out_of_distribution_images", lambda: {"half": np.arange(4)}
+    )
     mixed = np.concatenate([features[0][:2], draw_features(np.random.default_rng(1), 2, UNKNOWN)])
     assert measure_rates(detector, lambda images: mixed[images]) == {"half": 0.5}
 
@@ -104,7 +111,7 @@ def test_the_shipped_detector_knows_phantoms_and_flags_strangers():
         return features.predict(images.astype(np.float32), verbose=0)
 
     phantoms = np.stack([load_image(path) for path in SHIPPED.glob("phantoms/*/*.jpeg")])
-    assert not detector.is_strange(measure(phantoms)).any()
+    assert not detector.is_out_of_distribution(measure(phantoms)).any()
     for kind, rate in measure_rates(detector, measure).items():
         assert rate == pytest.approx(record["flagged"][kind], abs=0.05)
         assert rate >= 0.9

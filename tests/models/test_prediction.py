@@ -58,9 +58,9 @@ def test_files_are_read_in_their_order(network, folder, small_batches):
 
 def test_a_change_is_made_before_the_network_sees_a_batch(network, folder, small_batches):
     pixels = load_images(folder, NAMES)
-    change = partial(cover_region, region="lungs removed")
-    covered = predict_pixels(network, pixels, change=change)
-    np.testing.assert_array_equal(covered, predict_pixels(network, change(pixels)))
+    transform = partial(cover_region, region="lungs removed")
+    covered = predict_pixels(network, pixels, transform=transform)
+    np.testing.assert_array_equal(covered, predict_pixels(network, transform(pixels)))
     assert (covered != predict_pixels(network, pixels)).all()
 
 

@@ -371,7 +371,7 @@ def test_mean_intensity_tells_little():
 @pytest.fixture(scope="module")
 def pooled_resnet50():
     keras = pytest.importorskip("keras")
-    from utils.models.backbones import build_trunk
+    from utils.models.backbones import build_backbone
     from utils.models.pretrained import WeightsError
     from utils.models.weights import resolve_weights
 
@@ -379,7 +379,7 @@ def pooled_resnet50():
         weights = resolve_weights("resnet50")
     except WeightsError as error:
         pytest.skip(f"the difficulty of phantoms is measured with ImageNet weights only: {error}")
-    trunk = build_trunk(weights)
+    trunk = build_backbone(weights)
     pooled = keras.layers.GlobalAveragePooling2D()(trunk.output)
     return keras.Model(trunk.input, pooled)
 

@@ -7,9 +7,9 @@ from PIL import Image
 
 from tests.builders import open_small_study
 from utils.common.files import write_json
-from utils.common.paths import dataset_dir, held_out_file, results_dir, screening_dir
+from utils.common.paths import dataset_dir, held_out_dir, held_out_file, results_dir
 from utils.data.index import build_index
-from utils.data.perturbations import CHANGES
+from utils.data.perturbations import PERTURBATIONS
 from utils.evaluation.predictions import write_predictions
 from utils.models.recipe import Candidate
 from utils.selection import cross_validation
@@ -27,14 +27,14 @@ def study(tmp_path, monkeypatch):
 
 
 def choices(study):
-    folder = screening_dir(study.study)
+    folder = held_out_dir(study.study)
     return json.dumps(make_choices(folder, TWO, ["block1"], [42]))
 
 
 @pytest.mark.slow
 def test_choices_do_not_see_the_test_set(study, tmp_path, monkeypatch):
     """Noise for test images and predictions, and the other label for each, change no choice."""
-    cross_validation.screen(study, TWO, ["plain", "block1"], [42])
+    cross_validation.cross_validate(study, TWO, ["plain", "block1"], [42])
     before = choices(study)
     root = dataset_dir("chest_xray")
     random = np.random.default_rng(9)
@@ -52,16 +52,16 @@ def test_choices_do_not_see_the_test_set(study, tmp_path, monkeypatch):
     noise = {"test": random.random((index.split == "test").sum())}
     for name in ("resnet50", "final/few_seed42", "final/many_seed42"):
         write_predictions(study.study, name, index, noise)
-    cross_validation.screen(study, TWO, ["plain", "block1"], [42])
+    cross_validation.cross_validate(study, TWO, ["plain", "block1"], [42])
     assert choices(study) == before
 
 
 @pytest.mark.slow
 def test_what_is_there_is_not_trained_again(study, monkeypatch):
-    cross_validation.screen(study, TWO[:1], ["block1"], [42])
+    cross_validation.cross_validate(study, TWO[:1], ["block1"], [42])
     file = held_out_file(study.study, "few", "block1", 42)
     table = pd.read_csv(file)
-    assert {"image_id", "patient_id", "y_true", *CHANGES} == set(table.columns)
+    assert {"image_id", "patient_id", "y_true", *PERTURBATIONS} == set(table.columns)
     record = json.loads(file.with_suffix(".json").read_text())
     assert record["held_out_images"] == len(table) and record["seed"] == 42
 
@@ -70,20 +70,20 @@ def test_what_is_there_is_not_trained_again(study, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(cross_validation, "train_candidate", refuse)
-        cross_validation.screen(study, TWO[:1], ["block1"], [42])
+        cross_validation.cross_validate(study, TWO[:1], ["block1"], [42])
         with pytest.raises(AssertionError, match="trained again"):
-            cross_validation.screen(study, TWO[1:], ["block1"], [42])
+            cross_validation.cross_validate(study, TWO[1:], ["block1"], [42])
     record["version"] -= 1
     write_json(file.with_suffix(".json"), record)
-    assert not cross_validation.is_screened(study, TWO[0], "block1", 42), "older code"
+    assert not cross_validation.is_cross_validated(study, TWO[0], "block1", 42), "older code"
     record["version"] += 1
     write_json(file.with_suffix(".json"), record)
-    assert cross_validation.is_screened(study, TWO[0], "block1", 42)
+    assert cross_validation.is_cross_validated(study, TWO[0], "block1", 42)
     provenance = results_dir(study.study) / "provenance" / "resnet50.json"
     write_json(provenance, {"dataset": {"fingerprint": "of other radiographs"}})
-    assert not cross_validation.is_screened(study, TWO[0], "block1", 42)
+    assert not cross_validation.is_cross_validated(study, TWO[0], "block1", 42)
     provenance.unlink()
     longer = Candidate("few", "small_cnn", 32, epochs=2, batch_size=8)
-    cross_validation.screen(study, [longer], ["block1"], [42])
+    cross_validation.cross_validate(study, [longer], ["block1"], [42])
     record = json.loads(file.with_suffix(".json").read_text())
     assert record["candidate"]["epochs"] == 2, "another recipe of the same name is trained anew"

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.builders import build_small_trunk, open_small_study
+from tests.builders import build_small_backbone, open_small_study
 from utils.common.files import write_json
 from utils.common.paths import dataset_dir, final_name, models_dir, predictions_dir, results_dir
 from utils.common.provenance import write_provenance
@@ -23,8 +23,8 @@ from utils.selection.final_models import (
     predict_test_with_crops,
     read_finished_aucs,
     train_final,
-    train_finalists,
-    train_reference,
+    train_final_models,
+    train_reimplementation,
 )
 
 SMALL = Candidate("small", "small_cnn", 32, ("exposure",), epochs=1, batch_size=8)
@@ -72,7 +72,7 @@ def test_the_chosen_model_is_built_and_found(study, monkeypatch):
         "thresholds": {"small": 0.5, "larger": 0.5, "ensemble": 0.25},
     }  # fmt: skip
     study = study.model_copy(update={"final_seeds": [42]})
-    train_finalists(study, choices, [SMALL, larger], controls=["never compared"])
+    train_final_models(study, choices, [SMALL, larger], controls=["never compared"])
     write_json(results_dir("full") / "metrics.json", {"chosen_model": "ensemble"})
     scorer = choose_model("full")
     assert scorer.name == "ensemble" and scorer.threshold == 0.25
@@ -92,10 +92,10 @@ def test_the_chosen_model_is_built_and_found(study, monkeypatch):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(final_models, "train_final", refuse)
-    train_finalists(study, choices, [SMALL, larger])
+    train_final_models(study, choices, [SMALL, larger])
     (models_dir("full") / "final/small_seed42.keras").unlink()
     monkeypatch.setattr(final_models, "build_chosen", refuse)
-    train_finalists(study, choices, [SMALL, larger])
+    train_final_models(study, choices, [SMALL, larger])
 
 
 def test_crops_keep_a_flat_image_and_notice_a_corner():
@@ -117,7 +117,9 @@ def test_the_reference_is_trained_with_another_seed_once(study, tmp_path, monkey
     monkeypatch.setenv("ACTIVATION_CACHE_DIR", str(tmp_path / "cache"))
     weights = Weights("resnet50", "random", "random", "0" * 64, None, seed=1)
     monkeypatch.setattr(final_models, "resolve_study_weights", lambda *given: weights)
-    monkeypatch.setattr("utils.training.head.build_trunk", lambda weights: build_small_trunk())
+    monkeypatch.setattr(
+        "utils.training.head.build_backbone", lambda weights: build_small_backbone()
+    )
     study = study.model_copy(update={"views": 1, "epochs": 2, "batch_size": 8})
     root = dataset_dir("chest_xray")
     index = build_index(root, study.seed, study.validation_fraction)
@@ -129,13 +131,13 @@ def test_the_reference_is_trained_with_another_seed_once(study, tmp_path, monkey
         recipe={},
         minutes=1.0,
     )
-    train_reference(study, 43)
+    train_reimplementation(study, 43)
     file = predictions_dir("full") / "final/resnet50_seed43.csv"
     assert set(load_predictions(file).split) == {"validation", "test"}
     before = file.stat().st_mtime_ns
-    train_reference(study, 43)
+    train_reimplementation(study, 43)
     assert file.stat().st_mtime_ns == before
-    train_reference(study.model_copy(update={"epochs": 1}), 43)
+    train_reimplementation(study.model_copy(update={"epochs": 1}), 43)
     assert file.stat().st_mtime_ns != before, "another recipe is trained anew"
 
 

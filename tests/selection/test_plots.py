@@ -5,9 +5,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from utils.data.perturbations import CHANGES
+from utils.data.perturbations import PERTURBATIONS
 from utils.evaluation.plots import plot_reliability
-from utils.selection.plots import plot_auc_by_change, plot_cost, plot_criteria, plot_differences
+from utils.selection.plots import (
+    plot_auc_by_perturbation,
+    plot_cost,
+    plot_criteria,
+    plot_differences,
+)
 
 
 def drawn(figure):
@@ -58,12 +63,14 @@ def test_differences_are_drawn_around_the_base():
 
 
 def test_every_auc_is_written_into_its_field():
-    table = pd.DataFrame([np.linspace(0.9, 0.97, len(CHANGES))], index=["a"], columns=CHANGES)
-    figure = plot_auc_by_change(table)
+    table = pd.DataFrame(
+        [np.linspace(0.9, 0.97, len(PERTURBATIONS))], index=["a"], columns=PERTURBATIONS
+    )
+    figure = plot_auc_by_perturbation(table)
     written = [text.get_text() for text in figure.axes[0].texts]
     assert written == [f"{value:.3f}" for value in table.loc["a"]]
     with pytest.raises(ValueError, match="table of AUCs by change lacks the column noise"):
-        plot_auc_by_change(table.drop(columns="noise"))
+        plot_auc_by_perturbation(table.drop(columns="noise"))
 
 
 def test_costs_are_on_a_logarithmic_scale():

@@ -4,12 +4,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from utils.common.files import write_json
-from utils.data.perturbations import CHANGES, UNCHANGED
+from utils.data.perturbations import PERTURBATIONS, UNCHANGED
 from utils.models.recipe import Candidate
 from utils.selection.choices import ENSEMBLE, SelectionError, read_choices
 from utils.selection.rule import (
     HeldOut,
-    auc_by_change,
+    auc_by_perturbation,
     average_members,
     choose_block_threshold,
     choose_ensemble,
@@ -19,7 +19,7 @@ from utils.selection.rule import (
     make_choices,
     mean_auc,
     rank,
-    read_screening,
+    read_held_out,
     resample_mean_auc,
 )
 
@@ -33,7 +33,7 @@ def held_out(name, fold, separation, seed=42, patients=40):
         "patient_id": [f"{fold}-patient{row // 2}" for row in range(2 * patients)],
         "y_true": y_true,
     })  # fmt: skip
-    for change in CHANGES:
+    for change in PERTURBATIONS:
         score = separation * y_true + random.normal(size=2 * patients)
         table[change] = 1 / (1 + np.exp(-score))
     return HeldOut(name, fold, seed, table)
@@ -56,9 +56,9 @@ def test_the_mean_auc_is_scikit_learns():
     records[0].table[UNCHANGED] = records[0].table[UNCHANGED].round(1)  # ties
     expected = np.mean([
         roc_auc_score(record.table.y_true, record.table[change])
-        for record in records for change in CHANGES
+        for record in records for change in PERTURBATIONS
     ])  # fmt: skip
-    assert mean_auc(records, CHANGES) == pytest.approx(expected)
+    assert mean_auc(records, PERTURBATIONS) == pytest.approx(expected)
 
 
 def standard_error(records):
@@ -90,7 +90,7 @@ def test_all_are_compared_on_the_folds_that_were_asked_for(tmp_path):
     rows = comparison.set_index("candidate")
     assert rows.trainings.tolist() == [1, 1]
     assert rows.criterion["b"] > rows.criterion["a"] + 0.05
-    (block,) = read_screening(tmp_path, both[0], ["block1"], [42])
+    (block,) = read_held_out(tmp_path, both[0], ["block1"], [42])
     assert rows.block["a"] == pytest.approx(mean_auc([block], [UNCHANGED]))
     assert rows.block_error["a"] == pytest.approx(standard_error([block]))
 
@@ -151,8 +151,8 @@ def test_differences_are_paired(tmp_path):
     """Two candidates alike but for a little: each is uncertain, their difference is not."""
     first = held_out("a", "block1", 1.5, patients=100)
     better = first.table.copy()
-    better[list(CHANGES)] = np.clip(
-        better[list(CHANGES)].to_numpy() + 0.05 * better.y_true.to_numpy()[:, None], 0, 1
+    better[list(PERTURBATIONS)] = np.clip(
+        better[list(PERTURBATIONS)].to_numpy() + 0.05 * better.y_true.to_numpy()[:, None], 0, 1
     )
     write(tmp_path, first)
     write(tmp_path, HeldOut("b", "block1", 42, better))
@@ -171,8 +171,8 @@ def test_auc_is_told_apart_by_change(tmp_path):
     record = held_out("a", "block1", 2.0)
     record.table["noise"] = 0.5
     write(tmp_path, record)
-    row = auc_by_change(tmp_path, [small("a", 32)], ["block1"], [42]).loc["a"]
-    assert row["noise"] == 0.5 and row[UNCHANGED] > 0.8 and tuple(row.index) == CHANGES
+    row = auc_by_perturbation(tmp_path, [small("a", 32)], ["block1"], [42]).loc["a"]
+    assert row["noise"] == 0.5 and row[UNCHANGED] > 0.8 and tuple(row.index) == PERTURBATIONS
 
 
 @pytest.mark.slow
@@ -206,7 +206,7 @@ def test_members_are_averaged_image_by_image():
     first, second = held_out("a", "block1", 1.0), held_out("b", "block1", 1.0, patients=40)
     shuffled = second.table.sample(frac=1, random_state=1).reset_index(drop=True)
     (mean,) = average_members([[first], [HeldOut("b", "block1", 42, shuffled)]])
-    for change in CHANGES:
+    for change in PERTURBATIONS:
         np.testing.assert_allclose(
             mean.table[change], (first.table[change] + second.table[change]) / 2
         )

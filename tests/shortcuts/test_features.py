@@ -7,7 +7,7 @@ from tests.data.test_acquisition import smooth_images
 from utils.common.files import write_json
 from utils.common.paths import models_dir, predictions_dir, results_dir
 from utils.data.regions import REGIONS, cover_region, lung_template
-from utils.shortcuts.domain_shift import measure_places, tell_places_apart
+from utils.shortcuts.domain_shift import measure_domain_shift, tell_domains_apart
 from utils.shortcuts.features import CUES, measure_cues, measure_training_cues, score_cues
 from utils.shortcuts.regions import measure_regions
 
@@ -67,9 +67,9 @@ def test_places_are_told_apart_where_they_differ():
     elsewhere = np.arange(200) % 2 == 0
     patients = [f"person-{row // 2}-virus" for row in range(200)]
     noise = random.normal(size=(200, 5))
-    assert tell_places_apart(noise, elsewhere, patients, 1) < 0.65
+    assert tell_domains_apart(noise, elsewhere, patients, 1) < 0.65
     shifted = noise + elsewhere[:, None] * 2
-    assert tell_places_apart(shifted, elsewhere, patients, 1) > 0.95
+    assert tell_domains_apart(shifted, elsewhere, patients, 1) > 0.95
 
 
 @pytest.fixture
@@ -82,8 +82,8 @@ def study(tmp_path, monkeypatch):
 
 def test_what_a_model_makes_of_covered_images_is_kept(study):
     image = keras.Input((224, 224, 3))
-    centre = keras.layers.Cropping2D(80)(image)
-    mean = keras.layers.GlobalAveragePooling2D()(centre)
+    center = keras.layers.Cropping2D(80)(image)
+    mean = keras.layers.GlobalAveragePooling2D()(center)
     network = keras.Model(image, keras.layers.Dense(2, "softmax")(mean))
     file = models_dir("full") / "final" / "small.keras"
     file.parent.mkdir(parents=True)
@@ -103,7 +103,7 @@ def test_what_a_model_makes_of_covered_images_is_kept(study):
 
 
 def test_places_are_told_apart_by_cues_alone(study):
-    places = measure_places(study)
+    places = measure_domain_shift(study)
     assert places["class"].tolist() == ["NORMAL", "NORMAL", "PNEUMONIA", "PNEUMONIA"]
     assert places.split.tolist() == ["validation", "test"] * 2
     assert places.roc_auc.between(0, 1).all()

@@ -11,7 +11,7 @@ from utils.evaluation.predictions import load_predictions
 from utils.models import registry
 from utils.models.recipe import Candidate
 from utils.models.registry import SHIPPED, choose_model
-from utils.selection.cross_validation import screen
+from utils.selection.cross_validation import cross_validate
 from utils.selection.final_models import train_final
 from utils.tools import release
 from utils.tools.predict import main as predict
@@ -28,8 +28,8 @@ def test_a_shipped_model_scores_without_any_training(tmp_path, monkeypatch):
         below = getattr(release, name).relative_to(SHIPPED)
         monkeypatch.setattr(release, name, folder / below)
     train_final(study, SMALL, 42)
-    screen("full", [SMALL], ["block1", "block2"], [42])
-    file = release.ship_model("full", "tiny", 42, ["block1", "block2"])
+    cross_validate("full", [SMALL], ["block1", "block2"], [42])
+    file = release.release_model("full", "tiny", 42, ["block1", "block2"])
     assert file.stat().st_size < 10_000_000
     record = json.loads((folder / "models.json").read_text())["small"]
     assert record["candidate"]["name"] == "tiny" and record["dataset"]["images"]["test"]

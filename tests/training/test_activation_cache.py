@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from tests.builders import build_small_trunk, write_dataset
+from tests.builders import build_small_backbone, write_dataset
 from utils.common.files import read_json, write_json
 from utils.common.study import load_study
 from utils.data.index import build_index
 from utils.models.pretrained import Weights
 from utils.training import activation_cache
-from utils.training.activations import ActivationStore, Shard, View
+from utils.training.activations import ActivationStore, AugmentedCopy, Shard
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,8 @@ def data(tmp_path_factory):
 @pytest.fixture
 def store(data, tmp_path):
     root, index = data
-    store = ActivationStore(tmp_path, build_small_trunk())
-    store.fill(root, index, [View(0), View(1)])
+    store = ActivationStore(tmp_path, build_small_backbone())
+    store.fill(root, index, [AugmentedCopy(0), AugmentedCopy(1)])
     return store
 
 
@@ -44,8 +44,8 @@ def test_what_may_go_is_named_and_goes(store, tmp_path, data):
     old = tmp_path / "resnet50-float16-0123"
     old.mkdir()
     (old / "a.npy").write_bytes(b"0" * 1000)
-    kept = ActivationStore(tmp_path, build_small_trunk(channels=3))
-    kept.fill(*data, [View(0)])
+    kept = ActivationStore(tmp_path, build_small_backbone(channels=3))
+    kept.fill(*data, [AugmentedCopy(0)])
     leftover = kept.folder / ".block-1.abc.npy"
     leftover.write_bytes(b"0")
     fresh = kept.folder / ".block-2.abc.npy"
@@ -71,13 +71,13 @@ def test_doubled_entries_are_noticed(store, tmp_path):
 
 @pytest.fixture
 def small_study(data, tmp_path, monkeypatch):
-    """Replace data, weights and trunk by small ones; the command stays what it is."""
+    """Replace data, weights and backbone by small ones; the command stays what it is."""
     monkeypatch.setenv("ACTIVATION_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("utils.data.index.open_dataset", lambda name: data[0])
     weights = Weights("resnet50", "ImageNet", "npm", "0" * 64, None)
     monkeypatch.setattr(activation_cache, "resolve_study_weights", lambda *args, **kwargs: weights)
     monkeypatch.setattr(
-        activation_cache, "build_trunk", lambda *args, **kwargs: build_small_trunk()
+        activation_cache, "build_backbone", lambda *args, **kwargs: build_small_backbone()
     )
     return load_study("sample").model_copy(update={"seed": 1, "validation_fraction": 0.3})
 

@@ -13,14 +13,14 @@ import keras
 import numpy as np
 import pytest
 
-from tests.builders import build_small_trunk, write_dataset
+from tests.builders import build_small_backbone, write_dataset
 from utils.common.files import file_sha256
 from utils.data.augmentation import AugmentationRanges, augment_images
 from utils.data.images import load_image, load_images
 from utils.data.index import build_index
-from utils.models.backbones import build_reference_head, cut_model, join
+from utils.models.backbones import build_head, join, split_model
 from utils.training import activations
-from utils.training.activations import ActivationStore, CacheSpaceError, Shard, View
+from utils.training.activations import ActivationStore, AugmentedCopy, CacheSpaceError, Shard
 from utils.training.head import predict_pneumonia
 
 
@@ -31,8 +31,8 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trunk():
-    return build_small_trunk()
+def backbone():
+    return build_small_backbone()
 
 
 @pytest.fixture
@@ -49,77 +49,83 @@ def computed(monkeypatch):
     return counts
 
 
-def test_activations_are_those_of_the_trunk(data, trunk, tmp_path):
+def test_activations_are_those_of_the_trunk(data, backbone, tmp_path):
     root, index = data
-    table = ActivationStore(tmp_path, trunk, "float32").load(root, index)
-    expected = trunk.predict(load_images(root, index.image_id).astype("float32"), verbose=0)
+    table = ActivationStore(tmp_path, backbone, "float32").load(root, index)
+    expected = backbone.predict(load_images(root, index.image_id).astype("float32"), verbose=0)
     assert table.shape == expected.shape
     np.testing.assert_allclose(table[:], expected, atol=1e-6)
     np.testing.assert_array_equal(table[np.array([3, 1])], table[:][[3, 1]])
 
 
-def test_views_are_augmented_images(data, trunk, tmp_path):
+def test_views_are_augmented_images(data, backbone, tmp_path):
     root, index = data
-    view = View(2, seed=5)
-    table = ActivationStore(tmp_path, trunk, "float32").load(root, index, view)
+    view = AugmentedCopy(2, seed=5)
+    table = ActivationStore(tmp_path, backbone, "float32").load(root, index, view)
     drawn = [view.augmentation(sha256) for sha256 in index.pixel_sha256]
     images = augment_images(load_images(root, index.image_id), drawn)
-    np.testing.assert_allclose(table[:], trunk.predict(images, verbose=0), atol=1e-5)
+    np.testing.assert_allclose(table[:], backbone.predict(images, verbose=0), atol=1e-5)
 
 
-def test_nothing_is_computed_twice(data, trunk, tmp_path, computed):
+def test_nothing_is_computed_twice(data, backbone, tmp_path, computed):
     root, index = data
     part = index.iloc[:10]
-    ActivationStore(tmp_path, trunk).load(root, part)
-    ActivationStore(tmp_path, trunk).load(root, part)
+    ActivationStore(tmp_path, backbone).load(root, part)
+    ActivationStore(tmp_path, backbone).load(root, part)
     assert computed == [10]
-    ActivationStore(tmp_path, trunk).load(root, index)
+    ActivationStore(tmp_path, backbone).load(root, index)
     assert computed == [10, len(index) - 10]
-    assert ActivationStore(tmp_path, trunk).count_missing(index) == 0
+    assert ActivationStore(tmp_path, backbone).count_missing(index) == 0
 
 
 @pytest.mark.parametrize(
-    "view", [View(0, 1), View(1, 0), View(0, 0, AugmentationRanges(rotation=5)), activations.PLAIN]
+    "view",
+    [
+        AugmentedCopy(0, 1),
+        AugmentedCopy(1, 0),
+        AugmentedCopy(0, 0, AugmentationRanges(rotation=5)),
+        activations.PLAIN,
+    ],
 )
-def test_another_view_is_another_entry(data, trunk, tmp_path, view):
+def test_another_view_is_another_entry(data, backbone, tmp_path, view):
     root, index = data
-    store = ActivationStore(tmp_path, trunk)
-    store.load(root, index.iloc[:4], View(0, 0))
+    store = ActivationStore(tmp_path, backbone)
+    store.load(root, index.iloc[:4], AugmentedCopy(0, 0))
     assert store.count_missing(index.iloc[:4], [view]) == 4
 
 
-def test_other_weights_cut_and_format_are_other_stores(data, trunk, tmp_path):
-    other = build_small_trunk()
+def test_other_weights_cut_and_format_are_other_stores(data, backbone, tmp_path):
+    other = build_small_backbone()
     other.get_layer("conv").bias.assign([1.0, 0, 0, 0])
-    shallow = build_small_trunk(channels=3)
+    shallow = build_small_backbone(channels=3)
     folders = {
-        ActivationStore(tmp_path, trunk).folder,
-        ActivationStore(tmp_path, trunk, "float32").folder,
+        ActivationStore(tmp_path, backbone).folder,
+        ActivationStore(tmp_path, backbone, "float32").folder,
         ActivationStore(tmp_path, other).folder,
         ActivationStore(tmp_path, shallow).folder,
     }
     assert len(folders) == 4
-    assert ActivationStore(tmp_path, build_small_trunk()).folder in folders
+    assert ActivationStore(tmp_path, build_small_backbone()).folder in folders
 
 
-def test_a_new_version_of_the_code_reads_nothing_old(data, trunk, tmp_path, monkeypatch):
+def test_a_new_version_of_the_code_reads_nothing_old(data, backbone, tmp_path, monkeypatch):
     root, index = data
-    ActivationStore(tmp_path, trunk).load(root, index.iloc[:4])
+    ActivationStore(tmp_path, backbone).load(root, index.iloc[:4])
     monkeypatch.setattr(activations, "CODE_VERSION", activations.CODE_VERSION + 1)
-    assert ActivationStore(tmp_path, trunk).count_missing(index.iloc[:4]) == 4
+    assert ActivationStore(tmp_path, backbone).count_missing(index.iloc[:4]) == 4
 
 
-def test_changed_pixels_are_computed_anew(data, trunk, tmp_path):
+def test_changed_pixels_are_computed_anew(data, backbone, tmp_path):
     root, index = data
-    store = ActivationStore(tmp_path, trunk)
+    store = ActivationStore(tmp_path, backbone)
     store.load(root, index.iloc[:4])
     changed = index.iloc[:4].assign(pixel_sha256=["0" * 64, *index.pixel_sha256[1:4]])
     assert store.count_missing(changed) == 1
 
 
-def test_a_damaged_block_is_reported_and_computed_again(data, trunk, tmp_path, computed):
+def test_a_damaged_block_is_reported_and_computed_again(data, backbone, tmp_path, computed):
     root, index = data
-    store = ActivationStore(tmp_path, trunk)
+    store = ActivationStore(tmp_path, backbone)
     before = store.load(root, index)[:]
     (block,) = store.folder.glob("block-*.npy")
     content = bytearray(block.read_bytes())
@@ -131,19 +137,19 @@ def test_a_damaged_block_is_reported_and_computed_again(data, trunk, tmp_path, c
     assert computed == [40, 40]
 
 
-def test_half_precision_moves_activations_by_a_thousandth_at_most(data, trunk, tmp_path):
+def test_half_precision_moves_activations_by_a_thousandth_at_most(data, backbone, tmp_path):
     root, index = data
-    single = ActivationStore(tmp_path, trunk, "float32").load(root, index)[:]
-    half = ActivationStore(tmp_path, trunk, "float16").load(root, index)[:]
+    single = ActivationStore(tmp_path, backbone, "float32").load(root, index)[:]
+    half = ActivationStore(tmp_path, backbone, "float16").load(root, index)[:]
     assert half.dtype == np.float16
     np.testing.assert_allclose(half, single, rtol=1e-3, atol=1e-6)
 
 
-def test_half_precision_hardly_moves_probabilities(data, trunk, tmp_path):
+def test_half_precision_hardly_moves_probabilities(data, backbone, tmp_path):
     root, index = data
-    head = build_reference_head(trunk.output_shape[1:], seed=1)
+    head = build_head(backbone.output_shape[1:], seed=1)
     half, single = (
-        predict_pneumonia(head, ActivationStore(tmp_path, trunk, dtype).load(root, index))
+        predict_pneumonia(head, ActivationStore(tmp_path, backbone, dtype).load(root, index))
         for dtype in ("float16", "float32")
     )
     assert 0 < np.abs(half - single).max() < 1e-3
@@ -151,20 +157,20 @@ def test_half_precision_hardly_moves_probabilities(data, trunk, tmp_path):
 
 def test_activations_too_large_for_half_precision_are_refused(data, tmp_path):
     root, index = data
-    trunk = build_small_trunk()
-    trunk.get_layer("conv").bias.assign([1e6] * 4)
+    backbone = build_small_backbone()
+    backbone.get_layer("conv").bias.assign([1e6] * 4)
     with pytest.raises(ValueError, match="do not fit float16; use dtype='float32'"):
-        ActivationStore(tmp_path, trunk).load(root, index.iloc[:4])
+        ActivationStore(tmp_path, backbone).load(root, index.iloc[:4])
 
 
-def test_unknown_number_formats_are_refused(trunk, tmp_path):
+def test_unknown_number_formats_are_refused(backbone, tmp_path):
     with pytest.raises(ValueError, match="float16 or float32, not 'int8'"):
-        ActivationStore(tmp_path, trunk, "int8")
+        ActivationStore(tmp_path, backbone, "int8")
 
 
-def test_a_damaged_record_is_reported_and_computed_again(data, trunk, tmp_path, computed):
+def test_a_damaged_record_is_reported_and_computed_again(data, backbone, tmp_path, computed):
     root, index = data
-    store = ActivationStore(tmp_path, trunk)
+    store = ActivationStore(tmp_path, backbone)
     store.load(root, index)
     (record,) = store.folder.glob("block-*.json")
     record.write_text(record.read_text()[:-20])
@@ -173,44 +179,44 @@ def test_a_damaged_record_is_reported_and_computed_again(data, trunk, tmp_path, 
     assert computed == [40, 40]
 
 
-def test_a_block_is_hashed_once_until_it_is_touched(data, trunk, tmp_path, monkeypatch):
+def test_a_block_is_hashed_once_until_it_is_touched(data, backbone, tmp_path, monkeypatch):
     root, index = data
     hashed = []
     monkeypatch.setattr(
         activations, "file_sha256", lambda file: hashed.append(file) or file_sha256(file)
     )
-    store = ActivationStore(tmp_path, trunk)
+    store = ActivationStore(tmp_path, backbone)
     store.load(root, index)
     written = len(hashed)
     store.load(root, index)
     assert len(hashed) == written
-    ActivationStore(tmp_path, trunk).load(root, index)
+    ActivationStore(tmp_path, backbone).load(root, index)
     assert len(hashed) == written + 1
 
 
-def test_an_image_is_decoded_once_for_all_its_views(data, trunk, tmp_path, monkeypatch):
+def test_an_image_is_decoded_once_for_all_its_views(data, backbone, tmp_path, monkeypatch):
     root, index = data
     decoded = []
     monkeypatch.setattr(
         activations, "load_image", lambda path: decoded.append(path) or load_image(path)
     )
-    views = [View(number, seed=1) for number in range(3)]
-    tables = ActivationStore(tmp_path, trunk, "float32").load_views(root, index, views)
+    views = [AugmentedCopy(number, seed=1) for number in range(3)]
+    tables = ActivationStore(tmp_path, backbone, "float32").load_copies(root, index, views)
     assert len(decoded) == len(set(decoded)) == len(index)
     for view, table in zip(views, tables, strict=True):
-        alone = ActivationStore(tmp_path / "alone", trunk, "float32").load(root, index, view)
+        alone = ActivationStore(tmp_path / "alone", backbone, "float32").load(root, index, view)
         np.testing.assert_array_equal(table[:], alone[:])
     assert len({table.fingerprint for table in tables}) == 3
 
 
 def test_changing_the_head_computes_nothing(data, tmp_path, computed):
     root, index = data
-    trunk = build_small_trunk()
-    store = ActivationStore(tmp_path, trunk)
+    backbone = build_small_backbone()
+    store = ActivationStore(tmp_path, backbone)
     store.load(root, index)
     for seed in (1, 2):
-        model = join(trunk, build_reference_head(trunk.output_shape[1:], seed))
-        ActivationStore(tmp_path, cut_model(model, "conv")[0]).load(root, index)
+        model = join(backbone, build_head(backbone.output_shape[1:], seed))
+        ActivationStore(tmp_path, split_model(model, "conv")[0]).load(root, index)
     assert computed == [40]
 
 
@@ -230,23 +236,23 @@ def test_another_precision_is_another_store(tmp_path):
     for policy in policies:
         keras.config.set_dtype_policy(policy)
         try:
-            folders.add(ActivationStore(tmp_path, build_small_trunk()).folder)
+            folders.add(ActivationStore(tmp_path, build_small_backbone()).folder)
         finally:
             keras.config.set_dtype_policy("float32")
     assert len(folders) == 2
 
 
 def test_what_the_disk_cannot_hold_is_refused_before_it_starts(
-    data, trunk, tmp_path, monkeypatch, computed
+    data, backbone, tmp_path, monkeypatch, computed
 ):
     root, index = data
     row = 7 * 7 * 4 * 2
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=40 * row - 1))
     with pytest.raises(CacheSpaceError, match="40 images and views need .* ACTIVATION_CACHE_DIR"):
-        ActivationStore(tmp_path, trunk).load(root, index)
+        ActivationStore(tmp_path, backbone).load(root, index)
     assert computed == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=40 * row))
-    ActivationStore(tmp_path, trunk).load(root, index)
+    ActivationStore(tmp_path, backbone).load(root, index)
     assert computed == [40]
 
 
@@ -256,19 +262,21 @@ def test_shards_that_do_not_exist_are_refused(text):
         Shard.parse(text)
 
 
-def test_shards_together_equal_a_single_run_bit_for_bit(data, trunk, tmp_path, computed):
+def test_shards_together_equal_a_single_run_bit_for_bit(data, backbone, tmp_path, computed):
     root, index = data
-    views = [View(0), View(1)]
+    views = [AugmentedCopy(0), AugmentedCopy(1)]
     counts = [
-        ActivationStore(tmp_path / "shards", trunk).fill(root, index, views, Shard(number, 3))
+        ActivationStore(tmp_path / "shards", backbone).fill(root, index, views, Shard(number, 3))
         for number in (3, 1, 2)
     ]
     assert sum(counts) == 2 * len(index) and min(counts) > 0
-    together = ActivationStore(tmp_path / "shards", trunk)
+    together = ActivationStore(tmp_path / "shards", backbone)
     assert together.count_missing(index, views) == 0
-    single = ActivationStore(tmp_path / "single", trunk)
+    single = ActivationStore(tmp_path / "single", backbone)
     for one, other in zip(
-        together.load_views(root, index, views), single.load_views(root, index, views), strict=True
+        together.load_copies(root, index, views),
+        single.load_copies(root, index, views),
+        strict=True,
     ):
         np.testing.assert_array_equal(one[:], other[:])
 
@@ -276,12 +284,12 @@ def test_shards_together_equal_a_single_run_bit_for_bit(data, trunk, tmp_path, c
 FILL = """
 import sys
 from pathlib import Path
-from tests.builders import build_small_trunk
+from tests.builders import build_small_backbone
 from utils import activations
 from utils.data.index import build_index
 activations.BLOCK_SIZE = activations.BATCH_SIZE = 2
 root, cache = map(Path, sys.argv[1:])
-activations.ActivationStore(cache, build_small_trunk()).load(root, build_index(root, 1, 0.3))
+activations.ActivationStore(cache, build_small_backbone()).load(root, build_index(root, 1, 0.3))
 """
 
 
@@ -294,7 +302,7 @@ def _count_blocks(cache: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_resumed(trunk, tmp_path, computed):
+def test_a_killed_run_is_resumed(backbone, tmp_path, computed):
     root = write_dataset(tmp_path / "data", range(1, 101))
     index = build_index(root, 1, 0.3)
     cache = tmp_path / "cache"
@@ -306,19 +314,19 @@ def test_a_killed_run_is_resumed(trunk, tmp_path, computed):
     process.wait()
     kept = 2 * _count_blocks(cache)
     assert 10 <= kept < len(index), "the process was not killed half-way"
-    table = ActivationStore(cache, trunk).load(root, index)
+    table = ActivationStore(cache, backbone).load(root, index)
     assert computed == [len(index) - kept]
-    fresh = ActivationStore(tmp_path / "fresh", trunk).load(root, index)
+    fresh = ActivationStore(tmp_path / "fresh", backbone).load(root, index)
     np.testing.assert_array_equal(table[:], fresh[:])
 
 
 @pytest.mark.slow
-def test_two_processes_may_fill_one_cache(trunk, tmp_path, computed):
+def test_two_processes_may_fill_one_cache(backbone, tmp_path, computed):
     root = write_dataset(tmp_path / "data", range(1, 41))
     index = build_index(root, 1, 0.3)
     processes = [_start_filling(root, tmp_path / "cache") for _ in range(2)]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    shared = ActivationStore(tmp_path / "cache", trunk).load(root, index)
+    shared = ActivationStore(tmp_path / "cache", backbone).load(root, index)
     assert computed == []
-    alone = ActivationStore(tmp_path / "alone", trunk).load(root, index)
+    alone = ActivationStore(tmp_path / "alone", backbone).load(root, index)
     np.testing.assert_array_equal(shared[:], alone[:])

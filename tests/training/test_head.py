@@ -6,24 +6,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.builders import build_small_trunk, write_dataset
+from tests.builders import build_small_backbone, write_dataset
 from utils.data.images import load_images
 from utils.data.index import build_index
 from utils.evaluation.predictions import write_predictions
-from utils.models.backbones import build_reference_head, cut_model, join
+from utils.models.backbones import build_head, join, split_model
 from utils.models.export import export_model
 from utils.models.pretrained import Weights
 from utils.models.weights import resolve_weights
 from utils.training.activations import ActivationStore
 from utils.training.head import (
+    CopyBatches,
     Recipe,
     TrainingError,
-    ViewBatches,
     check_learned,
     predict_pneumonia,
     read_history,
-    score_tail,
-    train_tail,
+    score_head,
+    train_head,
     write_history,
 )
 
@@ -39,7 +39,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tables(data, tmp_path_factory):
     root, index = data
-    store = ActivationStore(tmp_path_factory.mktemp("cache"), build_small_trunk(), "float32")
+    store = ActivationStore(tmp_path_factory.mktemp("cache"), build_small_backbone(), "float32")
     return {split: store.load(root, rows) for split, rows in index.groupby("split")}
 
 
@@ -51,7 +51,7 @@ def test_epoch_e_has_view_e_mod_views():
     model.compile(loss=lambda _, value: keras.ops.mean(value))
 
     def losses(epochs_done):
-        batches = ViewBatches(marked, labels, 8, seed=0, epochs_done=epochs_done)
+        batches = CopyBatches(marked, labels, 8, seed=0, epochs_done=epochs_done)
         history = model.fit(batches, epochs=5, initial_epoch=epochs_done, shuffle=False, verbose=0)
         return history.history["loss"]
 
@@ -63,8 +63,8 @@ def test_epoch_e_has_view_e_mod_views():
 def test_every_epoch_has_all_images_in_an_order_of_its_own():
     labels = np.arange(20)
     with pytest.raises(ValueError, match="activations"):
-        ViewBatches([_Constant(20, 0.0), _Constant(19, 0.0)], labels, 8, seed=0)
-    batches = ViewBatches([_Constant(len(labels), 0.0)], labels, 8, seed=0)
+        CopyBatches([_Constant(20, 0.0), _Constant(19, 0.0)], labels, 8, seed=0)
+    batches = CopyBatches([_Constant(len(labels), 0.0)], labels, 8, seed=0)
     orders = []
     for _ in range(3):
         batches.on_epoch_end()
@@ -89,14 +89,14 @@ def test_training_on_the_cache_equals_training_through_the_model(data, tables, t
     root, index = data
     train = index[index.split == "train"]
     labels, held_out = train.label.to_numpy(), index[index.split == "validation"]
-    trunk = build_small_trunk()
-    head = build_reference_head(trunk.output_shape[1:], seed=5)
-    history = train_tail(
+    backbone = build_small_backbone()
+    head = build_head(backbone.output_shape[1:], seed=5)
+    history = train_head(
         head, [tables["train"]], labels, tables["validation"], held_out.label.to_numpy(),
         RECIPE, tmp_path / "best.weights.h5",
     )  # fmt: skip
 
-    whole = join(trunk, build_reference_head(trunk.output_shape[1:], seed=5))
+    whole = join(backbone, build_head(backbone.output_shape[1:], seed=5))
     # Without XLA, like the head: it draws dropout masks in another way than TensorFlow.
     whole.compile(
         keras.optimizers.Adam(RECIPE.learning_rate),
@@ -105,7 +105,7 @@ def test_training_on_the_cache_equals_training_through_the_model(data, tables, t
     )
     keras.utils.set_random_seed(RECIPE.seed)
     images = load_images(root, train.image_id).astype("float32")
-    batches = ViewBatches([images], labels, RECIPE.batch_size, RECIPE.seed)
+    batches = CopyBatches([images], labels, RECIPE.batch_size, RECIPE.seed)
     losses = whole.fit(batches, epochs=RECIPE.epochs, shuffle=False, verbose=0).history["loss"]
     np.testing.assert_allclose(history.loss, losses, rtol=1e-4)
 
@@ -114,15 +114,15 @@ def test_training_on_the_cache_equals_training_through_the_model(data, tables, t
 def test_the_best_epoch_is_kept(tables, data, tmp_path):
     _, index = data
     labels = {split: rows.label.to_numpy() for split, rows in index.groupby("split")}
-    head = build_reference_head((7, 7, 4), seed=1)
-    history = train_tail(
+    head = build_head((7, 7, 4), seed=1)
+    history = train_head(
         head, [tables["train"]], labels["train"], tables["validation"], labels["validation"],
         Recipe(epochs=12, batch_size=8, learning_rate=1e-2, stopping_patience=3),
         tmp_path / "best.weights.h5",
     )  # fmt: skip
     assert len(history) < 12, "noise cannot be learned, so training should have stopped early"
     assert history.learning_rate.iloc[-1] < 1e-2
-    scores = score_tail(head, tables["validation"], labels["validation"])
+    scores = score_head(head, tables["validation"], labels["validation"])
     assert scores["loss"] == pytest.approx(history.val_loss.min(), rel=1e-4)
     assert list(history.epoch) == list(range(1, len(history) + 1))
     with h5py.File(tmp_path / "best.weights.h5") as checkpoint:
@@ -175,7 +175,7 @@ def test_random_weights_promise_only_numbers():
 
 
 def test_probabilities_are_those_of_pneumonia(tables):
-    head = build_reference_head((7, 7, 4), seed=1)
+    head = build_head((7, 7, 4), seed=1)
     bias = head.get_layer("probabilities").bias
     bias.assign([0.0, 50.0])
     assert (predict_pneumonia(head, tables["test"]) > 0.99).all()
@@ -198,9 +198,9 @@ def test_a_deeper_cut_trains_like_the_whole_model(data, tmp_path):
         return keras.Model(image, keras.layers.Dense(2, activation="softmax")(x), name="residual")
 
     model = build()
-    trunk, tail = cut_model(model, "block1_out")
-    store = ActivationStore(tmp_path, trunk, "float32")
-    history = train_tail(
+    backbone, tail = split_model(model, "block1_out")
+    store = ActivationStore(tmp_path, backbone, "float32")
+    history = train_head(
         tail, [store.load(root, train)], train.label.to_numpy(), store.load(root, held_out),
         held_out.label.to_numpy(), RECIPE, tmp_path / "best.weights.h5",
     )  # fmt: skip
@@ -208,7 +208,7 @@ def test_a_deeper_cut_trains_like_the_whole_model(data, tmp_path):
     whole.get_layer("block1_out").trainable = False
     whole.compile(keras.optimizers.Adam(RECIPE.learning_rate), "sparse_categorical_crossentropy")
     images = load_images(root, train.image_id).astype("float32")
-    batches = ViewBatches([images], train.label.to_numpy(), RECIPE.batch_size, RECIPE.seed)
+    batches = CopyBatches([images], train.label.to_numpy(), RECIPE.batch_size, RECIPE.seed)
     losses = whole.fit(batches, epochs=RECIPE.epochs, shuffle=False, verbose=0).history["loss"]
     np.testing.assert_allclose(history.loss, losses, rtol=1e-4)
     exported = export_model(model, tmp_path / "model.keras")

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.builders import build_small_trunk, write_dataset
+from tests.builders import build_small_backbone, write_dataset
 from utils.data.index import build_index
-from utils.models.backbones import build_reference_head
-from utils.training.activations import ActivationStore, View
-from utils.training.head import Recipe, ViewBatches, train_tail
+from utils.models.backbones import build_head
+from utils.training.activations import ActivationStore, AugmentedCopy
+from utils.training.head import CopyBatches, Recipe, train_head
 from utils.training.resumption import TrainingState
 
 
@@ -32,13 +32,13 @@ train_small(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), epochs=60)
 def train_small(root, cache, folder, epochs, **options):
     """Train a small head with dropout, early stopping far away."""
     index = build_index(root, 1, 0.3)
-    trunk = build_small_trunk()
-    store = ActivationStore(cache, trunk, "float32")
+    backbone = build_small_backbone()
+    store = ActivationStore(cache, backbone, "float32")
     train, held_out = (index[index.split == split] for split in ("train", "validation"))
-    head = build_reference_head(trunk.output_shape[1:], seed=5)
+    head = build_head(backbone.output_shape[1:], seed=5)
     recipe = Recipe(epochs=epochs, batch_size=8, learning_rate=1e-3, stopping_patience=9, seed=3)
-    views = store.load_views(root, train, [View(0), View(1)])
-    history = train_tail(
+    views = store.load_copies(root, train, [AugmentedCopy(0), AugmentedCopy(1)])
+    history = train_head(
         head, views, train.label.to_numpy(), store.load(root, held_out),
         held_out.label.to_numpy(), recipe, folder / "best.weights.h5", state_share=1.0, **options,
     )  # fmt: skip
@@ -65,8 +65,8 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(root, tmp_pa
             train_small(root, tmp_path, tmp_path / "parts", 7)
     started = []
     monkeypatch.setattr(
-        ViewBatches, "_start_epoch",
-        lambda self, epoch, start=ViewBatches._start_epoch: started.append(epoch)
+        CopyBatches, "_start_epoch",
+        lambda self, epoch, start=CopyBatches._start_epoch: started.append(epoch)
         or start(self, epoch),
     )  # fmt: skip
     resumed, second = train_small(root, tmp_path, tmp_path / "parts", 7)

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from utils.benchmark.loops import augmented_views, run_ours
 from utils.benchmark.preparation import Bench
 from utils.common.constants import IMAGE_SIZE
-from utils.models.backbones import build_reference_head
+from utils.models.backbones import build_head
 from utils.training.activations import BATCH_SIZE, ActivationStore
 from utils.training.head import predict_pneumonia
 from utils.training.optimizers import FusedAdam
@@ -55,14 +55,14 @@ def random_batch() -> tf.Tensor:
     return tf.constant(np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32))
 
 
-def compile_forward(trunk: keras.Model, batch: tf.Tensor) -> Callable:
-    """Return a trunk's forward pass as one function, compiled for a batch."""
-    forward = tf.function(lambda images: trunk(images, training=False))
+def compile_forward(backbone: keras.Model, batch: tf.Tensor) -> Callable:
+    """Return a backbone's forward pass as one function, compiled for a batch."""
+    forward = tf.function(lambda images: backbone(images, training=False))
     np.asarray(forward(batch)[0, 0])
     return forward
 
 
-def summarise(values: Sequence[float]) -> dict[str, Any]:
+def summarize(values: Sequence[float]) -> dict[str, Any]:
     """Return median, best and all repetitions of a rate."""
     return {
         "median": float(np.median(values)),
@@ -78,15 +78,15 @@ def measure_extraction(bench: Bench) -> dict[str, Any]:
         Images and views a second of both: `bare` from one batch in memory, `ours` with decoding,
         augmentation, hashing and writing.
     """
-    trunk = bench.build_trunk()
+    backbone = bench.build_backbone()
     train, _ = bench.choose()
     images = train.head(bench.settings.extracted_images)
     views = augmented_views(bench)
     batch = random_batch()
-    bare = compile_forward(trunk, batch)
+    bare = compile_forward(backbone, batch)
     rates: dict[str, list[float]] = {"bare": [], "ours": []}
     for repetition in range(bench.settings.repetitions + 1):
-        store = ActivationStore(bench.empty_folder("extraction"), trunk, bench.views_dtype)
+        store = ActivationStore(bench.empty_folder("extraction"), backbone, bench.views_dtype)
         start = time.perf_counter()
         passes = store.fill(bench.root, images, views)
         seconds = time.perf_counter() - start
@@ -95,7 +95,7 @@ def measure_extraction(bench: Bench) -> dict[str, Any]:
             rates["bare"].append(measure_rate(bare, batch, seconds))
     shutil.rmtree(bench.scratch / "extraction")
     return {"batch_size": BATCH_SIZE, "passes": passes} | {
-        name: summarise(values) for name, values in rates.items()
+        name: summarize(values) for name, values in rates.items()
     }
 
 
@@ -107,8 +107,8 @@ def measure_step(bench: Bench) -> dict[str, Any]:
     All three are returned as lists; `merge_steps` takes them together.
     """
     batch, seed, threads = bench.study.batch_size, bench.settings.seeds[0], count_threads()
-    shape = bench.build_trunk().output_shape[1:]
-    head = build_reference_head(shape, seed)
+    shape = bench.build_backbone().output_shape[1:]
+    head = build_head(shape, seed)
     head.compile(
         optimizer=FusedAdam(bench.study.learning_rate),
         loss="sparse_categorical_crossentropy",
@@ -159,7 +159,7 @@ def _copy_rate(pool: ThreadPoolExecutor, parts: list[tuple[np.ndarray, np.ndarra
 def merge_steps(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Summarise the step's seconds and its limits over the processes that measured them."""
     merged = {
-        name: summarise([value for record in rounds for value in record[name]])
+        name: summarize([value for record in rounds for value in record[name]])
         for name in ("seconds", "bandwidth", "matmul_flops")
     }
     merged["seconds"]["best"] = min(merged["seconds"]["repetitions"])
@@ -167,7 +167,7 @@ def merge_steps(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def measure_precision(bench: Bench) -> dict[str, Any]:
-    """Compare a lower precision of the trunk with float32, under the head that ours trained.
+    """Compare a lower precision of the backbone with float32, under the head that ours trained.
 
     The precision is the one that `PRECISION=auto` takes on this machine, or bfloat16 where that
     is float32: then the row says why it is not taken.
@@ -180,19 +180,19 @@ def measure_precision(bench: Bench) -> dict[str, Any]:
     best = bench.scratch / f"ours-{seed}" / "best.weights.h5"
     if not best.is_file():
         run_ours(bench, seed, warm=True)
-    trunks = {name: bench.build_trunk(name) for name in ("float32", lower)}
-    head = build_reference_head(trunks["float32"].output_shape[1:], seed)
+    backbones = {name: bench.build_backbone(name) for name in ("float32", lower)}
+    head = build_head(backbones["float32"].output_shape[1:], seed)
     head.load_weights(best)
     batch = random_batch()
-    forwards = {name: compile_forward(trunk, batch) for name, trunk in trunks.items()}
+    forwards = {name: compile_forward(backbone, batch) for name, backbone in backbones.items()}
     rates: dict[str, list[float]] = {name: [] for name in forwards}
     for _ in range(max(bench.settings.repetitions // 2, 1)):
         for name, forward in forwards.items():
             rates[name].append(measure_rate(forward, batch))
     cache = bench.empty_folder("precision")
     probability = {}
-    for name, trunk in trunks.items():
-        table = ActivationStore(cache, trunk, "float32").load(bench.root, part)
+    for name, backbone in backbones.items():
+        table = ActivationStore(cache, backbone, "float32").load(bench.root, part)
         probability[name] = predict_pneumonia(head, table)
     shutil.rmtree(cache)
     difference = np.abs(probability[lower] - probability["float32"])
@@ -200,7 +200,7 @@ def measure_precision(bench: Bench) -> dict[str, Any]:
         "precision": lower,
         "chosen_by_auto": chosen,
         "validation_images": len(part),
-        "images_per_second": {name: summarise(values) for name, values in rates.items()},
+        "images_per_second": {name: summarize(values) for name, values in rates.items()},
         "probability_difference": {
             "max": float(difference.max()), "mean": float(difference.mean()),
         },

@@ -38,12 +38,12 @@ from sklearn.metrics import roc_auc_score
 
 from utils.benchmark.preparation import Bench, Images
 from utils.common.constants import IMAGE_SIZE, PNEUMONIA
-from utils.data.augmentation import REFERENCE_RANGES
-from utils.models.backbones import build_reference_head, join
+from utils.data.augmentation import PUBLISHED_RANGES
+from utils.models.backbones import build_head, join
 from utils.models.catalogue import BACKBONES
 from utils.models.weights import load_backbone_weights
-from utils.training.activations import ActivationStore, ActivationTable, View
-from utils.training.head import Recipe, predict_pneumonia, train_tail
+from utils.training.activations import ActivationStore, ActivationTable, AugmentedCopy
+from utils.training.head import Recipe, predict_pneumonia, train_head
 
 PROCESS_STATUS = Path("/proc/self/status")
 
@@ -146,16 +146,16 @@ def score(bench: Bench, probability: np.ndarray) -> dict[str, Any]:
     }
 
 
-def run_reference_loop(bench: Bench) -> dict[str, Any]:
+def run_published_loop(bench: Bench) -> dict[str, Any]:
     """Train as the reference does: `ImageDataGenerator`, `fit` through the frozen base."""
     train, validation = bench.choose()
-    seed, ranges = bench.settings.seeds[0], REFERENCE_RANGES
+    seed, ranges = bench.settings.seeds[0], PUBLISHED_RANGES
     backbone = getattr(keras.applications, BACKBONES["resnet50"].keras_name)
     shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
     base = backbone(weights=None, include_top=False, input_shape=shape)
     load_backbone_weights(base, bench.weights)
     base.trainable = False
-    head = build_reference_head(base.output_shape[1:], seed)
+    head = build_head(base.output_shape[1:], seed)
     generator = partial(
         tf.keras.preprocessing.image.ImageDataGenerator,
         preprocessing_function=keras.applications.resnet.preprocess_input,
@@ -187,8 +187,8 @@ def run_reference_loop(bench: Bench) -> dict[str, Any]:
 def run_tf_data_loop(bench: Bench) -> dict[str, Any]:
     """Train as a good Keras user does today: `tf.data`, layers, `fit` through the frozen base."""
     train, validation = bench.choose()
-    trunk, seed, batch = bench.build_trunk(), bench.settings.seeds[0], bench.study.batch_size
-    head = build_reference_head(trunk.output_shape[1:], seed)
+    backbone, seed, batch = bench.build_backbone(), bench.settings.seeds[0], bench.study.batch_size
+    head = build_head(backbone.output_shape[1:], seed)
 
     def open_data() -> dict[str, Any]:
         augment = build_augmentation(seed)
@@ -204,7 +204,7 @@ def run_tf_data_loop(bench: Bench) -> dict[str, Any]:
             "validation_data": held_out.batch(batch).prefetch(tf.data.AUTOTUNE),
         }
 
-    return _train_contender(bench, join(trunk, head), head, open_data)
+    return _train_contender(bench, join(backbone, head), head, open_data)
 
 
 def read_with_tensorflow(root: Path, images: pd.DataFrame) -> tf.data.Dataset:
@@ -222,7 +222,7 @@ def read_with_tensorflow(root: Path, images: pd.DataFrame) -> tf.data.Dataset:
 
 def build_augmentation(seed: int) -> keras.Sequential:
     """Return the reference's augmentation as Keras' preprocessing layers."""
-    ranges = REFERENCE_RANGES
+    ranges = PUBLISHED_RANGES
     zoom = (ranges.zoom[0] - 1, ranges.zoom[1] - 1)
     edge = {"fill_mode": "nearest", "seed": seed}
     return keras.Sequential(
@@ -241,12 +241,12 @@ def build_augmentation(seed: int) -> keras.Sequential:
 def run_bottleneck_once(bench: Bench) -> dict[str, Any]:
     """Train as the Keras blog does: features once, without augmentation, then the head."""
     train, validation = bench.choose()
-    trunk, batch = bench.build_trunk(), bench.study.batch_size
-    head = build_reference_head(trunk.output_shape[1:], bench.settings.seeds[0])
+    backbone, batch = bench.build_backbone(), bench.study.batch_size
+    head = build_head(backbone.output_shape[1:], bench.settings.seeds[0])
 
     def open_data() -> dict[str, Any]:
         features, held_out = (
-            trunk.predict(
+            backbone.predict(
                 read_with_tensorflow(bench.root, images).batch(batch).prefetch(tf.data.AUTOTUNE),
                 verbose=0,
             )
@@ -260,9 +260,9 @@ def run_bottleneck_once(bench: Bench) -> dict[str, Any]:
     return _train_contender(bench, head, head, open_data)
 
 
-def augmented_views(bench: Bench) -> list[View]:
-    """Return the augmented views that ours trains on."""
-    return [View(number, bench.study.seed) for number in range(bench.settings.views)]
+def augmented_views(bench: Bench) -> list[AugmentedCopy]:
+    """Return the augmented copies that ours trains on."""
+    return [AugmentedCopy(number, bench.study.seed) for number in range(bench.settings.views)]
 
 
 Tables = tuple[list[ActivationTable], ActivationTable]
@@ -270,19 +270,19 @@ Tables = tuple[list[ActivationTable], ActivationTable]
 
 
 def load_ours(
-    bench: Bench, trunk: keras.Model, images: Images, cache: Path, views: list[View]
+    bench: Bench, backbone: keras.Model, images: Images, cache: Path, views: list[AugmentedCopy]
 ) -> Tables:
     """Return our cached activations; what the cache lacks is computed."""
     train, validation = images
-    half = ActivationStore(cache, trunk, bench.views_dtype)
-    single = ActivationStore(cache, trunk, "float32")
-    return half.load_views(bench.root, train, views), single.load(bench.root, validation)
+    half = ActivationStore(cache, backbone, bench.views_dtype)
+    single = ActivationStore(cache, backbone, "float32")
+    return half.load_copies(bench.root, train, views), single.load(bench.root, validation)
 
 
 def fill_ours(bench: Bench) -> None:
     """Fill our cache, where it is not full, for a process that is to find it full."""
     cache, views = bench.scratch / "cache", augmented_views(bench)
-    load_ours(bench, bench.build_trunk(), bench.choose(), cache, views)
+    load_ours(bench, bench.build_backbone(), bench.choose(), cache, views)
 
 
 def _train_ours(
@@ -294,7 +294,7 @@ def _train_ours(
         start = time.perf_counter()
         tables, held_out = load()
         filled = time.perf_counter() - start
-        history = train_tail(head, tables, labels, held_out, held_out_labels, recipe, best)
+        history = train_head(head, tables, labels, held_out, held_out_labels, recipe, best)
         seconds = time.perf_counter() - start
     record = {
         "seconds": seconds, "fill_seconds": filled, "train_seconds": seconds - filled,
@@ -305,27 +305,27 @@ def _train_ours(
 
 def run_ours(bench: Bench, seed: int, warm: bool) -> dict[str, Any]:
     """Train as this repository does, on an empty cache or on a full one."""
-    trunk, images, recipe = bench.build_trunk(), bench.choose(), bench.recipe(seed)
+    backbone, images, recipe = bench.build_backbone(), bench.choose(), bench.recipe(seed)
     cache = bench.scratch / "cache" if warm else bench.empty_folder("cache")
     best = bench.empty_folder(f"ours-{seed}") / "best.weights.h5"
     views = augmented_views(bench)
-    head = build_reference_head(trunk.output_shape[1:], seed)
+    head = build_head(backbone.output_shape[1:], seed)
     record, held_out = _train_ours(
-        images, lambda: load_ours(bench, trunk, images, cache, views), head, recipe, best
+        images, lambda: load_ours(bench, backbone, images, cache, views), head, recipe, best
     )
     return record | score(bench, predict_pneumonia(head, held_out))
 
 
 def run_size(bench: Bench, count: int) -> dict[str, Any]:
     """Fill an empty cache with one plain view of `count` images and train a few epochs."""
-    trunk, images, views = bench.build_trunk(), bench.choose(count), [View()]
+    backbone, images, views = bench.build_backbone(), bench.choose(count), [AugmentedCopy()]
     folder = bench.empty_folder(f"size-{count}")
     recipe = bench.recipe(bench.settings.seeds[0], bench.settings.size_epochs)
-    head = build_reference_head(trunk.output_shape[1:], recipe.seed)
+    head = build_head(backbone.output_shape[1:], recipe.seed)
     # The network is compiled once whatever the number of images: that is not their cost.
-    load_ours(bench, trunk, (images[0][:1], images[1][:1]), folder / "start", views)
+    load_ours(bench, backbone, (images[0][:1], images[1][:1]), folder / "start", views)
     record, _ = _train_ours(
-        images, lambda: load_ours(bench, trunk, images, folder / "cache", views), head, recipe,
+        images, lambda: load_ours(bench, backbone, images, folder / "cache", views), head, recipe,
         folder / "best.weights.h5",
     )  # fmt: skip
     shutil.rmtree(folder)

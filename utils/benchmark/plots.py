@@ -44,28 +44,28 @@ def plot_contenders(record: dict[str, Any]) -> Figure:
         f"{epochs} epochs on {images:,} {_data(record)}: seconds paid, quality reached",
         (12, 5.4), 1, 2,
     )  # fmt: skip
-    places = np.arange(len(CONTENDERS))[::-1]
+    positions = np.arange(len(CONTENDERS))[::-1]
     contenders = [record["contenders"][name] for name in CONTENDERS]
-    colours = [GREEN if name.startswith("ours") else GRAY for name in CONTENDERS]
-    bars = left.barh(places, [of["seconds"] for of in contenders], 0.62, color=colours)
+    colors = [GREEN if name.startswith("ours") else GRAY for name in CONTENDERS]
+    bars = left.barh(positions, [of["seconds"] for of in contenders], 0.62, color=colors)
     left.bar_label(bars, fmt="{:,.0f} s", padding=4)
-    ceilings, ours = [record["ceiling"][name] for name in ("cold", "warm")], places[-2:]
+    ceilings, ours = [record["ceiling"][name] for name in ("cold", "warm")], positions[-2:]
     lines = left.plot([ceilings] * 2, [ours - 0.38, ours + 0.38], color=VERMILION, lw=3)
     lines[-1].set_label("ceiling of any such cache")
     left.legend(loc="lower right")
-    left.set_yticks(places, [LABELS[name] for name in CONTENDERS])
+    left.set_yticks(positions, [LABELS[name] for name in CONTENDERS])
     left.margins(x=0.22)
     left.set(xlabel=f"seconds for {epochs} epochs", xlim=(0, None))
     left.xaxis.set_major_formatter("{x:,.0f}")
     aucs = [of["validation_auc"] for of in contenders]
     seeds = record["ours_seeds"]["validation_auc"]
-    right.scatter(aucs, places, s=90, c=colours, zorder=3)
-    right.plot([seeds["min"], seeds["max"]], [places[-1]] * 2, color=GREEN, lw=3)
+    right.scatter(aucs, positions, s=90, c=colors, zorder=3)
+    right.plot([seeds["min"], seeds["max"]], [positions[-1]] * 2, color=GREEN, lw=3)
     right.annotate(
-        f"{len(seeds['values'])} seeds", (seeds["mean"], places[-1]), (0, -20),
+        f"{len(seeds['values'])} seeds", (seeds["mean"], positions[-1]), (0, -20),
         textcoords="offset points", ha="center", color=GREEN,
     )  # fmt: skip
-    right.set_yticks(places, [""] * len(places))
+    right.set_yticks(positions, [""] * len(positions))
     lowest = min(*aucs, seeds["min"])
     right.set(
         xlabel="validation AUC of the best epoch", ylim=left.get_ylim(),
@@ -89,13 +89,13 @@ def plot_scaling(record: dict[str, Any]) -> Figure:
         f"What an image costs, from {min(images):,} to {max(images):,} {_data(record)}",
         (12, 5), 1, 2,
     )  # fmt: skip
-    for part, what, colour, marker in (
+    for part, what, color, marker in (
         ("fill_seconds", "filling the cache, one view", BLUE, "o"),
         ("train_seconds", f"{record['settings']['size_epochs']} epochs of training", ORANGE, "s"),
     ):
         predicted, measured = sizes[f"predicted_{part}"], sizes[part]
-        left.plot(images, predicted, "--", color=colour, label=f"{what}: predicted")
-        left.plot(images, measured, marker, color=colour, ms=9, label=f"{what}: measured")
+        left.plot(images, predicted, "--", color=color, label=f"{what}: predicted")
+        left.plot(images, measured, marker, color=color, ms=9, label=f"{what}: measured")
     left.set(xlabel="images", ylabel="seconds", xlim=(0, None), ylim=(0, None))
     left.legend(loc="upper left")
     right.plot(images, gigabytes, "o-", color=GREEN)

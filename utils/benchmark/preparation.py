@@ -15,7 +15,7 @@ from utils.common.constants import PNEUMONIA
 from utils.common.study import Study, load_study
 from utils.data.images import DatasetError
 from utils.data.index import build_index, open_dataset
-from utils.models.backbones import build_trunk
+from utils.models.backbones import build_backbone
 from utils.models.pretrained import Weights
 from utils.models.weights import resolve_weights
 from utils.phantoms.sets import SMALLEST_DATASET, write_phantom_dataset
@@ -83,13 +83,13 @@ class Bench:
         chosen = choose_images(self.index, count, self.study.validation_fraction)
         return chosen[chosen.split == "train"], chosen[chosen.split == "validation"]
 
-    def build_trunk(self, precision: str = "float32") -> keras.Model:
+    def build_backbone(self, precision: str = "float32") -> keras.Model:
         """Return the frozen ResNet50."""
-        return build_trunk(self.weights, precision=precision)
+        return build_backbone(self.weights, precision=precision)
 
     @property
     def views_dtype(self) -> str:
-        """Number format of the augmented views; random weights do not fit the study's."""
+        """Number format of the augmented copies; random weights do not fit the study's."""
         return "float32" if self.weights.file is None else "float16"
 
     def recipe(self, seed: int, epochs: int | None = None) -> Recipe:
@@ -125,14 +125,22 @@ def choose_images(index: pd.DataFrame, count: int, validation_fraction: float) -
     parts = []
     for split, number in wanted.items():
         rows = distinct[distinct.split == split]
-        healthy, sick = (rows[rows.label == label] for label in (1 - PNEUMONIA, PNEUMONIA))
-        sick_wanted = min(max(round(number * len(sick) / max(len(rows), 1)), 1), number - 1)
-        if len(sick) < sick_wanted or len(healthy) < number - sick_wanted or number < 2:
+        without_pneumonia, with_pneumonia = (
+            rows[rows.label == label] for label in (1 - PNEUMONIA, PNEUMONIA)
+        )
+        sick_wanted = min(
+            max(round(number * len(with_pneumonia) / max(len(rows), 1)), 1), number - 1
+        )
+        if (
+            len(with_pneumonia) < sick_wanted
+            or len(without_pneumonia) < number - sick_wanted
+            or number < 2
+        ):
             raise BenchError(
                 f"{number} {split} images are wanted of {len(rows)} distinct ones; "
                 "choose another N="
             )
-        parts += [healthy.head(number - sick_wanted), sick.head(sick_wanted)]
+        parts += [without_pneumonia.head(number - sick_wanted), with_pneumonia.head(sick_wanted)]
     return pd.concat(parts).sort_values("image_id").reset_index(drop=True)
 
 

@@ -71,7 +71,7 @@ def run_job(job: str, bench: Bench) -> Any:
         "fill": loops.fill_ours,
         "precision": limits.measure_precision,
         "tf_data_loop": loops.run_tf_data_loop,
-        "reference_loop": loops.run_reference_loop,
+        "reference_loop": loops.run_published_loop,
         "bottleneck_once": loops.run_bottleneck_once,
         "extraction": limits.measure_extraction,
         "step": limits.measure_step,
@@ -186,7 +186,7 @@ def assemble(bench: Bench, records: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     record["ceiling"] = summary.ceiling_seconds(record)
     sizes = [records[f"size:{size}"] for size in settings.sizes]
-    record["cost_per_image"] = summary.summarise_sizes(record, sizes)
+    record["cost_per_image"] = summary.summarize_sizes(record, sizes)
     record["ratios"] = summary.compute_ratios(record)
     record["goals"] = summary.judge_goals(record)
     return record

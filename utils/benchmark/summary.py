@@ -71,7 +71,7 @@ def step_bounds(
 
 
 def ceiling_seconds(record: dict[str, Any]) -> dict[str, float]:
-    """Return the seconds below which no cache of augmented views can train.
+    """Return the seconds below which no cache of augmented copies can train.
 
     Returns:
         `cold`, from an empty cache, and `warm`, from a full one; `forward` and `steps` are the
@@ -208,7 +208,7 @@ def cache_gigabytes(train: int, validation: int, views: int) -> float:
     return numbers * ACTIVATION_SIZE / 1e9
 
 
-def summarise_sizes(record: dict[str, Any], sizes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summarize_sizes(record: dict[str, Any], sizes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Set predicted beside measured seconds for each size, and fit fixed and marginal cost.
 
     `sizes` are records of `run_size`, of one plain view each.

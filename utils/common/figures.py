@@ -34,12 +34,12 @@ from utils.common.paths import figures_dir
 # Colours of Okabe and Ito, which colour-blind readers can tell apart.
 BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
 VERMILION, PURPLE, YELLOW, GRAY = "#D55E00", "#CC79A7", "#F0E442", "#6F6F6F"
-CLASS_COLOURS = (BLUE, VERMILION)
+CLASS_COLORS = (BLUE, VERMILION)
 """Colour of each class by its label."""
 SPLIT_MARKERS = {"validation": "o", "test": "s"}
 SERIES = ((GREEN, "-", "o"), (PURPLE, "--", "s"), ("#222222", "-.", "^"), (SKY, ":", "D"))
 """Colour, line and marker of each model in turn: a copy without colours stays readable."""
-REFERENCE_COLOUR = ORANGE
+PUBLISHED_COLOR = ORANGE
 
 PHANTOM_MARK = "PHANTOM — simulated, no patient"
 MARK_INCHES = 0.42
@@ -156,12 +156,12 @@ def _picture_axes(figure: Figure) -> list[Axes]:
     return [ax for ax in figure.axes if ax.images]
 
 
-def save_figure(figure: Figure, study: str, name: str, *, phantom: bool) -> Figure:
+def save_figure(figure: Figure, study_name: str, name: str, *, phantom: bool) -> Figure:
     """Save a figure as `figures/<study>/<name>.png` and return it, for the notebook to show.
 
     Args:
         figure: Any figure; it is marked where it is made from phantoms.
-        study: Name of the study.
+        study_name: Of the study.
         name: Number of the notebook and name, such as `05_roc`.
         phantom: Whether the data behind the figure are phantoms.
 
@@ -177,19 +177,19 @@ def save_figure(figure: Figure, study: str, name: str, *, phantom: bool) -> Figu
             f"{name} shows pictures that are not phantoms, and figures may be published; use "
             "save_example_figure, which shows them but does not save them"
         )
-    with write_atomically(figures_dir(study) / f"{name}.png") as temporary:
+    with write_atomically(figures_dir(study_name) / f"{name}.png") as temporary:
         # Without the name of the program, equal figures are equal files.
         figure.savefig(temporary, format="png", dpi=FILE_DPI, metadata={"Software": None})
     return figure
 
 
-def save_example_figure(figure: Figure, study: str, name: str, *, phantom: bool) -> Figure:
+def save_example_figure(figure: Figure, study_name: str, name: str, *, phantom: bool) -> Figure:
     """Save a figure that shows pictures if they are phantoms; return it in any case.
 
     Radiographs are shown in the notebook, whose executed copy is not committed, and nowhere
     else. Arguments as in `save_figure`.
     """
-    return save_figure(figure, study, name, phantom=True) if phantom else figure
+    return save_figure(figure, study_name, name, phantom=True) if phantom else figure
 
 
 # --- Input checks ----------------------------------------------------------------------------
@@ -286,10 +286,10 @@ def interval_lengths(value: Any, low: Any, high: Any) -> np.ndarray:
 
 
 def draw_intervals(
-    ax: Axes, value: Any, low: Any, high: Any, places: Any, colour: str, marker: str, label: str
+    ax: Axes, value: Any, low: Any, high: Any, positions: Any, color: str, marker: str, label: str
 ) -> None:
     """Draw values as markers on horizontal lines from `low` to `high`."""
     ax.errorbar(
-        np.asarray(value, float), places, xerr=interval_lengths(value, low, high), fmt=marker,
-        color=colour, capsize=4, elinewidth=2, label=label,
+        np.asarray(value, float), positions, xerr=interval_lengths(value, low, high), fmt=marker,
+        color=color, capsize=4, elinewidth=2, label=label,
     )  # fmt: skip

@@ -38,9 +38,9 @@ def local_weights_dir() -> Path | None:
     return Path(value).expanduser().resolve() if value else None
 
 
-def results_dir(study: str) -> Path:
+def results_dir(study_name: str) -> Path:
     """Return the folder of a study's numbers (`RESULTS_DIR` moves all studies)."""
-    return _folder("RESULTS_DIR", ROOT / "results") / study
+    return _folder("RESULTS_DIR", ROOT / "results") / study_name
 
 
 def published_results_dir() -> Path:
@@ -48,49 +48,49 @@ def published_results_dir() -> Path:
     return ROOT / "results" / "full"
 
 
-def predictions_dir(study: str) -> Path:
+def predictions_dir(study_name: str) -> Path:
     """Return the folder of a study's prediction files, one CSV a model."""
-    return results_dir(study) / "predictions"
+    return results_dir(study_name) / "predictions"
 
 
-def predictions_file(study: str, model: str) -> Path:
+def predictions_file(study_name: str, model: str) -> Path:
     """Return where the predictions of a model are kept."""
-    return predictions_dir(study) / f"{model}.csv"
+    return predictions_dir(study_name) / f"{model}.csv"
 
 
-def models_dir(study: str) -> Path:
+def models_dir(study_name: str) -> Path:
     """Return the folder of a study's exported Keras models."""
-    return results_dir(study) / "models"
+    return results_dir(study_name) / "models"
 
 
-def figures_dir(study: str) -> Path:
+def figures_dir(study_name: str) -> Path:
     """Return the folder of a study's figures (`FIGURES_DIR` moves all studies)."""
-    return _folder("FIGURES_DIR", ROOT / "figures") / study
+    return _folder("FIGURES_DIR", ROOT / "figures") / study_name
 
 
-def choices_file(study: str) -> Path:
+def choices_file(study_name: str) -> Path:
     """Return where the choices of a study are kept."""
-    return results_dir(study) / "choices.json"
+    return results_dir(study_name) / "choices.json"
 
 
-def metrics_file(study: str) -> Path:
+def metrics_file(study_name: str) -> Path:
     """Return where the metrics of a study are kept."""
-    return results_dir(study) / "metrics.json"
+    return results_dir(study_name) / "metrics.json"
 
 
-def final_metrics_file(study: str) -> Path:
+def final_metrics_file(study_name: str) -> Path:
     """Return where the metrics of the final models are kept."""
-    return results_dir(study) / "final_metrics.json"
+    return results_dir(study_name) / "final_metrics.json"
 
 
-def screening_dir(study: str) -> Path:
+def held_out_dir(study_name: str) -> Path:
     """Return the folder of a study's held-out predictions of candidates."""
-    return results_dir(study) / "screening"
+    return results_dir(study_name) / "screening"
 
 
-def held_out_file(study: str, candidate: str, fold: str, seed: int) -> Path:
+def held_out_file(study_name: str, candidate: str, fold: str, seed: int) -> Path:
     """Return where the held-out predictions of one training are kept."""
-    return screening_dir(study) / candidate / f"{fold}_seed{seed}.csv"
+    return held_out_dir(study_name) / candidate / f"{fold}_seed{seed}.csv"
 
 
 def final_name(candidate: str, seed: int) -> str:
@@ -98,26 +98,26 @@ def final_name(candidate: str, seed: int) -> str:
     return f"final/{candidate}_seed{seed}"
 
 
-def model_file(study: str, name: str) -> Path:
+def model_file(study_name: str, name: str) -> Path:
     """Return where a model's network is exported to, on the machine that trained it."""
-    return models_dir(study) / f"{name}.keras"
+    return models_dir(study_name) / f"{name}.keras"
 
 
-def provenance_file(study: str, name: str) -> Path:
+def provenance_file(study_name: str, name: str) -> Path:
     """Return where the provenance of a model is recorded."""
-    return results_dir(study) / "provenance" / f"{name}.json"
+    return results_dir(study_name) / "provenance" / f"{name}.json"
 
 
-def history_file(study: str, name: str) -> Path:
+def history_file(study_name: str, name: str) -> Path:
     """Return where the history of a training is kept, one row an epoch."""
-    return results_dir(study) / "histories" / f"{name}.csv"
+    return results_dir(study_name) / "histories" / f"{name}.csv"
 
 
-def table_file(study: str, name: str) -> Path:
+def table_file(study_name: str, name: str) -> Path:
     """Return where a table of a study is kept, such as `regions` or `explanation/truth`."""
-    return results_dir(study) / f"{name}.csv"
+    return results_dir(study_name) / f"{name}.csv"
 
 
-def minutes_file(study: str) -> Path:
+def minutes_file(study_name: str) -> Path:
     """Return where the minutes of a study's notebooks are recorded."""
-    return results_dir(study) / "provenance" / "minutes.json"
+    return results_dir(study_name) / "provenance" / "minutes.json"

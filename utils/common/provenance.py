@@ -38,7 +38,7 @@ def describe_run(minutes: float) -> dict[str, Any]:
 
 
 def write_provenance(
-    study: str,
+    study_name: str,
     model: str,
     *,
     dataset: dict[str, Any],
@@ -49,7 +49,7 @@ def write_provenance(
     """Record where a model's numbers come from, and return the record.
 
     Args:
-        study: Name of the study.
+        study_name: Of the study.
         model: Name of the model, as in its prediction file.
         dataset: From `index.describe_dataset`.
         weights: From `Weights.provenance`.
@@ -57,14 +57,14 @@ def write_provenance(
         minutes: How long the notebook took.
     """
     record = {
-        "study": study,
+        "study": study_name,
         "model": model,
         "dataset": dataset,
         "weights": weights,
         "recipe": recipe,
         "run": describe_run(minutes),
     }
-    write_json(provenance_file(study, model), record)
+    write_json(provenance_file(study_name, model), record)
     return record
 
 

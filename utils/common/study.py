@@ -32,7 +32,7 @@ class Study(BaseModel):
     allow_random_weights: bool
     """Whether to go on, loudly, with random weights where ImageNet's cannot be had."""
     views: Count
-    """Augmented views of each training image; epoch e trains on view e mod views."""
+    """Augmented copies of each training image; epoch e trains on copy e mod copies."""
     vgg19_views: Count
     """The same for the VGG19 baseline, whose forward pass costs four times ResNet50's."""
     epochs: Count

@@ -157,9 +157,9 @@ class RandomFrame(_RandomLayer):
 
 def transfer_histogram(images: keras.KerasTensor, partners: keras.KerasTensor) -> keras.KerasTensor:
     """Return images with the sorted pixels of their partners, in the order of their own."""
-    places = images.shape[1] * images.shape[2]
-    ranks = ops.argsort(ops.argsort(ops.reshape(images, (-1, places)), axis=1), axis=1)
-    sorted_partners = ops.sort(ops.reshape(partners, (-1, places)), axis=1)
+    positions = images.shape[1] * images.shape[2]
+    ranks = ops.argsort(ops.argsort(ops.reshape(images, (-1, positions)), axis=1), axis=1)
+    sorted_partners = ops.sort(ops.reshape(partners, (-1, positions)), axis=1)
     return ops.reshape(ops.take_along_axis(sorted_partners, ranks, axis=1), ops.shape(images))
 
 
@@ -187,9 +187,9 @@ def _frequency_bands(height: int, width: int) -> keras.KerasTensor:
     )
     lowest = 1 / max(height, width)
     octaves = ops.log(ops.maximum(radius, lowest) / lowest) / ops.log(0.5 / lowest)
-    place = ops.minimum(octaves, 1.0) * (SPECTRUM_BANDS - 1)
+    position = ops.minimum(octaves, 1.0) * (SPECTRUM_BANDS - 1)
     centres = ops.reshape(ops.arange(SPECTRUM_BANDS, dtype="float32"), (-1, 1, 1))
-    weights = ops.maximum(0.0, 1.0 - ops.abs(place[None] - centres))
+    weights = ops.maximum(0.0, 1.0 - ops.abs(position[None] - centres))
     return weights * ops.cast(radius > 0, "float32")[None]
 
 
@@ -260,7 +260,7 @@ A new one stands where it is to be applied and takes the next free number; the n
 others stay, and with them what committed candidates were trained on."""
 
 MILD_GEOMETRY = ("rotation", "shift", "zoom")
-REFERENCE_GEOMETRY = ("flip", "reference_rotation", "reference_shift", "reference_zoom")
+STRONG_GEOMETRY = ("flip", "reference_rotation", "reference_shift", "reference_zoom")
 
 
 def build_augmentation(names: Sequence[str], size: int, seed: int) -> keras.Model:

@@ -34,7 +34,7 @@ class AugmentationRanges:
     horizontal_flip: bool = True
 
 
-REFERENCE_RANGES = AugmentationRanges()
+PUBLISHED_RANGES = AugmentationRanges()
 
 
 @dataclass(frozen=True)
@@ -55,17 +55,17 @@ IDENTITY = Augmentation()
 
 
 def draw_augmentation(
-    image_sha256: str, seed: int, view: int, ranges: AugmentationRanges = REFERENCE_RANGES
+    image_sha256: str, seed: int, copy: int, ranges: AugmentationRanges = PUBLISHED_RANGES
 ) -> Augmentation:
-    """Draw the transform of one view of one image, uniformly within `ranges`.
+    """Draw the transform of one copy of one image, uniformly within `ranges`.
 
     Args:
         image_sha256: Hash of the image's pixels: the image is known by what it shows.
         seed: The study's seed.
-        view: Number of the augmented view, from 0.
+        copy: Number of the augmented copy, from 0.
         ranges: How far each transform may go.
     """
-    digest = hashlib.sha256(f"{image_sha256}:{seed}:{view}".encode()).digest()
+    digest = hashlib.sha256(f"{image_sha256}:{seed}:{copy}".encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest, "big"))
     # Every quantity is drawn whatever the ranges are: closing one leaves the others as they were.
     rotation, width_shift, height_shift, shear = random.uniform(-1, 1, 4)
@@ -87,8 +87,8 @@ def draw_single_transform(
     transform: str,
     image_sha256: str,
     seed: int,
-    view: int,
-    ranges: AugmentationRanges = REFERENCE_RANGES,
+    copy: int,
+    ranges: AugmentationRanges = PUBLISHED_RANGES,
 ) -> Augmentation:
     """Draw a view in which only `transform` acts: for showing each transform by itself.
 
@@ -98,7 +98,7 @@ def draw_single_transform(
     known = [field.name for field in fields(AugmentationRanges)]
     if transform not in known:
         raise ValueError(f"unknown transform {transform!r}; choose one of {', '.join(known)}")
-    full = asdict(draw_augmentation(image_sha256, seed, view, ranges))
+    full = asdict(draw_augmentation(image_sha256, seed, copy, ranges))
     names = ("zoom_x", "zoom_y") if transform == "zoom" else (transform,)
     return Augmentation(**{name: full[name] for name in names})
 
@@ -117,9 +117,9 @@ def affine_matrix(augmentation: Augmentation, size: int) -> np.ndarray:
     shift[:2, 2] = augmentation.width_shift * size, augmentation.height_shift * size
     slant = np.array([[1, -np.sin(shear), 0], [0, np.cos(shear), 0], [0, 0, 1]])
     zoom = np.diag([augmentation.zoom_x, augmentation.zoom_y, 1])
-    centre = np.eye(3)
-    centre[:2, 2] = size / 2 - 0.5
-    matrix = centre @ rotate @ shift @ slant @ zoom @ np.linalg.inv(centre)
+    center = np.eye(3)
+    center[:2, 2] = size / 2 - 0.5
+    matrix = center @ rotate @ shift @ slant @ zoom @ np.linalg.inv(center)
     if augmentation.horizontal_flip:
         matrix = matrix @ np.array([[-1, 0, size - 1], [0, 1, 0], [0, 0, 1]])
     return matrix

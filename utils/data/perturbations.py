@@ -34,18 +34,18 @@ _SWAPPED: dict[str, Callable] = {
     "histogram_swap": transfer_histogram,
     "spectrum_swap": transfer_spectrum,
 }
-CHANGES = (UNCHANGED, *_DRAWN, *_SWAPPED)
+PERTURBATIONS = (UNCHANGED, *_DRAWN, *_SWAPPED)
 """Names of all changes; the last two give each radiograph the histogram or the sharpness of one
 of the other class."""
 
 
-def change_images(images: np.ndarray, labels: np.ndarray, change: str) -> np.ndarray:
+def perturb_images(images: np.ndarray, labels: np.ndarray, perturbation: str) -> np.ndarray:
     """Change held-out images in one way, the same at every call.
 
     Args:
         images: (n, size, size, 1) uint8 gray in [0, 255].
         labels: (n,) 0 or 1; they say whose histogram or sharpness an image is given.
-        change: One of `CHANGES`.
+        perturbation: One of `PERTURBATIONS`.
 
     Returns:
         (n, size, size, 1) float32 in [0, 255].
@@ -53,11 +53,13 @@ def change_images(images: np.ndarray, labels: np.ndarray, change: str) -> np.nda
     Raises:
         ValueError: if the change is unknown, or a swap finds one class alone.
     """
-    if change == UNCHANGED:
+    if perturbation == UNCHANGED:
         return images.astype(np.float32)
-    if change not in CHANGES:
-        raise ValueError(f"there is no change {change!r}; choose one of {', '.join(CHANGES)}")
-    layer = _DRAWN[change](SEED) if change in _DRAWN else None
+    if perturbation not in PERTURBATIONS:
+        raise ValueError(
+            f"there is no change {perturbation!r}; choose one of {', '.join(PERTURBATIONS)}"
+        )
+    layer = _DRAWN[perturbation](SEED) if perturbation in _DRAWN else None
     partners = None if layer else choose_partners(labels)
     changed = np.empty(images.shape, np.float32)
     for start in range(0, len(images), _AT_ONCE):
@@ -67,7 +69,7 @@ def change_images(images: np.ndarray, labels: np.ndarray, change: str) -> np.nda
             result = layer.change(part)
         else:
             other = images[partners[rows]].astype(np.float32)
-            result = _SWAPPED[change](part, keras.ops.convert_to_tensor(other))
+            result = _SWAPPED[perturbation](part, keras.ops.convert_to_tensor(other))
         changed[rows] = np.clip(keras.ops.convert_to_numpy(result), 0, WHITE)
     return changed
 

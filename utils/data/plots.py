@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from utils.common.constants import CLASS_NAMES, NORMAL, PNEUMONIA
 from utils.common.figures import (
     BLUE,
-    CLASS_COLOURS,
+    CLASS_COLORS,
     GRAY,
     GREEN,
     THOUSANDS,
@@ -74,7 +74,7 @@ def plot_images_per_patient(index: pd.DataFrame) -> Figure:
     for label, name in enumerate(CLASS_NAMES):
         ax.bar(
             counts.index + (label - 0.5) * 0.4, counts[label], 0.4,
-            color=CLASS_COLOURS[label], label=name,
+            color=CLASS_COLORS[label], label=name,
         )  # fmt: skip
     ax.set_yscale("log")
     ax.set_ylim(0.7, 1.5 * counts.max(axis=None))
@@ -112,9 +112,9 @@ def plot_intensity_distributions(
             continue
         seaborn.histplot(
             x=values, bins=bins, stat="percent", element="step", alpha=0.25, linewidth=2.2,
-            color=CLASS_COLOURS[label], label=f"{name} (median {np.median(values):.0f})", ax=ax,
+            color=CLASS_COLORS[label], label=f"{name} (median {np.median(values):.0f})", ax=ax,
         )  # fmt: skip
-        ax.axvline(np.median(values), color=CLASS_COLOURS[label], lw=1.6, ls="--")
+        ax.axvline(np.median(values), color=CLASS_COLORS[label], lw=1.6, ls="--")
     ax.set(xlabel="mean intensity (0 black, 255 white)", ylabel="images of the class (%)")
     legend_above(figure, ax)
     return figure
@@ -245,7 +245,7 @@ def plot_pixel_ranges(before: np.ndarray, after: np.ndarray) -> Figure:
     as_pixels(before, "images before preprocessing")
     if np.shape(after) != np.shape(before):
         raise ValueError(f"before {np.shape(before)} and after {np.shape(after)} must be alike")
-    colours = {"red": VERMILION, "green": GREEN, "blue": BLUE}
+    colors = {"red": VERMILION, "green": GREEN, "blue": BLUE}
     # Gray images have three equal channels: wide lines under narrow ones show all of them.
     wide = {"red": 7.0, "green": 4.0, "blue": 1.6}
     narrow = dict.fromkeys(wide, 2.0)
@@ -262,7 +262,7 @@ def plot_pixel_ranges(before: np.ndarray, after: np.ndarray) -> Figure:
             name = channels[channel]
             counts, edges = np.histogram(pixels[..., channel], bins)
             ax.stairs(
-                100 * counts / counts.sum(), edges, color=colours[name], lw=widths[name],
+                100 * counts / counts.sum(), edges, color=colors[name], lw=widths[name],
                 label=f"channel {channel}: {name}",
             )  # fmt: skip
         for limit in limits:
@@ -278,17 +278,17 @@ def plot_pixel_ranges(before: np.ndarray, after: np.ndarray) -> Figure:
 
 def _class_bars(ax: Axes, counts: pd.DataFrame) -> None:
     """Draw grouped bars of counts: a row a group, a column a label, the number above each bar."""
-    places = np.arange(len(counts))
+    positions = np.arange(len(counts))
     for label, name in enumerate(CLASS_NAMES):
         bars = ax.bar(
-            places + (label - 0.5) * 0.4,
+            positions + (label - 0.5) * 0.4,
             counts[label],
             0.38,
-            color=CLASS_COLOURS[label],
+            color=CLASS_COLORS[label],
             label=name,
         )
         ax.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=12)
-    ax.set_xticks(places, counts.index)
+    ax.set_xticks(positions, counts.index)
     ax.margins(y=0.12)
     count_axis(ax.yaxis)
 

@@ -11,15 +11,15 @@ FRAME = 1 / 8
 
 def inside_frame(size: int, margin: float) -> np.ndarray:
     """Return (size, size) bool: what a frame of some share leaves over."""
-    place = (np.arange(size) + 0.5) / size
-    kept = (place >= margin) & (place < 1 - margin)
+    position = (np.arange(size) + 0.5) / size
+    kept = (position >= margin) & (position < 1 - margin)
     return kept[:, None] & kept[None, :]
 
 
 def lung_template(size: int) -> np.ndarray:
     """Return (size, size) bool: where the lungs of a well placed chest lie."""
-    place = (np.arange(size) + 0.5) / size
-    y, x = place[:, None], place[None, :]
+    position = (np.arange(size) + 0.5) / size
+    y, x = position[:, None], position[None, :]
     mask = np.zeros((size, size), bool)
     for centre_x, centre_y, half_x, half_y in _LUNGS:
         mask |= ((x - centre_x) / half_x) ** 2 + ((y - centre_y) / half_y) ** 2 <= 1

@@ -52,8 +52,10 @@ def bootstrap_bounds(
     numbers, groups = _number_by_class(predictions, level)
     count = numbers.max() + 1
 
-    def statistic(healthy: np.ndarray, sick: np.ndarray, axis: int = -1) -> np.ndarray:
-        resample = np.concatenate([healthy, sick], axis=axis)
+    def statistic(
+        without_pneumonia: np.ndarray, with_pneumonia: np.ndarray, axis: int = -1
+    ) -> np.ndarray:
+        resample = np.concatenate([without_pneumonia, with_pneumonia], axis=axis)
         offsets = np.arange(len(resample))[:, None] * count
         drawn = np.bincount((resample + offsets).ravel(), minlength=len(resample) * count)
         return score(drawn.reshape(len(resample), count)[:, numbers])
@@ -103,8 +105,8 @@ def _number_by_class(predictions: pd.DataFrame, level: str) -> tuple[np.ndarray,
         raise ValueError(f"level must be 'patient' or 'image', not {level!r}")
     drawn = predictions.patient_id if level == "patient" else predictions.image_id
     names, numbers = np.unique(drawn.to_numpy(str), return_inverse=True)
-    sick = predictions.y_true.to_numpy() == PNEUMONIA
-    groups = [np.unique(numbers[~sick]), np.unique(numbers[sick])]
+    with_pneumonia = predictions.y_true.to_numpy() == PNEUMONIA
+    groups = [np.unique(numbers[~with_pneumonia]), np.unique(numbers[with_pneumonia])]
     if both := set(groups[0]) & set(groups[1]):
         raise PredictionsError(
             f"{level} {str(names[min(both)])!r} has images of both classes; a patient_id carries "

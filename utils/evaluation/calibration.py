@@ -104,15 +104,15 @@ def reliability_table(
     Bins are equally wide, from 0 to 1.
     """
     y_true, probability = np.asarray(y_true), np.asarray(probability, np.float64)
-    place = np.minimum((probability * bins).astype(int), bins - 1)
+    position = np.minimum((probability * bins).astype(int), bins - 1)
     return [
         (
-            float(probability[place == number].mean()),
-            float(np.mean(y_true[place == number] == PNEUMONIA)),
-            int((place == number).sum()),
+            float(probability[position == number].mean()),
+            float(np.mean(y_true[position == number] == PNEUMONIA)),
+            int((position == number).sum()),
         )
         for number in range(bins)
-        if (place == number).any()
+        if (position == number).any()
     ]
 
 

@@ -22,5 +22,5 @@ def spearman_interval(correlation: float, count: int) -> tuple[float, float]:
     if count < 4 or not abs(correlation) < 1 - 1e-9:
         return float("nan"), float("nan")
     reach = norm.ppf(0.5 + CONFIDENCE / 2) * np.sqrt((1 + correlation**2 / 2) / (count - 3))
-    centre = np.arctanh(correlation)
-    return float(np.tanh(centre - reach)), float(np.tanh(centre + reach))
+    center = np.arctanh(correlation)
+    return float(np.tanh(center - reach)), float(np.tanh(center + reach))

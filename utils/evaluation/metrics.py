@@ -61,10 +61,10 @@ def auc_by_ranks(y_true: np.ndarray, probability: np.ndarray) -> np.ndarray:
     Returns:
         (...) values in [0, 1].
     """
-    sick = y_true == PNEUMONIA
-    positives, negatives = int(sick.sum()), int((~sick).sum())
+    with_pneumonia = y_true == PNEUMONIA
+    positives, negatives = int(with_pneumonia.sum()), int((~with_pneumonia).sum())
     ranks = rankdata(probability, axis=-1)
-    above = ranks[..., sick].sum(axis=-1) - positives * (positives + 1) / 2
+    above = ranks[..., with_pneumonia].sum(axis=-1) - positives * (positives + 1) / 2
     return above / (positives * negatives)
 
 
@@ -143,10 +143,10 @@ class _Scorer:
     def __init__(self, y_true: np.ndarray, probability: np.ndarray, threshold: float) -> None:
         self._order = np.argsort(-probability, kind="stable")
         ranked = probability[self._order]
-        self._sick = (y_true[self._order] == PNEUMONIA).astype(np.float64)
+        self._with_pneumonia = (y_true[self._order] == PNEUMONIA).astype(np.float64)
         # Rows of equal probability are one group: no threshold can part them.
         self._groups = np.flatnonzero(np.append(True, np.diff(ranked) != 0))
-        self._called_at = {
+        self._predicted_at = {
             cut: int(is_positive(ranked[self._groups], cut).sum()) for cut in (0.5, threshold)
         }
         self._threshold = threshold
@@ -154,19 +154,26 @@ class _Scorer:
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         """Score (resamples, n) whole-number weights; return (metrics, resamples)."""
         weights = weights[:, self._order].astype(np.float64)
-        sick = np.add.reduceat(weights * self._sick, self._groups, axis=1)
-        healthy = np.add.reduceat(weights * (1 - self._sick), self._groups, axis=1)
-        true_positives, false_positives = sick.cumsum(axis=1), healthy.cumsum(axis=1)
+        with_pneumonia = np.add.reduceat(weights * self._with_pneumonia, self._groups, axis=1)
+        without_pneumonia = np.add.reduceat(
+            weights * (1 - self._with_pneumonia), self._groups, axis=1
+        )
+        true_positives, false_positives = (
+            with_pneumonia.cumsum(axis=1),
+            without_pneumonia.cumsum(axis=1),
+        )
         positives, negatives = true_positives[:, -1], false_positives[:, -1]
         everyone = positives + negatives
 
-        outranked = negatives[:, None] - false_positives + healthy / 2
-        auc = (sick * outranked).sum(axis=1) / (positives * negatives)
-        called = np.maximum(true_positives + false_positives, 1)  # 0 only where `sick` is 0 too
-        average_precision = (sick * true_positives / called).sum(axis=1) / positives
+        outranked = negatives[:, None] - false_positives + without_pneumonia / 2
+        auc = (with_pneumonia * outranked).sum(axis=1) / (positives * negatives)
+        predicted = np.maximum(
+            true_positives + false_positives, 1
+        )  # 0 only where `with_pneumonia` is 0 too
+        average_precision = (with_pneumonia * true_positives / predicted).sum(axis=1) / positives
 
         def at(cut: float) -> tuple[np.ndarray, np.ndarray]:
-            groups = self._called_at[cut]
+            groups = self._predicted_at[cut]
             if groups == 0:
                 return np.zeros_like(positives), np.zeros_like(negatives)
             return true_positives[:, groups - 1], false_positives[:, groups - 1]

@@ -18,9 +18,9 @@ from sklearn.metrics import (
 
 from utils.common.constants import CLASS_NAMES, ETIOLOGIES, NORMAL, PNEUMONIA, SCORED_SPLITS
 from utils.common.figures import (
-    CLASS_COLOURS,
+    CLASS_COLORS,
     GRAY,
-    REFERENCE_COLOUR,
+    PUBLISHED_COLOR,
     SERIES,
     THOUSANDS,
     draw_intervals,
@@ -52,14 +52,17 @@ def plot_roc(
     figure, axes = new_figure(f"ROC, {split}", (7.4, 7))
     ax = axes[0, 0]
     for number, (model, rows) in enumerate(predictions.items()):
-        colour, line, marker = SERIES[number % len(SERIES)]
+        color, line, marker = SERIES[number % len(SERIES)]
         false_alarms, found, _ = roc_curve(rows.y_true, rows.probability, drop_intermediate=False)
         auc = roc_auc_score(rows.y_true, rows.probability)
-        ax.plot(false_alarms, found, ls=line, color=colour, label=f"{model}: AUC {auc:.3f}")
+        ax.plot(false_alarms, found, ls=line, color=color, label=f"{model}: AUC {auc:.3f}")
         if thresholds is not None:
-            called = is_positive(rows.probability, thresholds[model])
-            point = called[rows.y_true == NORMAL].mean(), called[rows.y_true == PNEUMONIA].mean()
-            _draw_operating_point(ax, point, model, thresholds[model], colour, marker)
+            predicted = is_positive(rows.probability, thresholds[model])
+            point = (
+                predicted[rows.y_true == NORMAL].mean(),
+                predicted[rows.y_true == PNEUMONIA].mean(),
+            )
+            _draw_operating_point(ax, point, model, thresholds[model], color, marker)
     ax.plot([0, 1], [0, 1], ls=":", color=GRAY, lw=1.4, label="a coin: AUC 0.5")
     ax.set(xlabel="false alarms (1 - specificity)", ylabel="pneumonia found (sensitivity)")
     _square_unit_axes(ax)
@@ -68,11 +71,11 @@ def plot_roc(
 
 
 def _draw_operating_point(
-    ax: Axes, point: tuple[float, float], model: str, threshold: float, colour: str, marker: str
+    ax: Axes, point: tuple[float, float], model: str, threshold: float, color: str, marker: str
 ) -> None:
     """Mark where a model's threshold puts it on its curve."""
     ax.plot(
-        *point, marker, ms=11, color=colour, mec="black", ls="none",
+        *point, marker, ms=11, color=color, mec="black", ls="none",
         label=f"{model} at threshold {threshold:.2f}",
     )  # fmt: skip
 
@@ -98,16 +101,16 @@ def plot_precision_recall(
     figure, axes = new_figure(f"Precision and recall, {split}", (7.4, 7))
     ax = axes[0, 0]
     for number, (model, rows) in enumerate(predictions.items()):
-        colour, line, marker = SERIES[number % len(SERIES)]
+        color, line, marker = SERIES[number % len(SERIES)]
         precision, recall, _ = precision_recall_curve(rows.y_true, rows.probability)
         average = average_precision_score(rows.y_true, rows.probability)
         label = f"{model}: average precision {average:.3f}"
-        ax.plot(recall, precision, ls=line, color=colour, drawstyle="steps-post", label=label)
+        ax.plot(recall, precision, ls=line, color=color, drawstyle="steps-post", label=label)
         if thresholds is not None:
-            called = is_positive(rows.probability, thresholds[model])
-            if called.any():
-                point = called[rows.y_true == PNEUMONIA].mean(), rows.y_true[called].mean()
-                _draw_operating_point(ax, point, model, thresholds[model], colour, marker)
+            predicted = is_positive(rows.probability, thresholds[model])
+            if predicted.any():
+                point = predicted[rows.y_true == PNEUMONIA].mean(), rows.y_true[predicted].mean()
+                _draw_operating_point(ax, point, model, thresholds[model], color, marker)
     prevalence = next(iter(predictions.values())).y_true.mean()
     ax.axhline(
         prevalence, ls=":", color=GRAY, lw=1.4, label=f"everyone called sick: {prevalence:.3f}"
@@ -142,8 +145,8 @@ def plot_confusion_matrix(
     for ax in axes.flat[len(predictions) :]:
         ax.set_axis_off()
     for ax, (model, part) in zip(axes.flat, predictions.items(), strict=False):
-        called = is_positive(part.probability, thresholds[model]).astype(int)
-        counts = confusion_matrix(part.y_true, called, labels=[NORMAL, PNEUMONIA])
+        predicted = is_positive(part.probability, thresholds[model]).astype(int)
+        counts = confusion_matrix(part.y_true, predicted, labels=[NORMAL, PNEUMONIA])
         shares = counts / counts.sum(axis=1, keepdims=True)
         text = [
             [f"{count:,}\n{share:.1%}" for count, share in zip(*row, strict=True)]
@@ -185,7 +188,7 @@ def plot_probability_histogram(
         for label, name in enumerate(CLASS_NAMES):
             seaborn.histplot(
                 x=part.probability[part.y_true == label], bins=np.linspace(0, 1, 26),
-                element="step", alpha=0.25, linewidth=2.2, color=CLASS_COLOURS[label],
+                element="step", alpha=0.25, linewidth=2.2, color=CLASS_COLORS[label],
                 label=name, ax=ax,
             )  # fmt: skip
         if thresholds is not None:
@@ -239,27 +242,27 @@ def plot_metric_intervals(
     lines = len(series) + with_reported
     figure, axes = new_figure(titles[section], (10, 2.0 + (0.3 + 0.22 * lines) * len(metrics)))
     ax = axes[0, 0]
-    places = np.arange(len(metrics))
+    positions = np.arange(len(metrics))
     step = 0.7 / max(lines, 2)
     offsets = (np.arange(lines) - (lines - 1) / 2) * step
     for number, (name, values) in enumerate(series.items()):
-        colour, _, marker = SERIES[number % len(SERIES)]
+        color, _, marker = SERIES[number % len(SERIES)]
         draw_intervals(
             ax, *([values[metric][key] for metric in metrics] for key in ("value", "low", "high")),
-            places + offsets[number], colour, marker, name,
+            positions + offsets[number], color, marker, name,
         )  # fmt: skip
     if with_reported:
         reported = dict(zip(metrics, reported_row(metrics), strict=True))
-        known = [number for number in places if reported[metrics[number]] != NOT_REPORTED]
+        known = [number for number in positions if reported[metrics[number]] != NOT_REPORTED]
         ax.plot(
             [float(reported[metrics[number]]) for number in known], np.array(known) + offsets[-1],
-            "*", ms=17, color=REFERENCE_COLOUR, mec="black", mew=0.8, ls="none", label=REPORTED_ROW,
+            "*", ms=17, color=PUBLISHED_COLOR, mec="black", mew=0.8, ls="none", label=REPORTED_ROW,
         )  # fmt: skip
     if section == "differences":
         ax.axvline(0, color=GRAY, lw=1.4, ls=":", label="no difference")
-    ax.set_yticks(places, [METRICS[metric] for metric in metrics])
+    ax.set_yticks(positions, [METRICS[metric] for metric in metrics])
     ax.set_ylim(len(metrics) - 0.5, -0.5)
-    ax.hlines(places[:-1] + 0.5, 0, 1, color="#DDDDDD", lw=1, transform=ax.get_yaxis_transform())
+    ax.hlines(positions[:-1] + 0.5, 0, 1, color="#DDDDDD", lw=1, transform=ax.get_yaxis_transform())
     ax.grid(axis="x")
     ax.set_xlabel("difference, 95 % interval" if section == "differences" else "95 % interval")
     legend_above(figure, ax)
@@ -320,10 +323,10 @@ def plot_reliability(
         raise ValueError("a reliability curve needs at least one filled bin for every model")
     figure, ((ax,),) = new_figure(title, (6.4, 6.4))
     ax.plot([0, 1], [0, 1], color=GRAY, linestyle=":", label="means what it says")
-    for (name, table), (colour, line, marker) in zip(tables.items(), SERIES, strict=False):
+    for (name, table), (color, line, marker) in zip(tables.items(), SERIES, strict=False):
         mean, share, count = (np.array(column) for column in zip(*table, strict=True))
-        ax.plot(mean, share, line, color=colour, label=name)
-        ax.scatter(mean, share, s=30 + 200 * count / count.sum(), color=colour, marker=marker)
+        ax.plot(mean, share, line, color=color, label=name)
+        ax.scatter(mean, share, s=30 + 200 * count / count.sum(), color=color, marker=marker)
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     ax.set_xlabel("mean probability of PNEUMONIA")
     ax.set_ylabel("share that is PNEUMONIA")

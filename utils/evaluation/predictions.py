@@ -93,9 +93,9 @@ def list_models(results: Path) -> list[str]:
     return sorted(models, key=lambda model: order.index(model) if model in order else len(order))
 
 
-def load_study_predictions(study: str, models: Sequence[str]) -> dict[str, pd.DataFrame]:
+def load_study_predictions(study_name: str, models: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Read the prediction files of some models of a study, by model name."""
-    return {model: load_predictions(predictions_file(study, model)) for model in models}
+    return {model: load_predictions(predictions_file(study_name, model)) for model in models}
 
 
 def select_split(predictions: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -183,12 +183,12 @@ def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def write_predictions(
-    study: str, model: str, images: pd.DataFrame, probability: dict[str, np.ndarray]
+    study_name: str, model: str, images: pd.DataFrame, probability: dict[str, np.ndarray]
 ) -> pd.DataFrame:
     """Write `results/<study>/predictions/<model>.csv`, one row an image, and return it.
 
     Args:
-        study: Name of the study.
+        study_name: Of the study.
         model: Name of the model.
         images: The image index.
         probability: For each split that was predicted, the probability of PNEUMONIA of its
@@ -201,15 +201,15 @@ def write_predictions(
             raise ValueError(f"{len(rows)} images in {split!r} but {len(values)} probabilities")
         parts.append(rows.rename(columns={"label": "y_true"}).assign(probability=values))
     predictions = pd.concat(parts)[list(PREDICTION_COLUMNS)].sort_values("image_id")
-    write_csv(predictions_file(study, model), predictions)
+    write_csv(predictions_file(study_name, model), predictions)
     return predictions
 
 
-def prediction_hashes(study: str, models: Sequence[str]) -> dict[str, str]:
+def prediction_hashes(study_name: str, models: Sequence[str]) -> dict[str, str]:
     """Return the SHA-256 of each model's prediction file: what the model was, to the digit.
 
     Args:
-        study: Name of the study.
+        study_name: Of the study.
         models: Names of models that have predicted.
     """
-    return {name: file_sha256(predictions_file(study, name)) for name in models}
+    return {name: file_sha256(predictions_file(study_name, name)) for name in models}

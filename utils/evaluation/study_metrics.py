@@ -22,16 +22,16 @@ from utils.evaluation.thresholds import choose_validation_threshold
 CHOSEN_MODEL = "chosen_model"
 
 
-def write_metrics(study: str, metrics: dict[str, Any]) -> None:
+def write_metrics(study_name: str, metrics: dict[str, Any]) -> None:
     """Write the metrics of a study; what notebook 09 added about the chosen model stays."""
-    file = metrics_file(study)
+    file = metrics_file(study_name)
     chosen = read_json(file).get(CHOSEN_MODEL) if file.is_file() else None
     write_json(file, metrics | ({CHOSEN_MODEL: chosen} if chosen else {}))
 
 
-def write_chosen_model(study: str, name: str) -> None:
+def write_chosen_model(study_name: str, name: str) -> None:
     """Record in `metrics.json` which model a study has chosen."""
-    file = metrics_file(study)
+    file = metrics_file(study_name)
     write_json(file, read_json(file) | {CHOSEN_MODEL: name})
 
 

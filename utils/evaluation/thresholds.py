@@ -43,9 +43,9 @@ def choose_threshold(y_true: np.ndarray, probability: np.ndarray) -> float:
     # Between two neighbouring edges every threshold in (lower, upper] calls the same images
     # PNEUMONIA. J is counted in whole numbers (times positives * negatives): ties are exact.
     edges = np.unique([0.0, *probability, 1.0])
-    called = is_positive(probability[:, None], edges[None, 1:])
-    true_positives = called[y_true == PNEUMONIA].sum(axis=0)
-    false_positives = called[y_true == NORMAL].sum(axis=0)
+    predicted = is_positive(probability[:, None], edges[None, 1:])
+    true_positives = predicted[y_true == PNEUMONIA].sum(axis=0)
+    false_positives = predicted[y_true == NORMAL].sum(axis=0)
     scores = true_positives * negatives - false_positives * positives
     if scores.max() < 0:
         return 0.0  # worse than chance at every cut: calling everyone sick is the best there is

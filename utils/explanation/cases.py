@@ -11,7 +11,7 @@ from utils.common.study import Study
 from utils.data.images import load_images
 from utils.data.index import open_dataset
 from utils.explanation.heat_maps import METHODS, build_explainers
-from utils.explanation.networks import LEVELS, find_explained, randomise_in_steps
+from utils.explanation.networks import LEVELS, find_explained, randomize_in_steps
 from utils.explanation.summary import with_outcome
 from utils.models.registry import SHIPPED
 
@@ -52,7 +52,7 @@ def cascade_maps(
     if unknown := sorted(set(steps) - set(range(LEVELS + 1))):
         raise ValueError(f"there is no step {unknown[0]}; steps go from 0 to {LEVELS}")
     parts = [maps_by_method(network, image)] if 0 in steps else []
-    for step, (_, random) in enumerate(randomise_in_steps(network, seed), start=1):
+    for step, (_, random) in enumerate(randomize_in_steps(network, seed), start=1):
         if step in steps:
             parts.append(maps_by_method(random, image))
     return {title: np.concatenate([part[title] for part in parts]) for title in parts[0]}

@@ -119,7 +119,7 @@ def baseline_maps(image: np.ndarray, cells: int, seed: int) -> dict[str, np.ndar
     gray = image.mean(-1)
     return {
         "random": measures.random_map(gray.shape, cells, seed),
-        "centre": measures.centre_map(gray.shape),
+        "centre": measures.center_map(gray.shape),
         "edges": measures.edge_map(gray),
     }
 

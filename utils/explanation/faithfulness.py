@@ -52,14 +52,14 @@ def measure_faithfulness(study: Study) -> pd.DataFrame:
         root, images = draw_test_images(study)
         pixels, network = load_pixels(root, images), explained.load()
         explainers, cells = build_explainers(network), count_cells(network)
-        called = is_positive(predict_pixels(network, pixels), 0.5).astype(int)
+        predicted = is_positive(predict_pixels(network, pixels), 0.5).astype(int)
 
         def measure(number: int) -> list[dict[str, Any]]:
             image, row = pixels[number], images.iloc[number]
-            orders = maps_of(image, explainers, called[number])
+            orders = maps_of(image, explainers, predicted[number])
             orders |= baseline_maps(image, cells, number)
             blurred = gaussian_filter(image, (_BLUR, _BLUR, 0))
-            predict = partial(_predict_class, network, called[number])
+            predict = partial(_predict_class, network, predicted[number])
             rows = []
             for name, order in orders.items():
                 deletion, insertion = measures.faithfulness(predict, image, order, blurred)
@@ -80,7 +80,7 @@ def _predict_class(network: keras.Model, class_index: int, images: np.ndarray) -
     return probability if class_index == PNEUMONIA else 1 - probability
 
 
-def small_changes(image: np.ndarray) -> dict[str, tuple[np.ndarray, tuple[int, int]]]:
+def small_perturbations(image: np.ndarray) -> dict[str, tuple[np.ndarray, tuple[int, int]]]:
     """Return an image shifted down and right, brightened and darkened, and how each moved.
 
     Args:
@@ -128,20 +128,20 @@ def measure_stability(study: Study) -> pd.DataFrame:
         explainers, probability = build_explainers(network), predict_pixels(network, pixels)
 
         def measure(number: int) -> list[dict[str, Any]]:
-            row, changes = images.iloc[number], small_changes(pixels[number])
-            views = np.stack([pixels[number], *(view for view, _ in changes.values())])
+            row, perturbations = images.iloc[number], small_perturbations(pixels[number])
+            views = np.stack([pixels[number], *(view for view, _ in perturbations.values())])
             moved = np.abs(predict_pixels(network, views[1:]) - probability[number])
             rows = []
             for name, explain in explainers.items():
                 maps = explain(views, PNEUMONIA)
-                for place, (change, (_, move)) in enumerate(changes.items()):
-                    if moved[place] > MOVED:
+                for position, (perturbation, (_, move)) in enumerate(perturbations.items()):
+                    if moved[position] > MOVED:
                         continue
-                    pair = _overlap_of(maps[0], maps[place + 1], move)
+                    pair = _overlap_of(maps[0], maps[position + 1], move)
                     spearman, ssim = measures.similarity(*pair)
                     rows.append({
                         "image_id": row.image_id, "patient_id": row.patient_id, "map": name,
-                        "change": change, "spearman": spearman, "ssim": ssim,
+                        "change": perturbation, "spearman": spearman, "ssim": ssim,
                     })  # fmt: skip
             return rows
 

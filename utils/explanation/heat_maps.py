@@ -308,7 +308,7 @@ def default_layer(model: keras.Model) -> str:
     Raises:
         ValueError: if no layer has spatial output.
     """
-    names = [name for name in _spatial_layers(model) if _places(model.get_layer(name)) > 1]
+    names = [name for name in _spatial_layers(model) if _positions(model.get_layer(name)) > 1]
     for backbone in BACKBONES.values():
         if backbone.gradcam_layer in names:
             return backbone.gradcam_layer
@@ -317,7 +317,7 @@ def default_layer(model: keras.Model) -> str:
     return names[-1]
 
 
-def _places(layer: keras.Layer) -> int:
+def _positions(layer: keras.Layer) -> int:
     return layer.output.shape[1] * layer.output.shape[2]
 
 
@@ -381,9 +381,14 @@ def select_cases(predictions: pd.DataFrame, threshold: float, n: int, seed: int)
         )
     if not predictions.y_true.isin([NORMAL, PNEUMONIA]).all():
         raise ValueError(f"y_true must be 0 ({CLASS_NAMES[0]}) or 1 ({CLASS_NAMES[1]})")
-    sick = predictions.y_true == PNEUMONIA
-    called = is_positive(predictions.probability, threshold)
-    kinds = {"TP": sick & called, "FN": sick & ~called, "TN": ~sick & ~called, "FP": ~sick & called}
+    with_pneumonia = predictions.y_true == PNEUMONIA
+    predicted = is_positive(predictions.probability, threshold)
+    kinds = {
+        "TP": with_pneumonia & predicted,
+        "FN": with_pneumonia & ~predicted,
+        "TN": ~with_pneumonia & ~predicted,
+        "FP": ~with_pneumonia & predicted,
+    }
     drawn = []
     for number, case in enumerate(CASES):
         rows = predictions[kinds[case]].sort_values("image_id")

@@ -28,7 +28,7 @@ from utils.explanation.experiments import (
 )
 from utils.explanation.heat_maps import build_explainer, build_explainers
 from utils.explanation.measures import NO_NETWORK
-from utils.explanation.networks import Explained, find_explained, taught_recipe, teach_phantoms
+from utils.explanation.networks import Explained, find_explained, phantom_recipe, train_on_phantoms
 from utils.models.prediction import predict_pixels
 from utils.phantoms.sets import PHANTOM_VERSION, load_opacity_mask, write_phantom_dataset
 
@@ -57,14 +57,14 @@ def measure_truth(study: Study) -> pd.DataFrame:
         image_id, patient_id, etiology, mask_share, network, auc (of the network on all known
         phantoms), probability, map, energy_inside, pointing_hit, iou.
     """
-    explained, recipe = find_explained(study), taught_recipe(study)
+    explained, recipe = find_explained(study), phantom_recipe(study)
     made_from = maps_key(explained) | {
         "phantoms": [PHANTOM_VERSION, study.known_phantoms], "taught": recipe,
     }  # fmt: skip
 
     def make() -> pd.DataFrame:
         root, known = known_phantoms(study)
-        networks = {explained.title: explained.load(), "taught": teach_phantoms(study, recipe)}
+        networks = {explained.title: explained.load(), "taught": train_on_phantoms(study, recipe)}
         everything = load_pixels(root, known)
         probabilities = {
             name: predict_pixels(network, everything) for name, network in networks.items()
@@ -72,11 +72,11 @@ def measure_truth(study: Study) -> pd.DataFrame:
         auc = {name: roc_auc_score(known.label, found) for name, found in probabilities.items()}
         explainers = {name: build_explainers(network) for name, network in networks.items()}
         cells = count_cells(networks["taught"])
-        ill = np.flatnonzero(known.label == PNEUMONIA)
+        with_pneumonia = np.flatnonzero(known.label == PNEUMONIA)
 
         def measure(number: int) -> list[dict[str, Any]]:
-            place = ill[number]
-            image, row = everything[place], known.iloc[place]
+            position = with_pneumonia[number]
+            image, row = everything[position], known.iloc[position]
             mask = load_opacity_mask(root, row.image_id)
             maps = {name: maps_of(image, explainers[name]) for name in networks}
             maps[NO_NETWORK] = baseline_maps(image, cells, number)
@@ -85,7 +85,7 @@ def measure_truth(study: Study) -> pd.DataFrame:
                     "image_id": row.image_id, "patient_id": row.patient_id,
                     "etiology": row.etiology, "mask_share": measures.mask_share(mask),
                     "network": name, "auc": auc.get(name),
-                    "probability": probabilities[name][place] if name in networks else None,
+                    "probability": probabilities[name][position] if name in networks else None,
                     "map": method,
                     "energy_inside": measures.energy_inside_mask(cam, mask),
                     "pointing_hit": measures.pointing_hit(cam, mask),
@@ -95,15 +95,17 @@ def measure_truth(study: Study) -> pd.DataFrame:
                 for method, cam in maps[name].items()
             ]  # fmt: skip
 
-        return row_by_row(study, "truth", made_from, known.image_id.iloc[ill].tolist(), measure)
+        return row_by_row(
+            study, "truth", made_from, known.image_id.iloc[with_pneumonia].tolist(), measure
+        )
 
     return keep(study, "truth", made_from, make)
 
 
 def regions_of_interest() -> dict[str, np.ndarray]:
     """Return (224, 224) masks: the border, the corners, where markers are, and the lungs."""
-    place = (np.arange(IMAGE_SIZE) + 0.5) / IMAGE_SIZE
-    outer = (place < CORNER) | (place >= 1 - CORNER)
+    position = (np.arange(IMAGE_SIZE) + 0.5) / IMAGE_SIZE
+    outer = (position < CORNER) | (position >= 1 - CORNER)
     return {
         "border": ~inside_frame(IMAGE_SIZE, BORDER),
         "corners": outer[:, None] & outer[None, :],

@@ -149,7 +149,7 @@ def random_map(shape: tuple[int, int], cells: int, seed: int) -> np.ndarray:
     return enlarge_cells(drawn, shape)[0]
 
 
-def centre_map(shape: tuple[int, int]) -> np.ndarray:
+def center_map(shape: tuple[int, int]) -> np.ndarray:
     """Return a map that falls off evenly from the centre to 0 in the corners."""
     y, x = (np.linspace(-1, 1, side) for side in shape)
     return 1 - np.sqrt((y[:, None] ** 2 + x[None, :] ** 2) / 2)

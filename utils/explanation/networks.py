@@ -28,7 +28,7 @@ from utils.selection.candidates import find_candidate
 from utils.selection.choices import read_choices
 from utils.training.fine_tuning import describe_training, train_candidate
 
-TAUGHT_SHARE = 2
+TRAINING_SHARE = 2
 """Phantoms that a network is taught with, for each known one."""
 LEVELS = 5
 """Steps of the cascade: the layers with weights in so many groups, from output to input."""
@@ -77,16 +77,16 @@ def _single_recipe(study: Study) -> Candidate:
 # --- A network that knows phantoms -----------------------------------------------------------
 
 
-def taught_recipe(study: Study) -> Candidate:
+def phantom_recipe(study: Study) -> Candidate:
     """Return the single model's recipe, under a name of its own."""
     single = _single_recipe(study)
     epochs = study.candidate_epochs or single.epochs
     return replace(single, name=f"{single.name}_phantoms", epochs=epochs)
 
 
-def teach_phantoms(study: Study, recipe: Candidate) -> keras.Model:
+def train_on_phantoms(study: Study, recipe: Candidate) -> keras.Model:
     """Return a full-size network that was trained on other phantoms than the known ones."""
-    count = TAUGHT_SHARE * study.known_phantoms
+    count = TRAINING_SHARE * study.known_phantoms
     root = write_phantom_dataset(dataset_dir(f"taught_phantoms_{count}"), count, seed=8)
     index = development_index(build_index(root, seed=0, validation_fraction=0.5))
     images = load_development_images(root, index, recipe.size)
@@ -118,7 +118,7 @@ def _train_full_size(
 # --- A network with random weights -----------------------------------------------------------
 
 
-def randomise_in_steps(network: keras.Model, seed: int) -> Iterator[tuple[str, keras.Model]]:
+def randomize_in_steps(network: keras.Model, seed: int) -> Iterator[tuple[str, keras.Model]]:
     """Yield copies of a network whose weights are random from the output down to some layer.
 
     Cascading randomisation of Adebayo et al. 2018. Kernels are drawn anew by the standard
@@ -137,14 +137,14 @@ def randomise_in_steps(network: keras.Model, seed: int) -> Iterator[tuple[str, k
     weighted = [layer for layer in copy.layers if layer.weights][::-1]
     # The output layer alone is the first step; the others share the rest alike.
     groups = [[0], *np.array_split(np.arange(1, len(weighted)), LEVELS - 1)]
-    for places in groups:
-        for place in places:
-            layer = weighted[place]
-            layer.set_weights([_randomise(value, random) for value in layer.get_weights()])
+    for positions in groups:
+        for position in positions:
+            layer = weighted[position]
+            layer.set_weights([_randomize(value, random) for value in layer.get_weights()])
         yield layer.name, copy
 
 
-def _randomise(value: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _randomize(value: np.ndarray, random: np.random.Generator) -> np.ndarray:
     if value.ndim > 1:
         return random.normal(0, value.std(), value.shape).astype(value.dtype)
     return random.permutation(value)

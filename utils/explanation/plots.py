@@ -142,14 +142,14 @@ def plot_truth(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     """Plot how well maps meet known opacities, a panel a measure and a row a map.
 
     Args:
-        summary: From `summary.summarise` by `network` and `map`; the rows of maps that
+        summary: From `summary.summarize` by `network` and `map`; the rows of maps that
             see no network give the dotted line, the best of them.
         measures: Columns, and the titles of their panels.
     """
     blind = summary[summary.network == NO_NETWORK]
     networks = [name for name in summary.network.unique() if name != NO_NETWORK]
     order = [*(name for name in TITLES if name in set(summary["map"]))]
-    places = dict(zip(order, range(len(order))[::-1], strict=True))
+    positions = dict(zip(order, range(len(order))[::-1], strict=True))
     size = (3.6 * len(measures) + 1.5, 1.9 + 0.42 * len(order))
     figure, (axes,) = new_figure("Do maps meet a known opacity?", size, 1, len(measures))
     for ax, (measure, title) in zip(axes, measures.items(), strict=True):
@@ -163,10 +163,10 @@ def plot_truth(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
             color, _, marker = (GRAY, "", "s") if number == 0 else _STYLES[number - 1]
             draw_intervals(
                 ax, rows[measure], rows[f"{measure}_low"], rows[f"{measure}_high"],
-                rows["map"].map(places) + offset, color, marker,
+                rows["map"].map(positions) + offset, color, marker,
                 f"maps of {network}" if number else "no network",
             )  # fmt: skip
-        ax.set_yticks(list(places.values()), [TITLES[name] for name in places])
+        ax.set_yticks(list(positions.values()), [TITLES[name] for name in positions])
         _label_panel(ax, title)
     legend_above(figure, axes[0])
     return figure
@@ -190,7 +190,7 @@ def plot_cascade(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     """Plot what is left of maps when weights are randomised from the output on.
 
     Args:
-        summary: From `summary.summarise` by `map` and `step`.
+        summary: From `summary.summarize` by `map` and `step`.
         measures: Columns, and the titles of their panels.
     """
     size = (4.6 * len(measures) + 0.6, 4.6)
@@ -222,7 +222,7 @@ def plot_faithfulness(summary: pd.DataFrame) -> Figure:
     """Plot deletion against insertion of each order; the better ones lie to the upper left.
 
     Args:
-        summary: From `summary.summarise` by `map`, of `deletion` and `insertion`.
+        summary: From `summary.summarize` by `map`, of `deletion` and `insertion`.
     """
     figure, ((ax,),) = new_figure("Pixels deleted and inserted in the order of maps", (7, 5.6))
     looks = dict(zip(METHODS, _STYLES, strict=True)) | {
@@ -248,7 +248,7 @@ def plot_attention(
     """Plot where Grad-CAM's energy lies, a panel a region, by outcome and network.
 
     Args:
-        summary: From `summary.summarise` by `network` and `outcome`.
+        summary: From `summary.summarize` by `network` and `outcome`.
         regions: Columns, and the titles of their panels.
         shares: Of the image that each region covers, which is what a flat map puts there.
     """
@@ -259,12 +259,12 @@ def plot_attention(
         ax.axvline(shares[region], color=GRAY, linestyle=":", linewidth=1.5, label="flat map")
         for number, network in enumerate(networks):
             rows = summary[summary.network == network]
-            places = rows.outcome.map(outcomes[::-1].index) + 0.2 * (
+            positions = rows.outcome.map(outcomes[::-1].index) + 0.2 * (
                 (len(networks) - 1) / 2 - number
             )
             color, _, marker = _STYLES[number]
             draw_intervals(
-                ax, rows[region], rows[f"{region}_low"], rows[f"{region}_high"], places, color,
+                ax, rows[region], rows[f"{region}_low"], rows[f"{region}_high"], positions, color,
                 marker, network,
             )  # fmt: skip
         ax.set_yticks(range(len(outcomes)), outcomes[::-1])

@@ -28,7 +28,7 @@ from utils.explanation.localization import measure_attention, measure_truth
 from utils.explanation.sanity_checks import (
     measure_other_images,
     measure_random_labels,
-    measure_randomisation,
+    measure_randomization,
 )
 
 TABLES = (
@@ -55,7 +55,7 @@ def explain_study(study: Study, tables: Sequence[str] = TABLES) -> dict[str, pd.
 _MAKERS: dict[str, Callable[[Study], pd.DataFrame]] = {
     "truth": measure_truth,
     "other_images": measure_other_images,
-    "randomisation": measure_randomisation,
+    "randomisation": measure_randomization,
     "random_labels": measure_random_labels,
     "faithfulness": measure_faithfulness,
     "stability": measure_stability,

@@ -24,12 +24,12 @@ from utils.explanation.networks import (
     RANDOM_LABEL_IMAGES,
     find_explained,
     random_label_recipe,
-    randomise_in_steps,
+    randomize_in_steps,
     train_on_random_labels,
 )
 
 
-def _likeness(
+def _similarity_rows(
     first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]
 ) -> list[dict[str, Any]]:
     """Return how like two networks' maps of one image are, a row a method."""
@@ -54,27 +54,32 @@ def measure_other_images(study: Study) -> pd.DataFrame:
 
     def make() -> pd.DataFrame:
         root, images = draw_test_images(study)
-        ill, healthy = images[images.label == PNEUMONIA], images[images.label == NORMAL]
+        with_pneumonia, without_pneumonia = (
+            images[images.label == PNEUMONIA],
+            images[images.label == NORMAL],
+        )
         explainers = build_explainers(explained.load())
-        pixels = [load_pixels(root, part) for part in (ill, healthy)]
+        pixels = [load_pixels(root, part) for part in (with_pneumonia, without_pneumonia)]
 
         def measure(number: int) -> list[dict[str, Any]]:
-            row = ill.iloc[number]
+            row = with_pneumonia.iloc[number]
             first, second = (maps_of(part[number], explainers) for part in pixels)
             return [
                 {
                     "image_id": row.image_id, "patient_id": row.patient_id,
-                    "healthy_id": healthy.image_id.iloc[number],
-                } | likeness
-                for likeness in _likeness(first, second)
+                    "healthy_id": without_pneumonia.image_id.iloc[number],
+                } | similarity
+                for similarity in _similarity_rows(first, second)
             ]  # fmt: skip
 
-        return row_by_row(study, "other_images", made_from, ill.image_id.tolist(), measure)
+        return row_by_row(
+            study, "other_images", made_from, with_pneumonia.image_id.tolist(), measure
+        )
 
     return keep(study, "other_images", made_from, make)
 
 
-def measure_randomisation(study: Study) -> pd.DataFrame:
+def measure_randomization(study: Study) -> pd.DataFrame:
     """Return how much of the maps is left when the weights are randomised step by step.
 
     Returns:
@@ -89,7 +94,7 @@ def measure_randomisation(study: Study) -> pd.DataFrame:
         explainers = build_explainers(network)
         randomised = {
             layer: build_explainers(random)
-            for layer, random in randomise_in_steps(network, study.seed)
+            for layer, random in randomize_in_steps(network, study.seed)
         }
 
         def measure(number: int) -> list[dict[str, Any]]:
@@ -98,9 +103,9 @@ def measure_randomisation(study: Study) -> pd.DataFrame:
                 {
                     "image_id": row.image_id, "patient_id": row.patient_id,
                     "step": step, "layer": layer,
-                } | likeness
+                } | similarity
                 for step, (layer, random) in enumerate(randomised.items(), start=1)
-                for likeness in _likeness(first, maps_of(pixels[number], random))
+                for similarity in _similarity_rows(first, maps_of(pixels[number], random))
             ]  # fmt: skip
 
         return row_by_row(study, "randomisation", made_from, images.image_id.tolist(), measure)
@@ -134,8 +139,10 @@ def measure_random_labels(study: Study) -> pd.DataFrame:
                 {
                     "image_id": row.image_id, "patient_id": row.patient_id,
                     "training_accuracy": accuracy,
-                } | likeness
-                for likeness in _likeness(maps_of(image, explainers), maps_of(image, by_heart))
+                } | similarity
+                for similarity in _similarity_rows(
+                    maps_of(image, explainers), maps_of(image, by_heart)
+                )
             ]  # fmt: skip
 
         return row_by_row(study, "random_labels", made_from, images.image_id.tolist(), measure)

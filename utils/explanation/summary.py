@@ -23,7 +23,7 @@ SIZES = ("small", "medium", "large")
 """Thirds of the opacities by the share of the image that they cover."""
 
 
-def summarise(
+def summarize(
     table: pd.DataFrame, by: Sequence[str], measures: Sequence[str], resamples: int, seed: int
 ) -> pd.DataFrame:
     """Return the mean of each measure with its 95 % bootstrap interval over patients.
@@ -72,7 +72,7 @@ def as_text(
     """Return a summary to be read: maps by their titles, measures as `0.31 [0.28, 0.34]`.
 
     Args:
-        summary: From `summarise` or `compare_with_baselines`.
+        summary: From `summarize` or `compare_with_baselines`.
         measures: Title of each measure that is shown.
         digits: Behind the point.
         signed: Whether to show the sign.
@@ -96,7 +96,7 @@ def side_by_side(summary: pd.DataFrame, column: str, measure: str, digits: int =
     """Return one measure as text, maps below each other and the values of a column abreast.
 
     Args:
-        summary: From `summarise` by `map` and `column`, or by `network`, `map` and `column`.
+        summary: From `summarize` by `map` and `column`, or by `network`, `map` and `column`.
         column: Whose values become columns, in their order of appearance.
         measure: That is shown.
         digits: Behind the point.
@@ -139,7 +139,7 @@ def compare_with_baselines(
 
     Returns:
         A row a network and method, or a method: for each measure the mean difference with its
-        interval, see `summarise`, and `better`: titles of the measures whose interval lies
+        interval, see `summarize`, and `better`: titles of the measures whose interval lies
         above 0.
     """
     by = ["network", "map"] if "network" in table else ["map"]
@@ -149,7 +149,7 @@ def compare_with_baselines(
         baseline = table[table["map"] == best].set_index("image_id")[measure]
         ahead = methods[measure] - methods.image_id.map(baseline)
         methods[measure] = -ahead if measure in less_is_better else ahead
-    compared = summarise(methods, by, list(measures), resamples, seed)
+    compared = summarize(methods, by, list(measures), resamples, seed)
     compared["better"] = [
         ", ".join(title for measure, title in measures.items() if row[f"{measure}_low"] > 0) or "no"
         for _, row in compared.iterrows()
@@ -170,8 +170,12 @@ def best_baselines(
 
 def with_outcome(attention: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with their `outcome`, in the order of `heat_maps.CASES`, at 0.5."""
-    ill, called = attention.y_true == PNEUMONIA, attention.called == PNEUMONIA
-    case = pd.Series(np.select([ill & called, ill, ~called], ["TP", "FN", "TN"], "FP"))
+    with_pneumonia, predicted = attention.y_true == PNEUMONIA, attention.called == PNEUMONIA
+    case = pd.Series(
+        np.select(
+            [with_pneumonia & predicted, with_pneumonia, ~predicted], ["TP", "FN", "TN"], "FP"
+        )
+    )
     order = case.map(list(CASES).index).argsort(kind="stable")
     return attention.assign(outcome=case.map(CASES).to_numpy()).iloc[order]
 

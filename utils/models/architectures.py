@@ -58,8 +58,8 @@ def _transformer(
     Places are told apart by a depthwise convolution, the conditional positional encoding of Chu
     et al. 2021: any input size, and plain Keras layers alone.
     """
-    places = layers.DepthwiseConv2D(3, padding="same", name=f"{name}_places")(x)
-    x = layers.Add(name=f"{name}_placed")([x, places])
+    positions = layers.DepthwiseConv2D(3, padding="same", name=f"{name}_places")(x)
+    x = layers.Add(name=f"{name}_placed")([x, positions])
     x = layers.Reshape((-1, width), name=f"{name}_tokens")(x)
     for number in range(1, blocks + 1):
         block = f"{name}_block{number}"

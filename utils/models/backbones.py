@@ -1,4 +1,4 @@
-"""Networks as flat functional graphs: preprocessing, frozen trunk, trainable head."""
+"""Networks as flat functional graphs: preprocessing, frozen backbone, trainable head."""
 
 import logging
 import math
@@ -21,12 +21,12 @@ DTYPE_POLICIES = {
     "bfloat16": "mixed_bfloat16",
     "mixed_float16": "mixed_float16",
 }
-"""Keras' policy for each precision of a trunk."""
+"""Keras' policy for each precision of a backbone."""
 
 _JOINED = "_classifier"
 
 
-class CutError(ValueError):
+class SplitError(ValueError):
     """A layer at which a network cannot be cut; the message names those where it can."""
 
 
@@ -50,14 +50,14 @@ def preprocess_array(images: np.ndarray) -> np.ndarray:
     return keras.ops.convert_to_numpy(preprocess_images(images.astype(np.float32)))
 
 
-def build_trunk(
-    weights: Weights, cut: str | None = None, precision: str = "float32"
+def build_backbone(
+    weights: Weights, split_layer: str | None = None, precision: str = "float32"
 ) -> keras.Model:
     """Build the frozen part of a network, from pixels to the activations of one layer.
 
     Args:
         weights: Resolved weights; they name the backbone.
-        cut: Layer whose output ends the trunk; the backbone's last one by default.
+        split_layer: Layer whose output ends the backbone; the backbone's last one by default.
         precision: In which the layers compute, of `precision.PRECISIONS` but `auto`; weights
             stay float32.
 
@@ -65,7 +65,7 @@ def build_trunk(
         A model from (n, 224, 224, 3) RGB in [0, 255] to activations, not trainable.
 
     Raises:
-        CutError: if the network cannot be cut at that layer.
+        SplitError: if the network cannot be cut at that layer.
     """
     facts = BACKBONES[weights.backbone]
     build = getattr(keras.applications, facts.keras_name)
@@ -80,63 +80,65 @@ def build_trunk(
     load_backbone_weights(backbone, weights)
     whole = keras.Model(image, backbone.output, name=weights.backbone)
     whole.trainable = False
-    return whole if cut is None else cut_model(whole, cut)[0]
+    return whole if split_layer is None else split_model(whole, split_layer)[0]
 
 
-def cut_model(model: keras.Model, cut: str) -> tuple[keras.Model, keras.Model]:
-    """Cut a flat model in two at one layer: a frozen trunk and a trainable tail.
+def split_model(model: keras.Model, split_layer: str) -> tuple[keras.Model, keras.Model]:
+    """Cut a flat model in two at one layer: a frozen backbone and a trainable head.
 
-    Both are views of the same layers, so training the tail trains the model. Batch
-    normalization that is frozen in the model stays so in the tail, in inference mode, because
+    Both are views of the same layers, so training the head trains the model. Batch
+    normalization that is frozen in the model stays so in the head, in inference mode, because
     its statistics are ImageNet's and a small batch would destroy them; everything else of the
-    tail is trainable, and the trunk's layers are frozen.
+    head is trainable, and the backbone's layers are frozen.
 
     Args:
         model: Flat functional graph, as `join` makes it.
-        cut: Name of the layer whose output ends the trunk.
+        split_layer: Name of the layer whose output ends the backbone.
 
     Returns:
-        The trunk, from pixels to activations, and the tail, from activations to the output.
+        The backbone, from pixels to activations, and the head, from activations to the output.
 
     Raises:
-        CutError: if there is no such layer, or the rest of the model needs more than its output.
+        SplitError: if there is no such layer, or the rest of the model needs more than its output.
     """
     names = [layer.name for layer in model.layers]
-    if cut not in names:
-        raise CutError(f"{model.name} has no layer {cut!r} to cut at; {_cuts_for_people(model)}")
-    output = model.get_layer(cut).output
+    if split_layer not in names:
+        raise SplitError(
+            f"{model.name} has no layer {split_layer!r} to cut at; {_describe_split_layers(model)}"
+        )
+    output = model.get_layer(split_layer).output
     name = model.name.removesuffix(_JOINED)
     try:
-        trunk = keras.Model(model.input, output, name=name)
-        tail = keras.Model(output, model.output, name=f"{name}_tail")
+        backbone = keras.Model(model.input, output, name=name)
+        head = keras.Model(output, model.output, name=f"{name}_tail")
     except ValueError as error:
-        raise CutError(
-            f"{model.name} cannot be cut at {cut!r}: a connection goes around that layer, "
-            f"or it belongs to the head; {_cuts_for_people(model)}"
+        raise SplitError(
+            f"{model.name} cannot be cut at {split_layer!r}: a connection goes around that layer, "
+            f"or it belongs to the head; {_describe_split_layers(model)}"
         ) from error
-    for layer in tail.layers:
+    for layer in head.layers:
         if not isinstance(layer, layers.BatchNormalization):
             layer.trainable = True
-    trunk.trainable = False
-    return trunk, tail
+    backbone.trainable = False
+    return backbone, head
 
 
-def _cuts_for_people(model: keras.Model) -> str:
+def _describe_split_layers(model: keras.Model) -> str:
     """Name the ends of a network's blocks, where it can be cut."""
     patterns = "|".join(backbone.block_end for backbone in BACKBONES.values())
     ends = [layer.name for layer in model.layers if re.fullmatch(patterns, layer.name)]
     return f"choose the end of a block: {', '.join(ends)}"
 
 
-def build_reference_head(
+def build_head(
     activation_shape: tuple[int, ...], seed: int, standardize: bool = False
 ) -> keras.Model:
     """Build the reference classifier: Flatten, 512 relu, 128 relu, dropout 0.5 each, 2 softmax.
 
     Args:
-        activation_shape: (height, width, channels) of the trunk's output.
+        activation_shape: (height, width, channels) of the backbone's output.
         seed: Seed of the initial weights and of dropout.
-        standardize: Whether batch normalization comes first, for a trunk whose activations
+        standardize: Whether batch normalization comes first, for a backbone whose activations
             have no scale of their own; the reference has none.
 
     Returns:
@@ -154,16 +156,16 @@ def build_reference_head(
     return keras.Model(activations, outputs, name="reference_head")
 
 
-def join(trunk: keras.Model, head: keras.Model) -> keras.Model:
-    """Join trunk and head into one flat graph from pixels to probabilities.
+def join(backbone: keras.Model, head: keras.Model) -> keras.Model:
+    """Join backbone and head into one flat graph from pixels to probabilities.
 
     The layers are shared: training the head trains the joined model.
     """
-    x = trunk.output
+    x = backbone.output
     for layer in head.layers:
         if not isinstance(layer, layers.InputLayer):
             x = layer(x)
-    return keras.Model(trunk.input, x, name=trunk.name + _JOINED)
+    return keras.Model(backbone.input, x, name=backbone.name + _JOINED)
 
 
 def count_parameters(model: keras.Model) -> dict[str, int]:

@@ -29,7 +29,7 @@ class BackboneFacts:
     """Pattern of the layers that end a block: where a person would cut the network."""
     gradcam_layer: str
     """Layer that is explained if none is named."""
-    views_key: str = "views"
+    copies_key: str = "views"
     """Key of the study that says how many augmented views it trains on."""
 
 
@@ -54,7 +54,7 @@ _ENTRIES = (
         preprocessing=IMAGENET_BGR,
         block_end=r"block\d_pool",
         gradcam_layer="block5_conv4",
-        views_key="vgg19_views",
+        copies_key="vgg19_views",
     ),
 )
 BACKBONES = {entry.name: entry for entry in _ENTRIES}

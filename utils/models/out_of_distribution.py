@@ -22,7 +22,7 @@ from utils.data.images import load_image
 from utils.models.registry import ModelError
 
 REFERENCES, DIRECTIONS = 500, 64
-FALSE_ALARMS = 0.03
+FALSE_POSITIVE_RATE = 0.03
 """Share of the validation images that the limit flags; the demo allows 5 % at most."""
 _PHOTOGRAPHS = {
     "skimage": (
@@ -41,7 +41,7 @@ _NOISE_IMAGES, _SEED = 10, 0
 
 
 @dataclass(frozen=True)
-class NoveltyDetector:
+class OutOfDistributionDetector:
     """Tells images unlike the training images from the others, by their features."""
 
     directions: np.ndarray
@@ -59,7 +59,7 @@ class NoveltyDetector:
         """
         return 1 - (_project(features, self.directions) @ self.references.T).max(axis=1)
 
-    def is_strange(self, features: np.ndarray) -> np.ndarray:
+    def is_out_of_distribution(self, features: np.ndarray) -> np.ndarray:
         """Say which images are unlike all training images, (n,) bool."""
         return self.measure_distance(features) > self.limit
 
@@ -74,7 +74,7 @@ class NoveltyDetector:
             )
 
 
-def load_detector(file: Path) -> NoveltyDetector:
+def load_detector(file: Path) -> OutOfDistributionDetector:
     """Read a detector.
 
     Raises:
@@ -82,7 +82,7 @@ def load_detector(file: Path) -> NoveltyDetector:
     """
     try:
         with np.load(file, allow_pickle=False) as content:
-            return NoveltyDetector(
+            return OutOfDistributionDetector(
                 content["directions"].astype(np.float32),
                 content["references"].astype(np.float32),
                 float(content["limit"]),
@@ -91,7 +91,9 @@ def load_detector(file: Path) -> NoveltyDetector:
         raise ModelError(f"{file} is no detector ({error}); restore it with git") from error
 
 
-def fit_detector(training: np.ndarray, validation: np.ndarray, seed: int) -> NoveltyDetector:
+def fit_detector(
+    training: np.ndarray, validation: np.ndarray, seed: int
+) -> OutOfDistributionDetector:
     """Fit a detector.
 
     Args:
@@ -107,9 +109,9 @@ def fit_detector(training: np.ndarray, validation: np.ndarray, seed: int) -> Nov
     directions = directions.astype(np.float16).astype(np.float32)
     drawn = np.random.default_rng(seed).permutation(len(training))[:REFERENCES]
     references = _project(training[drawn], directions).astype(np.float16).astype(np.float32)
-    unlimited = NoveltyDetector(directions, references, np.inf)
-    limit = np.quantile(unlimited.measure_distance(validation), 1 - FALSE_ALARMS)
-    return NoveltyDetector(directions, references, float(limit))
+    unlimited = OutOfDistributionDetector(directions, references, np.inf)
+    limit = np.quantile(unlimited.measure_distance(validation), 1 - FALSE_POSITIVE_RATE)
+    return OutOfDistributionDetector(directions, references, float(limit))
 
 
 def _normalize(features: np.ndarray) -> np.ndarray:
@@ -128,7 +130,7 @@ def build_feature_model(network: keras.Model) -> keras.Model:
     return keras.Model(network.inputs, network.get_layer("mean_over_places").output)
 
 
-def make_strangers() -> dict[str, np.ndarray]:
+def make_out_of_distribution_images() -> dict[str, np.ndarray]:
     """Return images that are no radiographs of a chest, by kind.
 
     Returns:
@@ -166,7 +168,7 @@ def _to_rgb(images: list[np.ndarray]) -> np.ndarray:
 
 
 def measure_rates(
-    detector: NoveltyDetector, measure_features: Callable[[np.ndarray], np.ndarray]
+    detector: OutOfDistributionDetector, measure_features: Callable[[np.ndarray], np.ndarray]
 ) -> dict[str, float]:
     """Return the share of each kind of stranger that the detector flags.
 
@@ -175,6 +177,6 @@ def measure_rates(
         measure_features: From (n, 224, 224, 3) images in [0, 255] to (n, features).
     """
     return {
-        kind: round(float(detector.is_strange(measure_features(images)).mean()), 4)
-        for kind, images in make_strangers().items()
+        kind: round(float(detector.is_out_of_distribution(measure_features(images)).mean()), 4)
+        for kind, images in make_out_of_distribution_images().items()
     }

@@ -25,7 +25,7 @@ def run_network(
     network: keras.Model,
     pixels: np.ndarray,
     title: str | None = None,
-    change: Callable[[np.ndarray], np.ndarray] | None = None,
+    transform: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
     """Return what a network, or a part of one, makes of images, (n, outputs) float32.
 
@@ -33,13 +33,13 @@ def run_network(
         network: From images in [0, 255].
         pixels: (n, height, width, channels) in [0, 255], as the network takes them.
         title: Of the progress bar; without one there is none.
-        change: Applied to each batch of float32 images first, to cover a region for instance.
+        transform: Applied to each batch of float32 images first, to cover a region for instance.
     """
     starts = range(0, len(pixels), BATCH_SIZE)
     parts = []
     for start in starts if title is None else track(starts, title, len(starts)):
         batch = pixels[start : start + BATCH_SIZE].astype(np.float32)
-        parts.append(network.predict_on_batch(change(batch) if change else batch))
+        parts.append(network.predict_on_batch(transform(batch) if transform else batch))
     return np.concatenate(parts)
 
 
@@ -47,7 +47,7 @@ def predict_pixels(
     network: keras.Model,
     pixels: np.ndarray,
     title: str | None = None,
-    change: Callable[[np.ndarray], np.ndarray] | None = None,
+    transform: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
     """Return the probability of PNEUMONIA of images, (n,) float64 in [0, 1].
 
@@ -55,9 +55,9 @@ def predict_pixels(
         network: From images in [0, 255] to (n, 2) probabilities.
         pixels: See `run_network`, and so for the others.
         title: Of the progress bar.
-        change: Applied to each batch of images first.
+        transform: Applied to each batch of images first.
     """
-    return run_network(network, pixels, title, change)[:, PNEUMONIA].astype(np.float64)
+    return run_network(network, pixels, title, transform)[:, PNEUMONIA].astype(np.float64)
 
 
 def predict_files(
@@ -117,7 +117,7 @@ def predict_with_crops(network: keras.Model, pixels: np.ndarray, title: str) -> 
     """
     corners = (0, IMAGE_SIZE - _CROPPED)
     crops = [partial(_crop, top=top, left=left) for top in corners for left in corners]
-    each = [predict_pixels(network, pixels, title, change) for change in (None, *crops)]
+    each = [predict_pixels(network, pixels, title, transform) for transform in (None, *crops)]
     # The mean of float32, which networks give: that of float64 would have other last digits.
     return np.mean(each, axis=0, dtype=np.float32).astype(np.float64)
 

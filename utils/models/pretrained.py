@@ -69,13 +69,13 @@ def describe_graph(model: keras.Model) -> list[Any]:
     described = model.get_config()["layers"]
     position = {layer["name"]: f"layer {number}" for number, layer in enumerate(described)}
 
-    def normalise(value: Any) -> Any:
+    def normalize(value: Any) -> Any:
         if isinstance(value, dict):
-            # Shapes as built repeat the input's; trainable says nothing on a frozen trunk.
+            # Shapes as built repeat the input's; trainable says nothing on a frozen backbone.
             skipped = ("trainable", "build_config")
-            return {key: normalise(part) for key, part in value.items() if key not in skipped}
+            return {key: normalize(part) for key, part in value.items() if key not in skipped}
         if isinstance(value, list | tuple):
-            return [normalise(part) for part in value]
+            return [normalize(part) for part in value]
         return position.get(value, value) if isinstance(value, str) else value
 
-    return normalise(described)
+    return normalize(described)

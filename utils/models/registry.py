@@ -79,7 +79,7 @@ def _read_records(folder: Path) -> dict[str, dict[str, Any]]:
     return read_json(file) if file.is_file() else {}
 
 
-def choose_model(study: str, name: str | None = None) -> Scorer:
+def choose_model(study_name: str, name: str | None = None) -> Scorer:
     """Return the model to score with.
 
     Shipped models come from `models/`, those of a study from `results/<study>/models/`; a study's
@@ -93,7 +93,7 @@ def choose_model(study: str, name: str | None = None) -> Scorer:
     """
     models = {
         known: (folder, record)
-        for folder in (SHIPPED, models_dir(study))
+        for folder in (SHIPPED, models_dir(study_name))
         for known, record in _read_records(folder).items()
     }
     if name is not None:
@@ -102,7 +102,7 @@ def choose_model(study: str, name: str | None = None) -> Scorer:
                 f"there is no model {name!r}; known are {', '.join(sorted(models)) or 'none'}"
             )
         return _open_model(name, *models[name])
-    metrics = metrics_file(study)
+    metrics = metrics_file(study_name)
     chosen = read_json(metrics).get("chosen_model") if metrics.is_file() else None
     note = ""
     if chosen is not None:
@@ -111,11 +111,11 @@ def choose_model(study: str, name: str | None = None) -> Scorer:
                 raise ModelError("it has not been trained here")
             return _open_model(chosen, *models[chosen])
         except ModelError as reason:
-            if study == "sample":
+            if study_name == "sample":
                 raise
             # The chosen model is large and made by training; the shipped one stands in for it.
             note = f"; the chosen model {chosen} is not used: {reason}"
-    if study == "sample":
+    if study_name == "sample":
         raise ModelError("the sample study has no model yet; run `make all STUDY=sample`")
     scorer = open_shipped_model()
     return replace(scorer, description=scorer.description + note)

@@ -266,9 +266,9 @@ def _consolidation(random: Generator, canvas: Canvas, bronchi: Shape) -> tuple[S
     extent = np.zeros_like(canvas.u)
     for name in random.choice(list(_LOBES), count, replace=False):
         centre_u, centre_v, width, height = _LOBES[name]
-        centre = (centre_u + random.normal(0, 0.06), centre_v + random.normal(0, 0.06))
+        center = (centre_u + random.normal(0, 0.06), centre_v + random.normal(0, 0.06))
         grown = random.uniform(0.95, 1.35)
-        blob = ellipse(canvas, centre, (width * grown, height * grown), random.uniform(-0.7, 0.7))
+        blob = ellipse(canvas, center, (width * grown, height * grown), random.uniform(-0.7, 0.7))
         ragged = 0.25 * noise_texture(random, 0.2) + 0.1 * noise_texture(random, 0.08)
         blob = blob + canvas.sample(ragged)
         part = rise(blob, 0.8)

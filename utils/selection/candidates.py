@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from utils.data.acquisition import MILD_GEOMETRY, REFERENCE_GEOMETRY
+from utils.data.acquisition import MILD_GEOMETRY, STRONG_GEOMETRY
 from utils.models.recipe import Candidate
 
 AGAINST_SHORTCUTS = (
@@ -24,7 +24,7 @@ def _variant(name: str, **changes: object) -> Candidate:
 
 AUGMENTATION = (
     _variant("lite0_96_none", transforms=()),
-    _variant("lite0_96_reference", transforms=REFERENCE_GEOMETRY),
+    _variant("lite0_96_reference", transforms=STRONG_GEOMETRY),
     _variant("lite0_96_mild", transforms=MILD_GEOMETRY),
     *(
         _variant(f"lite0_96_mild_{name}", transforms=(*MILD_GEOMETRY, name))

@@ -46,7 +46,7 @@ from utils.models.registry import RECORD, SHIPPED, SHIPPED_MODEL
 from utils.selection.choices import ENSEMBLE
 from utils.shortcuts.domain_shift import expect_accuracy, measure_agreement
 
-BASELINE, REFERENCE = "vgg19", "resnet50"
+BASELINE, REIMPLEMENTATION = "vgg19", "resnet50"
 GOALS = {
     "roc_auc": 0.986, "accuracy_at_threshold": 0.945, "specificity_at_95": 0.9,
 }  # fmt: skip
@@ -78,7 +78,7 @@ def final_names(choices: Mapping[str, Any]) -> list[str]:
 
 
 def read_final_models(
-    study: str, choices: Mapping[str, Any], seeds: Sequence[int]
+    study_name: str, choices: Mapping[str, Any], seeds: Sequence[int]
 ) -> dict[str, FinalModel]:
     """Read the predictions of all finished models: baseline, reference, finalists, ensemble.
 
@@ -87,11 +87,11 @@ def read_final_models(
     is the mean of its members' models of that seed.
 
     Args:
-        study: Name of the study.
+        study_name: Of the study.
         choices: From `rule.make_choices`.
         seeds: Of the final models; the first one is that of notebooks 03 and 04.
     """
-    folder = predictions_dir(study)
+    folder = predictions_dir(study_name)
 
     def read(name: str) -> pd.DataFrame:
         table = load_predictions(folder / f"{name}.csv")
@@ -100,7 +100,10 @@ def read_final_models(
     models: dict[str, FinalModel] = {}
     for name, files in (
         (BASELINE, [BASELINE]),
-        (REFERENCE, [REFERENCE, *(final_name(REFERENCE, seed) for seed in seeds[1:])]),
+        (
+            REIMPLEMENTATION,
+            [REIMPLEMENTATION, *(final_name(REIMPLEMENTATION, seed) for seed in seeds[1:])],
+        ),
     ):
         tables = tuple(read(file) for file in files)
         threshold = choose_validation_threshold(average_predictions(tables))
@@ -133,16 +136,16 @@ def score_final_models(
         `errors` by group and `by_etiology` on test. All but the reference have `difference`: AUC
         and accuracy less its with paired intervals, and DeLong's interval of the AUC's difference.
     """
-    reference = models[REFERENCE]
+    reference = models[REIMPLEMENTATION]
     return {
         name: _score_model(model, None if model is reference else reference, resamples, seed)
         for name, model in models.items()
     }
 
 
-def write_final_metrics(study: str, scores: Mapping[str, Any]) -> None:
+def write_final_metrics(study_name: str, scores: Mapping[str, Any]) -> None:
     """Write the scores of finished models to `results/<study>/final_metrics.json`."""
-    write_json(final_metrics_file(study), dict(scores))
+    write_json(final_metrics_file(study_name), dict(scores))
 
 
 def _score_model(
@@ -272,14 +275,14 @@ def error_table(model: FinalModel) -> pd.DataFrame:
     parts, temperature = _split_and_fit(model)
     test = parts["test"]
     calibrated = apply_temperature(test.probability, temperature)
-    called = is_positive(test.probability, model.threshold).to_numpy()
+    predicted = is_positive(test.probability, model.threshold).to_numpy()
     series = test.patient_id.map(patient_number).str.rsplit("-", n=1).str[0]
-    wrong = called != test.y_true.to_numpy()
+    wrong = predicted != test.y_true.to_numpy()
     table = pd.DataFrame({
         "group": (series + ", " + etiology_of(test.patient_id)).to_numpy(),
         "images": 1,
         "wrong": wrong.astype(int),
-        "sure and wrong": (wrong & (np.where(called, calibrated, 1 - calibrated) >= SURE)),
+        "sure and wrong": (wrong & (np.where(predicted, calibrated, 1 - calibrated) >= SURE)),
     })  # fmt: skip
     return table.groupby("group", as_index=False).sum()
 

@@ -19,13 +19,13 @@ REPEATS = 5
 _BYTES_PER_WEIGHT = 4
 
 
-def measure_costs(study: str, candidates: Sequence[Candidate]) -> pd.DataFrame:
+def measure_costs(study_name: str, candidates: Sequence[Candidate]) -> pd.DataFrame:
     """Return what each candidate's network costs, measured side by side in one run.
 
     Kept in `results/<study>/costs.csv`; measured again where the candidates are others.
 
     Args:
-        study: Name of the study.
+        study_name: Of the study.
         candidates: Whose networks; one row a network and input size.
 
     Returns:
@@ -51,7 +51,7 @@ def measure_costs(study: str, candidates: Sequence[Candidate]) -> pd.DataFrame:
             for each, network, taken in zip(candidates, networks.values(), seconds, strict=True)
         ])  # fmt: skip
 
-    return cached_table(table_file(study, "costs"), made_from, make)
+    return cached_table(table_file(study_name, "costs"), made_from, make)
 
 
 def count_operations(network: keras.Model) -> int:

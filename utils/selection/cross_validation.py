@@ -21,7 +21,7 @@ from utils.common.files import is_made_from, read_json, write_csv, write_json
 from utils.common.paths import held_out_file, models_dir, provenance_file
 from utils.common.study import Study, load_study
 from utils.data.index import dataset_fingerprint, open_study_index
-from utils.data.perturbations import CHANGES, change_images
+from utils.data.perturbations import PERTURBATIONS, perturb_images
 from utils.data.splits import (
     Fold,
     block_folds,
@@ -45,7 +45,7 @@ def make_folds(images: pd.DataFrame) -> dict[str, Fold]:
     return {fold.name: fold for fold in [plain_fold(images), *block_folds(images)]}
 
 
-def screen(
+def cross_validate(
     study: Study,
     candidates: Sequence[Candidate],
     folds: Sequence[str],
@@ -68,7 +68,7 @@ def screen(
     missing = [
         (candidate, fold, seed)
         for candidate in candidates for fold in folds for seed in seeds
-        if not is_screened(study, candidate, fold, seed)
+        if not is_cross_validated(study, candidate, fold, seed)
     ]  # fmt: skip
     if not missing:
         return
@@ -78,10 +78,10 @@ def screen(
     for candidate, fold, seed in missing:
         if candidate.size not in pixels:
             pixels = {candidate.size: load_development_images(root, images, candidate.size)}
-        _screen_one(study, candidate, images, pixels[candidate.size], known[fold], seed)
+        _validate_one(study, candidate, images, pixels[candidate.size], known[fold], seed)
 
 
-def is_screened(study: Study, candidate: Candidate, fold: str, seed: int) -> bool:
+def is_cross_validated(study: Study, candidate: Candidate, fold: str, seed: int) -> bool:
     """Return whether this very recipe's held-out predictions of the study's data are there."""
     file = held_out_file(study.study, candidate.name, fold, seed)
     inputs = {"candidate": candidate, "version": VERSION, "fingerprint": fingerprint_of(study)}
@@ -101,19 +101,19 @@ def fingerprint_of(study: Study) -> str:
 
 
 def list_trainings(
-    study: str, candidates: Sequence[Candidate], folds: Sequence[str], seeds: Sequence[int]
+    study_name: str, candidates: Sequence[Candidate], folds: Sequence[str], seeds: Sequence[int]
 ) -> pd.DataFrame:
     """Return a row for each fold and seed: images learned and held out, and how many trainings.
 
     Minutes are not in it: they say as much about the machine as about the recipes.
     """
     columns = ["fold", "seed", "trained_images", "held_out_images"]
-    table = pd.DataFrame(_read_records(study, candidates, folds, seeds))[columns]
+    table = pd.DataFrame(_read_records(study_name, candidates, folds, seeds))[columns]
     return table.groupby(columns).size().rename("trainings").reset_index()
 
 
 def list_origins(
-    study: str, candidates: Sequence[Candidate], folds: Sequence[str], seeds: Sequence[int]
+    study_name: str, candidates: Sequence[Candidate], folds: Sequence[str], seeds: Sequence[int]
 ) -> pd.DataFrame:
     """Return what each candidate's network started from: candidate, epochs, initial weights."""
     rows = [
@@ -122,16 +122,16 @@ def list_origins(
             "epochs": record["candidate"]["epochs"],
             "initial weights": record["weights"].split(" (")[0],
         }
-        for record in _read_records(study, candidates, folds, seeds)
+        for record in _read_records(study_name, candidates, folds, seeds)
     ]
     return pd.DataFrame(rows).drop_duplicates(ignore_index=True)
 
 
 def _read_records(
-    study: str, candidates: Sequence[Candidate], folds: Sequence[str], seeds: Sequence[int]
+    study_name: str, candidates: Sequence[Candidate], folds: Sequence[str], seeds: Sequence[int]
 ) -> list[dict]:
     files = [
-        held_out_file(study, candidate.name, fold, seed).with_suffix(".json")
+        held_out_file(study_name, candidate.name, fold, seed).with_suffix(".json")
         for candidate in candidates for fold in folds for seed in seeds
     ]  # fmt: skip
     return [read_json(file) for file in files]
@@ -143,7 +143,7 @@ def open_development_images(study: Study) -> tuple[Path, pd.DataFrame]:
     return root, development_index(index)
 
 
-def _screen_one(
+def _validate_one(
     study: Study, candidate: Candidate, images: pd.DataFrame, pixels: np.ndarray, fold: Fold,
     seed: int,
 ) -> None:  # fmt: skip
@@ -179,9 +179,9 @@ def keep_held_out(
     judged = rows_of(images, fold.held_out)
     held_out = images.iloc[judged]
     table = held_out[["image_id", "patient_id"]].assign(y_true=held_out.label)
-    for change in CHANGES:
-        changed = change_images(pixels[judged], held_out.label.to_numpy(), change)
-        table[change] = predict_pixels(network, changed).round(6)
+    for perturbation in PERTURBATIONS:
+        changed = perturb_images(pixels[judged], held_out.label.to_numpy(), perturbation)
+        table[perturbation] = predict_pixels(network, changed).round(6)
     record = {
         "candidate": candidate.describe(),
         "version": VERSION,
@@ -210,7 +210,7 @@ def main() -> None:
     arguments = parser.parse_args()
     study = load_study(arguments.study)
     names = arguments.candidates or study.candidates
-    screen(
+    cross_validate(
         study,
         pick_candidates(names, study.candidate_epochs),
         arguments.folds or study.screening_folds,

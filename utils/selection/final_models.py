@@ -44,7 +44,7 @@ from utils.evaluation.predictions import (
     select_split,
     write_predictions,
 )
-from utils.models.backbones import build_reference_head, join
+from utils.models.backbones import build_head, join
 from utils.models.export import average_networks, export_full_size, export_model
 from utils.models.prediction import CROP, predict_files, predict_with_crops
 from utils.models.recipe import Candidate
@@ -52,11 +52,11 @@ from utils.models.registry import register_model
 from utils.models.weights import resolve_study_weights
 from utils.selection.candidates import pick_candidates
 from utils.selection.choices import ENSEMBLE, read_choices
-from utils.selection.comparison import REFERENCE, final_names
+from utils.selection.comparison import REIMPLEMENTATION, final_names
 from utils.selection.cross_validation import fingerprint_of, keep_held_out
-from utils.training.activations import training_views
+from utils.training.activations import training_copies
 from utils.training.fine_tuning import train_candidate
-from utils.training.head import Recipe, predict_pneumonia, prepare_head_data, train_tail
+from utils.training.head import Recipe, predict_pneumonia, prepare_head_data, train_head
 
 CHOSEN_FILE = "chosen.keras"
 
@@ -82,10 +82,14 @@ class Rebuilt:
 def name_two_networks(choices: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
     """Return the names of one network of the reference and one of the single model.
 
-    The reference is that of the last seed, which `train_finalists` exports, or where there is
+    The reference is that of the last seed, which `train_final_models` exports, or where there is
     one seed alone, that of notebook 04.
     """
-    reference = final_name(REFERENCE, seeds[-1]) if len(seeds) > 1 else f"{REFERENCE}_best_model"
+    reference = (
+        final_name(REIMPLEMENTATION, seeds[-1])
+        if len(seeds) > 1
+        else f"{REIMPLEMENTATION}_best_model"
+    )
     return [reference, final_name(choices["single"], seeds[0])]
 
 
@@ -98,7 +102,7 @@ def is_finished(study: Study, candidate: Candidate, seed: int) -> bool:
     )
 
 
-def train_finalists(
+def train_final_models(
     study: Study,
     choices: Mapping[str, Any],
     candidates: Sequence[Candidate],
@@ -120,7 +124,7 @@ def train_finalists(
     seeds = study.final_seeds
     recipes = {candidate.name: candidate for candidate in candidates}
     for seed in seeds[1:]:
-        train_reference(study, seed)
+        train_reimplementation(study, seed)
     wanted = [(name, seed) for name in final_names(choices) for seed in seeds]
     wanted += [(name, seeds[0]) for name in controls if name in recipes]
     for name, seed in dict.fromkeys(wanted):
@@ -182,8 +186,10 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> Rebuilt | None
     return None
 
 
-def _compare_with_committed(study: str, name: str, network: keras.Model, root: Path) -> Rebuilt:
-    before = select_split(load_predictions(predictions_file(study, name)), "validation")
+def _compare_with_committed(
+    study_name: str, name: str, network: keras.Model, root: Path
+) -> Rebuilt:
+    before = select_split(load_predictions(predictions_file(study_name, name)), "validation")
     again = predict_files(network, root, before.image_id, f"{name}, validation")
     difference = np.abs(again - before.probability.to_numpy())
     return Rebuilt(
@@ -192,14 +198,14 @@ def _compare_with_committed(study: str, name: str, network: keras.Model, root: P
     )  # fmt: skip
 
 
-def train_reference(study: Study, seed: int) -> None:
+def train_reimplementation(study: Study, seed: int) -> None:
     """Train notebook 04's head with another seed, from the cached activations; predict once.
 
-    Initial weights, order and dropout are new; the augmented views and the weights of the trunk
+    Initial weights, order and dropout are new; the augmented views and the weights of the backbone
     are those of notebook 04. Nothing is done where such a training has predicted already.
     """
-    name = final_name(REFERENCE, seed)
-    first = read_provenance(results_dir(study.study), REFERENCE)
+    name = final_name(REIMPLEMENTATION, seed)
+    first = read_provenance(results_dir(study.study), REIMPLEMENTATION)
     recipe = Recipe.of_study(study, seed=seed)
     described = recipe.describe() | {"views": study.views}
     inputs = {"recipe": described, "weights": first["weights"], "dataset": first["dataset"]}
@@ -209,14 +215,14 @@ def train_reference(study: Study, seed: int) -> None:
         return
     stopwatch = Stopwatch()
     root, index = open_study_index(study)
-    weights = resolve_study_weights(REFERENCE, study)
+    weights = resolve_study_weights(REIMPLEMENTATION, study)
     parts = {split: index[index.split == split] for split in ("train", *SCORED_SPLITS)}
     data = prepare_head_data(
         root, weights, parts["train"], {split: parts[split] for split in SCORED_SPLITS},
-        training_views(study.views, study.seed),
+        training_copies(study.views, study.seed),
     )  # fmt: skip
-    head = build_reference_head(data.backbone.output_shape[1:], seed)
-    train_tail(
+    head = build_head(data.backbone.output_shape[1:], seed)
+    train_head(
         head, data.copies, parts["train"].label.to_numpy(), data.held_out["validation"],
         parts["validation"].label.to_numpy(), recipe,
         models_dir(study.study) / f"{name}.weights.h5",
@@ -251,23 +257,23 @@ def _parts_of_chosen(choices: Mapping[str, Any], seeds: Sequence[int]) -> list[s
     return [final_name(name, seed) for name in names for seed in seeds]
 
 
-def build_chosen(study: str, choices: Mapping[str, Any], seeds: Sequence[int]) -> Path:
+def build_chosen(study_name: str, choices: Mapping[str, Any], seeds: Sequence[int]) -> Path:
     """Join the chosen model's networks of all seeds into one, and register it.
 
     Returns:
         The file, `results/<study>/models/chosen.keras`.
     """
     names = _parts_of_chosen(choices, seeds)
-    parts = [model_file(study, name) for name in names]
+    parts = [model_file(study_name, name) for name in names]
     networks = [keras.models.load_model(file, compile=False, safe_mode=True) for file in parts]
-    file = models_dir(study) / CHOSEN_FILE
+    file = models_dir(study_name) / CHOSEN_FILE
     export_model(average_networks(networks, "chosen"), file)
     predicted = average_predictions(
-        [load_predictions(predictions_file(study, name)) for name in names]
+        [load_predictions(predictions_file(study_name, name)) for name in names]
     )
     validation = select_split(predicted, "validation")
     register_model(
-        models_dir(study), choices["chosen"], file, choices["thresholds"][choices["chosen"]],
+        models_dir(study_name), choices["chosen"], file, choices["thresholds"][choices["chosen"]],
         round(fit_temperature(validation.y_true, validation.probability), 6),
         f"mean of {len(parts)} networks, the model chosen by {choices['rule']}",
         members=[part.stem for part in parts],

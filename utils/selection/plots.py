@@ -19,7 +19,7 @@ from utils.common.figures import (
     new_figure,
     require_rows,
 )
-from utils.data.perturbations import CHANGES
+from utils.data.perturbations import PERTURBATIONS
 
 _MARKERS = "osD^vP"
 _CRITERION_TICKS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.94, 0.96, 0.98, 0.99, 0.995, 1)
@@ -39,21 +39,21 @@ def plot_criteria(ranked: pd.DataFrame) -> Figure:
     )
     size = (10, 1.6 + 0.42 * len(ranked))
     figure, ((ax,),) = new_figure("What each criterion says of the candidates", size)
-    places = np.arange(len(ranked))[::-1]
+    positions = np.arange(len(ranked))[::-1]
     best = ranked.loc[ranked.criterion.idxmax()]
     ax.axvspan(
         best.criterion - best.standard_error, best.criterion + best.standard_error,
         color=BLUE, alpha=0.12, label="one standard error of the best",
     )  # fmt: skip
     ax.errorbar(
-        ranked.criterion, places, xerr=ranked.standard_error, fmt="o", color=BLUE,
+        ranked.criterion, positions, xerr=ranked.standard_error, fmt="o", color=BLUE,
         capsize=3, label="criterion: blocks left out, eight versions",
     )  # fmt: skip
-    ax.plot(ranked.block, places, "^", color=GREEN, label="blocks left out, as they are")
+    ax.plot(ranked.block, positions, "^", color=GREEN, label="blocks left out, as they are")
     if "plain" in ranked and ranked["plain"].notna().any():
         plain = ranked["plain"].astype(float)
-        ax.plot(plain, places, "s", color=ORANGE, label="plain validation")
-    ax.set_yticks(places, ranked.candidate)
+        ax.plot(plain, positions, "s", color=ORANGE, label="plain validation")
+    ax.set_yticks(positions, ranked.candidate)
     for label, row in zip(ax.get_yticklabels(), ranked.itertuples(), strict=True):
         label.set_color("black" if row.within else GRAY)
     ax.get_yticklabels()[0].set_fontweight("bold")
@@ -75,11 +75,11 @@ def plot_differences(compared: pd.DataFrame, base: str, title: str) -> Figure:
     require_rows(compared, ["candidate", "difference", "low", "high"], "the table of differences")
     rows = compared[compared.candidate != base]
     figure, ((ax,),) = new_figure(title, (9.5, 1.8 + 0.4 * len(rows)))
-    places = np.arange(len(rows))[::-1]
+    positions = np.arange(len(rows))[::-1]
     ax.axvline(0, color=GRAY, linestyle="--", label=base)
     lengths = interval_lengths(rows.difference, rows.low, rows.high)
-    ax.errorbar(rows.difference, places, xerr=lengths, fmt="o", color=BLUE, capsize=4)
-    ax.set_yticks(places, rows.candidate)
+    ax.errorbar(rows.difference, positions, xerr=lengths, fmt="o", color=BLUE, capsize=4)
+    ax.set_yticks(positions, rows.candidate)
     ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.set_xlabel(f"criterion less that of {base} (95 % interval over patients)")
@@ -88,13 +88,13 @@ def plot_differences(compared: pd.DataFrame, base: str, title: str) -> Figure:
 
 
 @in_house_look
-def plot_auc_by_change(table: pd.DataFrame) -> Figure:
+def plot_auc_by_perturbation(table: pd.DataFrame) -> Figure:
     """Show the AUC of each candidate under each change of the held-out images.
 
     Args:
-        table: From `rule.auc_by_change`.
+        table: From `rule.auc_by_perturbation`.
     """
-    require_rows(table, CHANGES, "the table of AUCs by change")
+    require_rows(table, PERTURBATIONS, "the table of AUCs by change")
     size = (12, 1.9 + 0.42 * len(table))
     figure, ((ax,),) = new_figure("AUC on blocks left out, by change", size)
     seaborn.heatmap(

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from utils.common.files import read_json
-from utils.data.perturbations import CHANGES, UNCHANGED
+from utils.data.perturbations import PERTURBATIONS, UNCHANGED
 from utils.data.splits import PLAIN
 from utils.evaluation.bootstrap import resample_rows
 from utils.evaluation.metrics import auc_by_ranks
@@ -45,7 +45,7 @@ class HeldOut:
     """image_id, patient_id, y_true and a column of probabilities for each change."""
 
 
-def read_screening(
+def read_held_out(
     folder: Path, candidate: Candidate, folds: Sequence[str], seeds: Sequence[int]
 ) -> list[HeldOut]:
     """Read the held-out predictions of a candidate, ordered by fold and seed.
@@ -78,22 +78,22 @@ def read_screening(
             if Candidate.from_record(made_by) != candidate:
                 raise SelectionError(f"{file} comes from another recipe of that name: {remedy}")
             table = pd.read_csv(file)
-            missing = {"image_id", "patient_id", "y_true", *CHANGES} - set(table.columns)
+            missing = {"image_id", "patient_id", "y_true", *PERTURBATIONS} - set(table.columns)
             if missing:
                 raise SelectionError(f"{file} lacks the columns {', '.join(sorted(missing))}")
             records.append(HeldOut(candidate.name, fold, seed, table))
     return records
 
 
-def mean_auc(records: Sequence[HeldOut], changes: Sequence[str]) -> float:
+def mean_auc(records: Sequence[HeldOut], perturbations: Sequence[str]) -> float:
     """Return the mean ROC-AUC over trainings and changes."""
     return float(np.mean([
-        auc_by_ranks(record.table.y_true.to_numpy(), record.table[change].to_numpy())
-        for record in records for change in changes
+        auc_by_ranks(record.table.y_true.to_numpy(), record.table[perturbation].to_numpy())
+        for record in records for perturbation in perturbations
     ]))  # fmt: skip
 
 
-def resample_mean_auc(records: Sequence[HeldOut], changes: Sequence[str]) -> np.ndarray:
+def resample_mean_auc(records: Sequence[HeldOut], perturbations: Sequence[str]) -> np.ndarray:
     """Return `mean_auc` of bootstrap resamples: patients resampled within class.
 
     A patient is drawn with all of their images, for all changes and seeds of a fold alike, and
@@ -109,7 +109,7 @@ def resample_mean_auc(records: Sequence[HeldOut], changes: Sequence[str]) -> np.
         mean_auc([
             replace(record, table=record.table.iloc[draws[record.fold][number]])
             for record in records
-        ], changes)
+        ], perturbations)
         for number in range(RESAMPLES)
     ])  # fmt: skip
 
@@ -149,19 +149,19 @@ def compare(
         raise SelectionError(f"the criterion needs a block fold, not only {', '.join(folds)}")
     rows, resampled = [], {}
     for candidate in candidates:
-        own = read_screening(folder, candidate, folds, seeds)
+        own = read_held_out(folder, candidate, folds, seeds)
         plain, blocks = (
             [r for r in own if (r.fold == PLAIN) == wanted] for wanted in (True, False)
         )
-        resampled[candidate.name] = resample_mean_auc(blocks, CHANGES)
+        resampled[candidate.name] = resample_mean_auc(blocks, PERTURBATIONS)
         rows.append({
             "candidate": candidate.name,
-            "criterion": mean_auc(blocks, CHANGES),
+            "criterion": mean_auc(blocks, PERTURBATIONS),
             "standard_error": float(resampled[candidate.name].std(ddof=1)),
             "plain": mean_auc(plain, [UNCHANGED]) if plain else None,
             "block": mean_auc(blocks, [UNCHANGED]),
             "block_error": float(resample_mean_auc(blocks, [UNCHANGED]).std(ddof=1)),
-            "stress": mean_auc(plain, CHANGES[1:]) if plain else None,
+            "stress": mean_auc(plain, PERTURBATIONS[1:]) if plain else None,
             "trainings": len(blocks),
             "cues": covered_cues(candidate),
             "size": candidate.size,
@@ -184,13 +184,16 @@ def _with_differences(
     return table.assign(difference=table.criterion - of_base, low=low, high=high)
 
 
-def auc_by_change(
+def auc_by_perturbation(
     folder: Path, candidates: Sequence[Candidate], folds: Sequence[str], seeds: Sequence[int]
 ) -> pd.DataFrame:
     """Return the AUC on block folds, a row a candidate and a column a change; see `compare`."""
-    records = {each.name: read_screening(folder, each, folds, seeds) for each in candidates}
+    records = {each.name: read_held_out(folder, each, folds, seeds) for each in candidates}
     return pd.DataFrame(
-        {change: [mean_auc(rows, [change]) for rows in records.values()] for change in CHANGES},
+        {
+            perturbation: [mean_auc(rows, [perturbation]) for rows in records.values()]
+            for perturbation in PERTURBATIONS
+        },
         index=list(records),
     )
 
@@ -264,9 +267,9 @@ def average_members(members: Sequence[Sequence[HeldOut]]) -> list[HeldOut]:
     for trainings in zip(*members, strict=True):
         tables = [each.table.set_index("image_id") for each in trainings]
         mean = tables[0].copy()
-        mean[list(CHANGES)] = sum(each.loc[mean.index, list(CHANGES)] for each in tables) / len(
-            tables
-        )
+        mean[list(PERTURBATIONS)] = sum(
+            each.loc[mean.index, list(PERTURBATIONS)] for each in tables
+        ) / len(tables)
         first = trainings[0]
         averaged.append(HeldOut(ENSEMBLE, first.fold, first.seed, mean.reset_index()))
     return averaged
@@ -289,7 +292,7 @@ def make_choices(
         comparison that they were read off.
     """
     ranked = rank(compare(folder, candidates, folds, seeds))
-    blocks = {each.name: read_screening(folder, each, folds, seeds) for each in candidates}
+    blocks = {each.name: read_held_out(folder, each, folds, seeds) for each in candidates}
     members = choose_ensemble(ranked)
     thresholds = {name: choose_block_threshold(rows) for name, rows in blocks.items()}
     choices: dict[str, Any] = {
@@ -302,7 +305,7 @@ def make_choices(
     if choices["members"]:
         ensemble = average_members([blocks[name] for name in members])
         thresholds[ENSEMBLE] = choose_block_threshold(ensemble)
-        choices["ensemble_criterion"] = round(mean_auc(ensemble, CHANGES), 6)
+        choices["ensemble_criterion"] = round(mean_auc(ensemble, PERTURBATIONS), 6)
     columns = [name for name in ranked if name not in ("plain", "stress")]
     return choices | {
         "thresholds": {name: round(value, 6) for name, value in thresholds.items()},

@@ -24,7 +24,7 @@ from utils.shortcuts.features import CUES_SIZE, cues_made_from, measure_cues
 _FOLDS = 5
 
 
-def measure_places(study: Study) -> pd.DataFrame:
+def measure_domain_shift(study: Study) -> pd.DataFrame:
     """Return how well the cues alone tell the test set from the training split.
 
     Kept in `results/<study>/places.csv`. Classes are measured apart, because the splits hold
@@ -46,7 +46,7 @@ def measure_places(study: Study) -> pd.DataFrame:
             for split in SCORED_SPLITS:
                 chosen = (index.split.isin(("train", split)) & (index.label == label)).to_numpy()
                 elsewhere = (index.split == split).to_numpy()[chosen]
-                auc = tell_places_apart(
+                auc = tell_domains_apart(
                     cues[chosen].to_numpy(),
                     elsewhere,
                     index.patient_id[chosen],
@@ -58,7 +58,7 @@ def measure_places(study: Study) -> pd.DataFrame:
     return cached_table(table_file(study.study, "places"), cues_made_from(study), make)
 
 
-def tell_places_apart(
+def tell_domains_apart(
     features: np.ndarray, elsewhere: np.ndarray, patient_ids: Sequence[str], seed: int
 ) -> float:
     """Return how well a logistic regression tells images of one place from those of another.

@@ -23,9 +23,9 @@ from utils.common.study import Study, load_study
 from utils.data.index import open_study_index
 from utils.data.splits import development_index
 from utils.evaluation.thresholds import is_positive
-from utils.models.backbones import build_reference_head
+from utils.models.backbones import build_head
 from utils.models.weights import resolve_study_weights
-from utils.training.activations import ActivationTable, training_views
+from utils.training.activations import ActivationTable, training_copies
 from utils.training.head import Recipe, predict_pneumonia, prepare_head_data, train_plainly
 
 EPOCHS, VALIDATION = "leakage_epochs.csv", "leakage_validation.csv"
@@ -111,10 +111,10 @@ def _train_carelessly(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
         train, judged = images[~held_out], images[held_out]
         data = prepare_head_data(
             root, weights, train, {"held out": judged, "test": test},
-            training_views(study.views, study.seed),
+            training_copies(study.views, study.seed),
         )  # fmt: skip
         watch = _EpochPredictions(data.held_out)
-        head = build_reference_head(data.backbone.output_shape[1:], study.seed)
+        head = build_head(data.backbone.output_shape[1:], study.seed)
         recipe = Recipe.of_study(study, epochs=study.leakage_epochs)
         train_plainly(head, data.copies, train.label.to_numpy(), recipe, [watch])
         labels = {"held out": judged.label.to_numpy(), "test": test.label.to_numpy()}

@@ -189,9 +189,9 @@ def baselines_table(scores: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
     return pd.DataFrame(columns, index=scores.index.map(BASELINES))
 
 
-def write_scores(study: str, scores: pd.DataFrame) -> None:
+def write_scores(study_name: str, scores: pd.DataFrame) -> None:
     """Write the scores of a study's pixel baselines to `results/<study>/pixel_baselines.csv`."""
-    write_csv(table_file(study, "pixel_baselines"), scores.round(6).reset_index())
+    write_csv(table_file(study_name, "pixel_baselines"), scores.round(6).reset_index())
 
 
 def read_scores(results: Path) -> pd.DataFrame:

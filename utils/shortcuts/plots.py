@@ -31,16 +31,16 @@ def plot_baseline_scores(scores: pd.DataFrame) -> Figure:
     require_rows(scores, columns, "the table of baselines")
     figure, axes = new_figure("What pixel statistics reach", (9, 1.6 + 0.85 * len(scores)))
     ax = axes[0, 0]
-    places = np.arange(len(scores))
+    positions = np.arange(len(scores))
     for number, split in enumerate(SCORED_SPLITS):
         name = f"{split}_{metric}"
-        colour = (GRAY, "black")[number]
+        color = (GRAY, "black")[number]
         draw_intervals(
             ax, scores[name], scores[f"{name}_low"], scores[f"{name}_high"],
-            places + (number - 0.5) * 0.3, colour, SPLIT_MARKERS[split], split,
+            positions + (number - 0.5) * 0.3, color, SPLIT_MARKERS[split], split,
         )  # fmt: skip
     ax.axvline(0.5, color=GRAY, lw=1.4, ls=":", label="a coin")
-    ax.set_yticks(places, [BASELINES.get(name, name) for name in scores.index])
+    ax.set_yticks(positions, [BASELINES.get(name, name) for name in scores.index])
     ax.invert_yaxis()
     ax.grid(axis="x")
     ax.set_xlabel("ROC-AUC, 95 % interval")

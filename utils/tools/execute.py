@@ -278,9 +278,9 @@ def _describe_failure(source: Path, partial: NotebookNode, error: Exception) -> 
     return f"{source.name} failed in cell {number} of {len(cells)}, `{first_line}`:\n{last_lines}"
 
 
-def record_minutes(study: str, notebook: str, minutes: float) -> None:
+def record_minutes(study_name: str, notebook: str, minutes: float) -> None:
     """Enter a notebook's minutes into the study's `provenance/minutes.json`."""
-    file = minutes_file(study)
+    file = minutes_file(study_name)
     known = read_json(file) if file.is_file() else {}
     write_json(file, dict(sorted((known | {notebook: minutes}).items())))
 

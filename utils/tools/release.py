@@ -21,7 +21,7 @@ import pandas as pd
 
 from utils.common.constants import SCORED_SPLITS
 from utils.common.files import file_sha256, read_json
-from utils.common.paths import final_name, model_file, provenance_file, screening_dir
+from utils.common.paths import final_name, held_out_dir, model_file, provenance_file
 from utils.common.study import load_study
 from utils.data.images import load_images
 from utils.data.index import build_index, open_dataset, open_study_index
@@ -32,20 +32,20 @@ from utils.models.out_of_distribution import build_feature_model, fit_detector, 
 from utils.models.prediction import predict_files, run_network
 from utils.models.recipe import Candidate
 from utils.models.registry import DETECTOR_FILE, PHANTOMS, SHIPPED, SHIPPED_MODEL, register_model
-from utils.selection.rule import choose_block_threshold, read_screening
+from utils.selection.rule import choose_block_threshold, read_held_out
 from utils.tools.predict import score_folder, write_scores
 
 REFERENCE_PREDICTIONS = SHIPPED / "reference_predictions.csv"
 _PHANTOMS_A_CLASS = 3
 
 
-def ship_model(study: str, candidate: str, seed: int, folds: Sequence[str]) -> Path:
+def release_model(study_name: str, candidate: str, seed: int, folds: Sequence[str]) -> Path:
     """Round a finished model, write it to `models/`, and let it predict.
 
     The threshold is that of the candidate's block folds.
 
     Args:
-        study: Name of the study.
+        study_name: Of the study.
         candidate: Name of the finished candidate.
         seed: Of the finished model.
         folds: Block folds from whose held-out images the threshold is chosen.
@@ -58,35 +58,35 @@ def ship_model(study: str, candidate: str, seed: int, folds: Sequence[str]) -> P
         TooLargeError: if it does not fit into 10 MB.
     """
     name = final_name(candidate, seed)
-    record = read_json(provenance_file(study, name))
-    network = keras.models.load_model(model_file(study, name), compile=False)
+    record = read_json(provenance_file(study_name, name))
+    network = keras.models.load_model(model_file(study_name, name), compile=False)
     file = SHIPPED / f"{SHIPPED_MODEL}.keras"
     shrink_model(network, file)
     recipe = Candidate.from_record(record["recipe"])
-    settings = load_study(study)
+    settings = load_study(study_name)
     threshold = choose_block_threshold(
-        read_screening(screening_dir(study), recipe, folds, [settings.seed])
+        read_held_out(held_out_dir(study_name), recipe, folds, [settings.seed])
     )
     root, index = open_study_index(settings)
     parts = {split: index[index.split == split] for split in ("train", *SCORED_SPLITS)}
     probabilities = {
         split: predict_files(network, root, parts[split].image_id, split) for split in SCORED_SPLITS
     }
-    write_predictions(study, f"final/{SHIPPED_MODEL}", index, probabilities)
+    write_predictions(study_name, f"final/{SHIPPED_MODEL}", index, probabilities)
     temperature = fit_temperature(parts["validation"].label, probabilities["validation"])
     register_model(
         SHIPPED, SHIPPED_MODEL, file, round(threshold, 6), round(temperature, 6),
         f"{candidate}, seed {seed}, in half precision, shipped with the repository",
         candidate=record["recipe"], seed=seed, threshold_from=list(folds),
         weights=record["weights"]["description"], dataset=record["dataset"],
-        novelty=ship_detector(network, root, parts, settings.seed),
+        novelty=release_detector(network, root, parts, settings.seed),
     )  # fmt: skip
     copy_phantoms(PHANTOMS)
     write_scores(REFERENCE_PREDICTIONS, score_folder(network, PHANTOMS), threshold)
     return file
 
 
-def ship_detector(
+def release_detector(
     network: keras.Model, root: Path, parts: Mapping[str, pd.DataFrame], seed: int
 ) -> dict[str, Any]:
     """Fit the detector of images that are no chest radiographs, and write it to `models/`.
@@ -110,7 +110,7 @@ def ship_detector(
     file = SHIPPED / DETECTOR_FILE
     detector.save(file)
     flagged = {
-        split: round(float(detector.is_strange(features[split]).mean()), 4)
+        split: round(float(detector.is_out_of_distribution(features[split]).mean()), 4)
         for split in SCORED_SPLITS
     }
     return {
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--folds", nargs="+", help="by default those of the second round")
     arguments = parser.parse_args()
     folds = arguments.folds or load_study(arguments.study).second_round_folds
-    file = ship_model(arguments.study, arguments.candidate, arguments.seed, folds)
+    file = release_model(arguments.study, arguments.candidate, arguments.seed, folds)
     sys.stdout.write(f"{file.name}: {file.stat().st_size / 1e6:.1f} MB\n")
 
 

@@ -21,7 +21,7 @@ from utils.common.files import read_json
 from utils.common.paths import activation_cache_dir
 from utils.common.study import Study, load_study
 from utils.data.index import open_study_index
-from utils.models.backbones import build_trunk
+from utils.models.backbones import build_backbone
 from utils.models.catalogue import BACKBONES
 from utils.models.pretrained import WeightsError
 from utils.models.weights import resolve_study_weights
@@ -31,10 +31,10 @@ from utils.training.activations import (
     PLAIN,
     STORE_FILE,
     ActivationStore,
+    AugmentedCopy,
     CacheSpaceError,
     Shard,
-    View,
-    training_views,
+    training_copies,
 )
 from utils.training.precision import choose_precision
 
@@ -64,10 +64,10 @@ class StoreSummary:
 
 def list_stores(cache: Path) -> list[StoreSummary]:
     """Summarise every store of a cache folder, by name."""
-    return [_summarise(folder) for folder in sorted(cache.glob("*")) if folder.is_dir()]
+    return [_summarize(folder) for folder in sorted(cache.glob("*")) if folder.is_dir()]
 
 
-def _summarise(folder: Path) -> StoreSummary:
+def _summarize(folder: Path) -> StoreSummary:
     files = [file for file in folder.iterdir() if file.is_file()]
     about = read_json(folder / STORE_FILE) if (folder / STORE_FILE).is_file() else {}
     if not about:
@@ -162,11 +162,11 @@ def fill_cache(study: Study, backbone: str, shard: Shard) -> str:
     root, index = open_study_index(study)
     weights = resolve_study_weights(backbone, study)
     cache = activation_cache_dir()
-    half = ActivationStore(cache, build_trunk(weights, precision=choose_precision()), "float16")
-    single = ActivationStore(cache, build_trunk(weights), "float32")
-    views = training_views(getattr(study, BACKBONES[backbone].views_key), study.seed)
-    parts: list[tuple[ActivationStore, pd.DataFrame, Sequence[View]]] = [
-        (half, index[index.split == "train"], views),
+    half = ActivationStore(cache, build_backbone(weights, precision=choose_precision()), "float16")
+    single = ActivationStore(cache, build_backbone(weights), "float32")
+    copies = training_copies(getattr(study, BACKBONES[backbone].copies_key), study.seed)
+    parts: list[tuple[ActivationStore, pd.DataFrame, Sequence[AugmentedCopy]]] = [
+        (half, index[index.split == "train"], copies),
         (single, index[index.split != "train"], [PLAIN]),
     ]
     computed = sum(store.fill(root, images, of, shard) for store, images, of in parts)

@@ -1,6 +1,6 @@
-"""A cache of trunk activations: each image and augmented view goes through the network once.
+"""A cache of backbone activations: each image and augmented copy goes through the network once.
 
-A store is a folder for one trunk (graph, weight values, cut, number format) and holds blocks of
+A store is a folder for one backbone (graph, weight values, cut, number format) and holds blocks of
 a few images: `block-*.npy` with the activations, `block-*.json` with their keys and the hash of
 the array. A key is made of the image's pixels and its augmentation. Blocks are written under a
 temporary name and renamed, the `.json` last; so a killed run leaves whole blocks only, and the
@@ -28,7 +28,7 @@ from utils.common.files import file_sha256, read_json, write_atomically, write_j
 from utils.common.progress import track
 from utils.data.augmentation import (
     IDENTITY,
-    REFERENCE_RANGES,
+    PUBLISHED_RANGES,
     Augmentation,
     AugmentationRanges,
     augment_images,
@@ -38,7 +38,7 @@ from utils.data.images import load_image
 from utils.models.pretrained import describe_graph, values_sha256
 
 CODE_VERSION = 2
-"""Raise it when decoding, augmentation or the way the trunk is run change what is computed."""
+"""Raise it when decoding, augmentation or the way the backbone is run change what is computed."""
 
 BATCH_SIZE = 8
 """Images a forward pass: small batches stay in the processor's cache and were the fastest."""
@@ -90,12 +90,12 @@ WHOLE = Shard()
 
 
 @dataclass(frozen=True)
-class View:
-    """Which version of every image to compute: augmented view `number`, or the plain image."""
+class AugmentedCopy:
+    """Which version of every image to compute: augmented copy `number`, or the plain image."""
 
     number: int | None = None
     seed: int = 0
-    ranges: AugmentationRanges = REFERENCE_RANGES
+    ranges: AugmentationRanges = PUBLISHED_RANGES
 
     def augmentation(self, pixel_sha256: str) -> Augmentation:
         """Return this view's transform of one image."""
@@ -105,16 +105,16 @@ class View:
 
     def key(self, pixel_sha256: str) -> str:
         """Return the cache key of one image in this view."""
-        view = asdict(self) if self.number is not None else None
-        return _hash({"pixels": pixel_sha256, "size": IMAGE_SIZE, "view": view})
+        copy = asdict(self) if self.number is not None else None
+        return _hash({"pixels": pixel_sha256, "size": IMAGE_SIZE, "view": copy})
 
 
-PLAIN = View()
+PLAIN = AugmentedCopy()
 
 
-def training_views(count: int, seed: int) -> list[View]:
-    """Return the first augmented views of a seed: what a study trains on."""
-    return [View(number, seed) for number in range(count)]
+def training_copies(count: int, seed: int) -> list[AugmentedCopy]:
+    """Return the first augmented copies of a seed: what a study trains on."""
+    return [AugmentedCopy(number, seed) for number in range(count)]
 
 
 def _hash(content: object) -> str:
@@ -124,21 +124,21 @@ def _hash(content: object) -> str:
 class ActivationTable:
     """Memory-mapped activations of a list of images: indexing copies just the rows asked for."""
 
-    def __init__(self, blocks: list[np.ndarray], places: np.ndarray, fingerprint: str) -> None:
+    def __init__(self, blocks: list[np.ndarray], positions: np.ndarray, fingerprint: str) -> None:
         """Take the mapped blocks and, for each image, its place in them.
 
         Args:
             blocks: Mapped arrays.
-            places: For each image its (block, row), (n, 2) int.
+            positions: For each image its (block, row), (n, 2) int.
             fingerprint: Hash of what the table holds: store and keys.
         """
         self._blocks = blocks
-        self._places = places
+        self._positions = positions
         self.fingerprint = fingerprint
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._places)
+        return len(self._positions)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -147,127 +147,135 @@ class ActivationTable:
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return the activations of some images as an array of the store's number format."""
-        return np.stack([self._blocks[block][row] for block, row in self._places[rows]])
+        return np.stack([self._blocks[block][row] for block, row in self._positions[rows]])
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One forward pass: an image in one view."""
+    """One forward pass: an image in one copy."""
 
     image_id: str
     pixel_sha256: str
-    view: View
+    copy: AugmentedCopy
 
     @cached_property
     def key(self) -> str:
-        return self.view.key(self.pixel_sha256)
+        return self.copy.key(self.pixel_sha256)
 
 
 class ActivationStore:
-    """The cached activations of one trunk."""
+    """The cached activations of one backbone."""
 
-    def __init__(self, folder: Path, trunk: keras.Model, dtype: str = "float16") -> None:
-        """Open, or begin, the store of a trunk.
+    def __init__(self, folder: Path, backbone: keras.Model, dtype: str = "float16") -> None:
+        """Open, or begin, the store of a backbone.
 
         Args:
-            folder: Folder of all stores; each trunk has a folder of its own in it.
-            trunk: Frozen model from (n, 224, 224, 3) RGB in [0, 255] to activations.
+            folder: Folder of all stores; each backbone has a folder of its own in it.
+            backbone: Frozen model from (n, 224, 224, 3) RGB in [0, 255] to activations.
             dtype: `float16` or `float32`, as the activations are kept.
         """
         if dtype not in ("float16", "float32"):
             raise ValueError(f"dtype must be float16 or float32, not {dtype!r}")
-        self.trunk, self.dtype = trunk, dtype
+        self.backbone, self.dtype = backbone, dtype
         identity = {
-            "weights_sha256": values_sha256(trunk),
-            "graph_sha256": _hash(describe_graph(trunk)),
+            "weights_sha256": values_sha256(backbone),
+            "graph_sha256": _hash(describe_graph(backbone)),
             "dtype": dtype,
             "code_version": CODE_VERSION,
         }
         self.identity = _hash(identity)
         # For people: names that Keras gives may be numbered, the graph's hash covers them.
         self.description = identity | {
-            "backbone": trunk.name,
-            "cut": trunk.layers[-1].name,
-            "precision": trunk.layers[-1].dtype_policy.name,
+            "backbone": backbone.name,
+            "cut": backbone.layers[-1].name,
+            "precision": backbone.layers[-1].dtype_policy.name,
         }
-        self.folder = Path(folder) / f"{trunk.name}-{dtype}-{self.identity[:16]}"
+        self.folder = Path(folder) / f"{backbone.name}-{dtype}-{self.identity[:16]}"
         self._verified: set[tuple[str, int]] = set()
 
-    def load(self, root: Path, images: pd.DataFrame, view: View = PLAIN) -> ActivationTable:
-        """Return the activations of some images in one view; see `load_views`."""
-        return self.load_views(root, images, [view])[0]
+    def load(
+        self, root: Path, images: pd.DataFrame, copy: AugmentedCopy = PLAIN
+    ) -> ActivationTable:
+        """Return the activations of some images in one copy; see `load_copies`."""
+        return self.load_copies(root, images, [copy])[0]
 
-    def load_views(
-        self, root: Path, images: pd.DataFrame, views: Sequence[View]
+    def load_copies(
+        self, root: Path, images: pd.DataFrame, copies: Sequence[AugmentedCopy]
     ) -> list[ActivationTable]:
-        """Return the activations of some images, a table a view, computing those not yet kept.
+        """Return the activations of some images, a table a copy, computing those not yet kept.
 
         Args:
             root: Root of the data set.
             images: Rows of the index; `image_id` and `pixel_sha256` are used.
-            views: Which versions of the images.
+            copies: Which versions of the images.
 
         Raises:
             CacheSpaceError: if the disk cannot hold what is missing; nothing is computed then.
         """
-        self.fill(root, images, views)
-        keys = [[view.key(sha256) for sha256 in images.pixel_sha256] for view in views]
-        places = self._places({key for of_view in keys for key in of_view})
-        names = sorted({name for name, _ in places.values()})
+        self.fill(root, images, copies)
+        keys = [[copy.key(sha256) for sha256 in images.pixel_sha256] for copy in copies]
+        positions = self._positions({key for of_copy in keys for key in of_copy})
+        names = sorted({name for name, _ in positions.values()})
         blocks = [np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in names]
         number = {name: position for position, name in enumerate(names)}
         return [
             ActivationTable(
                 blocks,
-                np.array([(number[places[key][0]], places[key][1]) for key in of_view]),
-                _hash([self.identity, of_view]),
+                np.array([(number[positions[key][0]], positions[key][1]) for key in of_copy]),
+                _hash([self.identity, of_copy]),
             )
-            for of_view in keys
+            for of_copy in keys
         ]
 
     def fill(
-        self, root: Path, images: pd.DataFrame, views: Sequence[View], shard: Shard = WHOLE
+        self,
+        root: Path,
+        images: pd.DataFrame,
+        copies: Sequence[AugmentedCopy],
+        shard: Shard = WHOLE,
     ) -> int:
         """Compute what is not yet kept of a shard, and return the number of forward passes.
 
-        Every image is decoded once for all its views.
+        Every image is decoded once for all its copies.
 
         Args:
             root: Root of the data set.
             images: Rows of the index.
-            views: Which versions of the images.
+            copies: Which versions of the images.
             shard: The part to compute; all by default.
 
         Raises:
             CacheSpaceError: if the disk cannot hold what is missing; nothing is computed then.
         """
-        missing = self._missing(images, views, shard)
+        missing = self._missing(images, copies, shard)
         if missing:
             self._check_space(len(missing))
             self._compute(root, missing)
         return len(missing)
 
     def count_missing(
-        self, images: pd.DataFrame, views: Sequence[View] = (PLAIN,), shard: Shard = WHOLE
+        self, images: pd.DataFrame, copies: Sequence[AugmentedCopy] = (PLAIN,), shard: Shard = WHOLE
     ) -> int:
         """Count the forward passes that `fill` would have to run."""
-        return len(self._missing(images, views, shard))
+        return len(self._missing(images, copies, shard))
 
-    def _missing(self, images: pd.DataFrame, views: Sequence[View], shard: Shard) -> list[_Task]:
+    def _missing(
+        self, images: pd.DataFrame, copies: Sequence[AugmentedCopy], shard: Shard
+    ) -> list[_Task]:
         """List the passes that are not kept, image by image, byte-identical images once."""
         distinct = images.drop_duplicates("pixel_sha256")
         tasks = [
-            _Task(image_id, sha256, view)
+            _Task(image_id, sha256, copy)
             for image_id, sha256 in zip(distinct.image_id, distinct.pixel_sha256, strict=True)
             if shard.holds(sha256)
-            for view in views
+            for copy in copies
         ]
-        places = self._places({task.key for task in tasks})
-        return [task for task in tasks if task.key not in places]
+        positions = self._positions({task.key for task in tasks})
+        return [task for task in tasks if task.key not in positions]
 
-    def _places(self, keys: set[str]) -> dict[str, tuple[str, int]]:
+    def _positions(self, keys: set[str]) -> dict[str, tuple[str, int]]:
         """Find the block and row of each key that is kept; drop blocks that are damaged."""
-        places = {}
+        positions = {}
         for record_file in sorted(self.folder.glob(f"{BLOCK_PATTERN}.json")):
             try:
                 record = read_json(record_file)
@@ -276,10 +284,10 @@ class ActivationStore:
             except (ValueError, KeyError, TypeError):
                 wanted, whole = [], False
             if whole:
-                places.update({key: (record_file.stem, row) for key, row in wanted})
+                positions.update({key: (record_file.stem, row) for key, row in wanted})
             else:
                 self._drop_block(record_file)
-        return places
+        return positions
 
     def _is_whole(self, record_file: Path, sha256: str) -> bool:
         """Compare a block with its hash, once in a process as long as the file is not touched."""
@@ -305,7 +313,7 @@ class ActivationStore:
 
     def _check_space(self, passes: int) -> None:
         """Refuse to begin what the disk cannot hold."""
-        row = int(np.prod(self.trunk.output_shape[1:])) * np.dtype(self.dtype).itemsize
+        row = int(np.prod(self.backbone.output_shape[1:])) * np.dtype(self.dtype).itemsize
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
         if passes * row > free:
@@ -317,11 +325,11 @@ class ActivationStore:
             )
 
     def _compute(self, root: Path, tasks: Sequence[_Task]) -> None:
-        """Run the trunk over some images and keep the activations block by block."""
+        """Run the backbone over some images and keep the activations block by block."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / STORE_FILE, self.description)
         batches = self._batches(root, tasks)
-        progress = track(batches, f"{self.trunk.name}, {len(tasks):,} forward passes",
+        progress = track(batches, f"{self.backbone.name}, {len(tasks):,} forward passes",
                          -(-len(tasks) // BATCH_SIZE))  # fmt: skip
         done = 0
         while block := list(islice(progress, BLOCK_SIZE // BATCH_SIZE)):
@@ -335,7 +343,7 @@ class ActivationStore:
         decoded: tuple[str, np.ndarray] | None = None
 
         def load(image_id: str) -> np.ndarray:
-            # The views of an image follow each other, over the border of a batch too.
+            # The copies of an image follow each other, over the border of a batch too.
             nonlocal decoded
             if decoded is None or decoded[0] != image_id:
                 decoded = image_id, load_image(root / image_id)
@@ -344,7 +352,7 @@ class ActivationStore:
         def prepare(start: int) -> np.ndarray:
             part = tasks[start : start + BATCH_SIZE]
             pixels = np.stack([load(task.image_id) for task in part])
-            augmentations = [task.view.augmentation(task.pixel_sha256) for task in part]
+            augmentations = [task.copy.augmentation(task.pixel_sha256) for task in part]
             if all(augmentation == IDENTITY for augmentation in augmentations):
                 return pixels.astype(np.float32)
             return augment_images(pixels, augmentations)
@@ -358,13 +366,13 @@ class ActivationStore:
                 yield batch
 
     def _forward(self, batch: np.ndarray) -> np.ndarray:
-        """Run the trunk on one batch, padded to the fixed size so that it is compiled once."""
+        """Run the backbone on one batch, padded to the fixed size so that it is compiled once."""
         padding = np.zeros((BATCH_SIZE - len(batch), *batch.shape[1:]), batch.dtype)
-        outputs = self.trunk.predict_on_batch(np.concatenate([batch, padding]))[: len(batch)]
+        outputs = self.backbone.predict_on_batch(np.concatenate([batch, padding]))[: len(batch)]
         activations = outputs.astype(self.dtype)
         if not np.isfinite(activations).all():
             raise ValueError(
-                f"activations of {self.trunk.name} do not fit {self.dtype}; use dtype='float32'"
+                f"activations of {self.backbone.name} do not fit {self.dtype}; use dtype='float32'"
             )
         return activations
 

@@ -1,7 +1,7 @@
-"""Measure what a fixed set of augmented views costs against a fresh view every epoch.
+"""Measure what a fixed set of augmented copies costs against a fresh copy every epoch.
 
 `python -m utils.training.augmented_copies --study full` trains the reference head on a part of the
-training images with few views and with one fresh view an epoch, all else equal, and writes
+training images with few copies and with one fresh copy an epoch, all else equal, and writes
 `results/<study>/views_cost.csv`, a row a training. Rows that are already there are not trained
 again.
 """
@@ -15,21 +15,21 @@ from utils.common.files import find_changed_inputs, write_csv
 from utils.common.paths import results_dir, table_file
 from utils.common.study import Study, load_study
 from utils.data.index import open_study_index
-from utils.models.backbones import build_reference_head
+from utils.models.backbones import build_head
 from utils.models.weights import resolve_study_weights
-from utils.training.activations import training_views
-from utils.training.head import Recipe, prepare_head_data, score_tail, train_plainly
+from utils.training.activations import training_copies
+from utils.training.head import Recipe, prepare_head_data, score_head, train_plainly
 
 SEEDS = (42, 43, 44)
 COLUMNS = ("views", "seed", "images", "epochs", "loss", "accuracy", "auc")
 TABLE = "views_cost"
 
 
-def summarise_views_cost(results: Path) -> pd.DataFrame:
-    """Summarise a study's measurements: mean and range over the seeds by number of views.
+def summarize_copies_cost(results: Path) -> pd.DataFrame:
+    """Summarise a study's measurements: mean and range over the seeds by number of copies.
 
     Returns:
-        One row a number of views, with the mean, lowest and highest validation loss and AUC.
+        One row a number of copies, with the mean, lowest and highest validation loss and AUC.
     """
     rows = pd.read_csv(results / f"{TABLE}.csv")
     summary = rows.groupby(["views", "images", "epochs"])[["loss", "auc"]].agg(
@@ -39,8 +39,8 @@ def summarise_views_cost(results: Path) -> pd.DataFrame:
     return summary.reset_index()
 
 
-def measure_views_cost(study: Study, images: int, contenders: tuple[int, ...]) -> pd.DataFrame:
-    """Train on a part of the training images with each number of views and each seed.
+def measure_copies_cost(study: Study, images: int, contenders: tuple[int, ...]) -> pd.DataFrame:
+    """Train on a part of the training images with each number of copies and each seed.
 
     All trainings run the study's full number of epochs, so that none is helped by an early stop,
     and are scored on the plain validation images.
@@ -49,7 +49,7 @@ def measure_views_cost(study: Study, images: int, contenders: tuple[int, ...]) -
         study: The study whose recipe, data and seed are used.
         images: Number of training images, the first in the order of their pixel hashes, which
             is random but the same everywhere.
-        contenders: Numbers of views; the number of epochs means a fresh view every epoch.
+        contenders: Numbers of copies; the number of epochs means a fresh copy every epoch.
     """
     root, index = open_study_index(study)
     part = index[index.split == "train"].sort_values("pixel_sha256").head(images)
@@ -57,7 +57,7 @@ def measure_views_cost(study: Study, images: int, contenders: tuple[int, ...]) -
     weights = resolve_study_weights("resnet50", study)
     data = prepare_head_data(
         root, weights, part, {"validation": validation},
-        training_views(max(contenders), study.seed),
+        training_copies(max(contenders), study.seed),
     )  # fmt: skip
     file = table_file(study.study, TABLE)
     rows = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=list(COLUMNS))
@@ -66,10 +66,10 @@ def measure_views_cost(study: Study, images: int, contenders: tuple[int, ...]) -
             wanted = {"views": count, "seed": seed, "images": len(part), "epochs": study.epochs}
             if any(not find_changed_inputs(row, wanted) for row in rows.to_dict("records")):
                 continue
-            head = build_reference_head(data.backbone.output_shape[1:], seed)
+            head = build_head(data.backbone.output_shape[1:], seed)
             recipe = Recipe.of_study(study, seed=seed)
             train_plainly(head, data.copies[:count], part.label.to_numpy(), recipe)
-            scores = score_tail(head, data.held_out["validation"], validation.label.to_numpy())
+            scores = score_head(head, data.held_out["validation"], validation.label.to_numpy())
             rows = pd.DataFrame([*rows.to_dict("records"), wanted | scores], columns=list(COLUMNS))
             write_csv(file, rows)
     return rows
@@ -82,8 +82,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=320, help="training images")
     arguments = parser.parse_args()
     study = load_study(arguments.study)
-    measure_views_cost(study, arguments.images, (1, study.views, study.epochs))
-    print(summarise_views_cost(results_dir(study.study)).round(4).to_string(index=False))
+    measure_copies_cost(study, arguments.images, (1, study.views, study.epochs))
+    print(summarize_copies_cost(results_dir(study.study)).round(4).to_string(index=False))
 
 
 if __name__ == "__main__":

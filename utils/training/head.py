@@ -17,16 +17,16 @@ from utils.common.files import write_csv
 from utils.common.paths import activation_cache_dir, history_file
 from utils.common.study import Study
 from utils.evaluation.thresholds import is_positive
-from utils.models.backbones import build_trunk
+from utils.models.backbones import build_backbone
 from utils.models.export import without_optimizer
 from utils.models.pretrained import IMAGENET, RANDOM, Weights, describe_graph, values_sha256
-from utils.training.activations import ActivationStore, ActivationTable, View
+from utils.training.activations import ActivationStore, ActivationTable, AugmentedCopy
 from utils.training.optimizers import FusedAdam
 from utils.training.progress import TrainingProgress
 from utils.training.resumption import TrainingState
 
 LEARNED_AUC = 0.7
-"""On its own training images a tail that learned anything is above, one that did not near 0.5."""
+"""On its own training images a head that learned anything is above, one that did not near 0.5."""
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 
@@ -36,7 +36,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a tail is trained; the defaults are the reference recipe."""
+    """How a head is trained; the defaults are the reference recipe."""
 
     epochs: int = 20
     batch_size: int = 32
@@ -60,8 +60,8 @@ class Recipe:
         return {"optimizer": "Adam", "loss": "sparse_categorical_crossentropy"} | asdict(self)
 
 
-class ViewBatches(keras.utils.PyDataset):
-    """Shuffled batches of cached activations; epoch e, counted from 1, has view e mod views.
+class CopyBatches(keras.utils.PyDataset):
+    """Shuffled batches of cached activations; epoch e, counted from 1, has copy e mod copies.
 
     It stands before the first epoch when it is made: Keras' `fit` calls `on_epoch_end` once
     before it begins, and after every epoch.
@@ -69,7 +69,7 @@ class ViewBatches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        views: Sequence[ActivationTable],
+        copies: Sequence[ActivationTable],
         labels: np.ndarray,
         batch_size: int,
         seed: int,
@@ -78,16 +78,16 @@ class ViewBatches(keras.utils.PyDataset):
         """Take what the batches are made of.
 
         Args:
-            views: One table a view, all of the same images in the same order.
+            copies: One table a copy, all of the same images in the same order.
             labels: (n,) 0 or 1.
             batch_size: Images a batch; the last one may be smaller.
             seed: Of the order of the images, which every epoch has anew.
             epochs_done: Epochs that an earlier try has trained.
         """
         super().__init__(workers=1, use_multiprocessing=False)
-        if any(len(view) != len(labels) for view in views):
-            raise ValueError(f"{[len(view) for view in views]} activations, {len(labels)} labels")
-        self._views, self._labels = views, np.asarray(labels)
+        if any(len(copy) != len(labels) for copy in copies):
+            raise ValueError(f"{[len(copy) for copy in copies]} activations, {len(labels)} labels")
+        self._copies, self._labels = copies, np.asarray(labels)
         self._batch_size, self._seed = batch_size, seed
         self._start_epoch(epochs_done)
 
@@ -105,8 +105,8 @@ class ViewBatches(keras.utils.PyDataset):
         Half precision is converted in the compiled step: half the bytes to copy on the way.
         """
         rows = self._order[batch * self._batch_size : (batch + 1) * self._batch_size]
-        view = self._views[self._epoch % len(self._views)]
-        return view[rows], self._labels[rows]
+        copy = self._copies[self._epoch % len(self._copies)]
+        return copy[rows], self._labels[rows]
 
     def on_epoch_end(self) -> None:
         """Go on to the next view, in a new order."""
@@ -159,7 +159,7 @@ def prepare_head_data(
     weights: Weights,
     training: pd.DataFrame,
     held_out: Mapping[str, pd.DataFrame],
-    copies: Sequence[View],
+    copies: Sequence[AugmentedCopy],
     precision: str = "float32",
 ) -> HeadData:
     """Pass images through a frozen backbone, or take their activations from the cache.
@@ -177,20 +177,20 @@ def prepare_head_data(
     Raises:
         CacheSpaceError: if the disk cannot hold the activations.
     """
-    backbone, cache = build_trunk(weights), activation_cache_dir()
-    fast = backbone if precision == "float32" else build_trunk(weights, precision=precision)
+    backbone, cache = build_backbone(weights), activation_cache_dir()
+    fast = backbone if precision == "float32" else build_backbone(weights, precision=precision)
     half = ActivationStore(cache, fast, "float16")
     single = ActivationStore(cache, backbone, "float32")
     return HeadData(
         backbone,
-        half.load_views(root, training, copies),
+        half.load_copies(root, training, copies),
         {split: single.load(root, images) for split, images in held_out.items()},
     )
 
 
-def train_tail(
-    tail: keras.Model,
-    views: Sequence[ActivationTable],
+def train_head(
+    head: keras.Model,
+    copies: Sequence[ActivationTable],
     labels: np.ndarray,
     validation: ActivationTable,
     validation_labels: np.ndarray,
@@ -199,15 +199,15 @@ def train_tail(
     *,
     state_share: float = 0.05,
 ) -> pd.DataFrame:
-    """Train a tail with Adam, early stopping, checkpoint and learning rate reduction.
+    """Train a head with Adam, early stopping, checkpoint and learning rate reduction.
 
     A training that was interrupted goes on from its kept state, `<checkpoint>.state`, when
     it is called again with the same arguments.
 
     Args:
-        tail: From activations to (n, 2) probabilities: a head, or the part of a network after
-            `backbones.cut_model`. It holds the best epoch's weights afterwards.
-        views: One table of training activations for each augmented view.
+        head: From activations to (n, 2) probabilities: a head, or the part of a network after
+            `backbones.split_model`. It holds the best epoch's weights afterwards.
+        copies: One table of training activations for each augmented copy.
         labels: (n,) 0 or 1.
         validation: Activations of the plain validation images.
         validation_labels: (m,) 0 or 1.
@@ -219,8 +219,8 @@ def train_tail(
         One row an epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate.
     """
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    identity = _identify_training(tail, views, labels, validation, recipe)
-    tail.compile(
+    identity = _identify_training(head, copies, labels, validation, recipe)
+    head.compile(
         # 51 million parameters: the step is bound by how often they pass through memory.
         optimizer=FusedAdam(recipe.learning_rate),
         loss="sparse_categorical_crossentropy",
@@ -244,62 +244,62 @@ def train_tail(
         state_share,
     )
     if not state.stopped:
-        tail.fit(
-            ViewBatches(views, labels, recipe.batch_size, recipe.seed, state.initial_epoch),
+        head.fit(
+            CopyBatches(copies, labels, recipe.batch_size, recipe.seed, state.initial_epoch),
             validation_data=PlainBatches(validation, validation_labels),
             epochs=recipe.epochs,
             initial_epoch=state.initial_epoch,
             shuffle=False,
             verbose=0,
-            callbacks=[*watching, TrainingProgress(f"training {tail.name}"), state],
+            callbacks=[*watching, TrainingProgress(f"training {head.name}"), state],
         )
-    without_optimizer(tail).load_weights(checkpoint)
+    without_optimizer(head).load_weights(checkpoint)
     state.forget()
     table = pd.DataFrame(state.history).assign(epoch=np.arange(1, len(state.history) + 1))
     return table[list(HISTORY_COLUMNS)]
 
 
 def train_plainly(
-    tail: keras.Model,
-    views: Sequence[ActivationTable],
+    head: keras.Model,
+    copies: Sequence[ActivationTable],
     labels: np.ndarray,
     recipe: Recipe,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Train a tail for all epochs of a recipe, without looking at any held-out image.
+    """Train a head for all epochs of a recipe, without looking at any held-out image.
 
-    For comparisons in which nothing may stop early or be chosen; `train_tail` is the study's way.
+    For comparisons in which nothing may stop early or be chosen; `train_head` is the study's way.
 
     Args:
-        tail: From activations to probabilities; it holds the last epoch's weights afterwards.
-        views: One table of training activations for each augmented view.
+        head: From activations to probabilities; it holds the last epoch's weights afterwards.
+        copies: One table of training activations for each augmented copy.
         labels: (n,) 0 or 1.
         recipe: Epochs, learning rate, seed.
         callbacks: Called by Keras' `fit`.
     """
-    tail.compile(
+    head.compile(
         optimizer=FusedAdam(recipe.learning_rate),
         loss="sparse_categorical_crossentropy",
         jit_compile=False,
     )
     keras.utils.set_random_seed(recipe.seed)
-    batches = ViewBatches(views, labels, recipe.batch_size, recipe.seed)
-    tail.fit(batches, epochs=recipe.epochs, shuffle=False, verbose=0, callbacks=list(callbacks))
+    batches = CopyBatches(copies, labels, recipe.batch_size, recipe.seed)
+    head.fit(batches, epochs=recipe.epochs, shuffle=False, verbose=0, callbacks=list(callbacks))
 
 
 def _identify_training(
-    tail: keras.Model,
-    views: Sequence[ActivationTable],
+    head: keras.Model,
+    copies: Sequence[ActivationTable],
     labels: np.ndarray,
     validation: ActivationTable,
     recipe: Recipe,
 ) -> str:
     """Return a hash of all that a training depends on."""
     content = {
-        "tail": describe_graph(tail),
-        "weights": values_sha256(tail),
-        "trainable": [list(variable.shape) for variable in tail.trainable_variables],
-        "views": [view.fingerprint for view in views],
+        "tail": describe_graph(head),
+        "weights": values_sha256(head),
+        "trainable": [list(variable.shape) for variable in head.trainable_variables],
+        "views": [copy.fingerprint for copy in copies],
         "labels": np.asarray(labels).tolist(),
         "validation": validation.fingerprint,
         "recipe": recipe.describe(),
@@ -307,15 +307,15 @@ def _identify_training(
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def predict_pneumonia(tail: keras.Model, table: ActivationTable) -> np.ndarray:
+def predict_pneumonia(head: keras.Model, table: ActivationTable) -> np.ndarray:
     """Return the probability of PNEUMONIA, (n,) float64 in [0, 1], from cached activations."""
-    probabilities = tail.predict(PlainBatches(table), verbose=0)
+    probabilities = head.predict(PlainBatches(table), verbose=0)
     return probabilities[:, PNEUMONIA].astype(np.float64)
 
 
-def score_tail(tail: keras.Model, table: ActivationTable, labels: np.ndarray) -> dict[str, float]:
-    """Score a tail on validation images: mean cross-entropy, accuracy at 0.5 and ROC-AUC."""
-    probability = predict_pneumonia(tail, table)
+def score_head(head: keras.Model, table: ActivationTable, labels: np.ndarray) -> dict[str, float]:
+    """Score a head on validation images: mean cross-entropy, accuracy at 0.5 and ROC-AUC."""
+    probability = predict_pneumonia(head, table)
     return {
         "loss": float(log_loss(labels, probability, labels=[NORMAL, PNEUMONIA])),
         "accuracy": float(np.mean(is_positive(probability, 0.5) == labels)),
@@ -335,9 +335,9 @@ def check_learned(
     banner says so, and only the numbers are checked.
 
     Args:
-        on_training: From `score_tail`, of a view that the tail was trained on.
+        on_training: From `score_head`, of a view that the head was trained on.
         on_validation: The same of the validation images.
-        weights: Weights of the trunk. Only plain ImageNet weights promise a validation AUC.
+        weights: Weights of the backbone. Only plain ImageNet weights promise a validation AUC.
         minimum_auc: What a model on ImageNet weights must reach on validation.
 
     Raises:
@@ -363,9 +363,9 @@ def check_learned(
         )
 
 
-def write_history(study: str, model: str, history: pd.DataFrame) -> None:
+def write_history(study_name: str, model: str, history: pd.DataFrame) -> None:
     """Write the history of a training to `results/<study>/histories/<model>.csv`."""
-    write_csv(history_file(study, model), history)
+    write_csv(history_file(study_name, model), history)
 
 
 def read_history(results: Path, model: str) -> pd.DataFrame:

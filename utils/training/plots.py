@@ -22,7 +22,7 @@ def plot_history(history: pd.DataFrame, title: str = "Training") -> Figure:
     """Plot loss and accuracy of a training, the kept epoch and where the learning rate fell.
 
     Args:
-        history: From `head.train_tail`, one row an epoch.
+        history: From `head.train_head`, one row an epoch.
         title: Title of the figure.
     """
     columns = ("epoch", "loss", "val_loss", "accuracy", "val_accuracy")
@@ -59,28 +59,29 @@ def plot_history(history: pd.DataFrame, title: str = "Training") -> Figure:
 
 
 @in_house_look
-def plot_views_cost(costs: pd.DataFrame) -> Figure:
-    """Plot what a fixed number of augmented views costs against a fresh view every epoch.
+def plot_copies_cost(costs: pd.DataFrame) -> Figure:
+    """Plot what a fixed number of augmented copies costs against a fresh copy every epoch.
 
     Args:
-        costs: From `augmented_copies.summarise_views_cost`, one row a number of views.
+        costs: From `augmented_copies.summarize_copies_cost`, one row a number of copies.
     """
     metrics = {"loss": "validation loss", "auc": "validation ROC-AUC"}
     ends = ("mean", "min", "max")
     columns = ["views", "epochs", *(f"{metric}_{end}" for metric in metrics for end in ends)]
     require_rows(costs, columns, "the table of costs")
     costs = costs.sort_values("views")
-    places = np.arange(len(costs))
+    positions = np.arange(len(costs))
     figure, axes = new_figure("Fixed views against fresh ones", (11, 4.6), 1, 2)
     for ax, (metric, title) in zip(axes[0], metrics.items(), strict=True):
         mean = costs[f"{metric}_mean"].to_numpy()
         lengths = np.stack([mean - costs[f"{metric}_min"], costs[f"{metric}_max"] - mean])
         ax.errorbar(
-            places, mean, yerr=lengths.clip(min=0), fmt="o-", color=GREEN, ecolor=GRAY, capsize=5,
+            positions, mean, yerr=lengths.clip(min=0), fmt="o-", color=GREEN, ecolor=GRAY,
+            capsize=5,
             elinewidth=2, label="mean and range of the seeds",
         )  # fmt: skip
         ax.set_xticks(
-            places,
+            positions,
             [
                 f"{row.views}\n(fresh)" if row.views == row.epochs else f"{row.views}"
                 for row in costs.itertuples()

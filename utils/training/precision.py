@@ -1,6 +1,6 @@
 """Choose how to compute, by what the hardware has and what the reader asks for.
 
-Predictions are always made in float32. A lower precision is for the augmented views that a tail
+Predictions are always made in float32. A lower precision is for the augmented copies that a tail
 is trained on: an option that is measured (`make bench`) and recorded in the provenance, never a
 silent default.
 """
@@ -31,7 +31,7 @@ def cpu_flags() -> set[str]:
 
 
 def choose_precision(requested: str | None = None) -> str:
-    """Return the precision of a trunk: `float32`, `bfloat16` or `mixed_float16`.
+    """Return the precision of a backbone: `float32`, `bfloat16` or `mixed_float16`.
 
     Args:
         requested: One of `PRECISIONS`; the environment variable `PRECISION` by default, else
