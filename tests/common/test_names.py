@@ -1,0 +1,30 @@
+"""Stored names and the words that are displayed for them: one table, which names what there is."""
+
+import re
+import subprocess
+
+import pytest
+
+from utils.common.names import DISPLAYED
+from utils.common.paths import ROOT
+
+
+@pytest.mark.parametrize("name", DISPLAYED)
+def test_a_name_of_the_table_is_stored_somewhere(name):
+    listed = subprocess.run(
+        ["git", "ls-files", "results", "models"], cwd=ROOT, capture_output=True, text=True
+    )
+    if re.search(rf"\b{name}\b", listed.stdout):
+        return
+    # The layers of the shipped model have the names that its code gives them.
+    places = ["results", "models", "studies", "utils/models/architectures.py"]
+    found = subprocess.run(
+        ["git", "grep", "-qw", name, "--", *places, ":!*.md"], cwd=ROOT, check=False
+    )
+    assert found.returncode == 0, f"nothing is stored as {name!r}: take it off the table"
+
+
+def test_results_show_the_same_table():
+    text = (ROOT / "results" / "full" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|$", text, re.MULTILINE)
+    assert dict(rows) == DISPLAYED
