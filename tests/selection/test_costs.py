@@ -16,6 +16,7 @@ def test_operations_are_those_of_the_definition():
 
 @pytest.mark.slow
 def test_costs_are_kept_until_the_networks_change(tmp_path, monkeypatch):
+    monkeypatch.delenv("REMAKE_TABLES")
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
     small, large = (Candidate(f"cnn{size}", "small_cnn", size) for size in (32, 64))
     costs = measure_costs("sample", [small, large]).set_index("candidate")
