@@ -64,6 +64,15 @@ def test_no_import_runs_in_a_circle():
     assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
 
 
+def test_figures_are_drawn_by_notebooks_and_the_bench_alone():
+    drawing = [
+        file for file in MODULES
+        if any(each.name == "plots.py" for each in imports_of(file))
+        and package_of(file) != "benchmark"
+    ]  # fmt: skip
+    assert drawing == []
+
+
 def test_an_arrow_that_runs_back_is_noticed():
     metrics = ROOT / "utils" / "evaluation" / "metrics.py"
     assert find_forbidden("models", [metrics]) == []
