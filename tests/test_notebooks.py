@@ -125,7 +125,7 @@ def is_compared(cell: NotebookNode) -> bool:
 
 
 def check_opening(notebook: NotebookNode) -> list[str]:
-    """Title that asks, three things to learn, needs/makes/takes, imports, parameters."""
+    """Title that asks, three things to learn, requires, produces, run time, imports, parameters."""
     found = []
     first, code = notebook.cells[0].source, cells_of(notebook, "code")
     title = first.splitlines()[0] if first else ""
@@ -135,7 +135,7 @@ def check_opening(notebook: NotebookNode) -> list[str]:
     bullets = re.findall(r"^[-*] ", learn[1], re.MULTILINE) if learn else []
     if len(bullets) != 3:
         found.append(f"`You will learn` has {len(bullets)} bullets; it must have 3")
-    for word in ("Needs / makes / takes", "needs:", "makes:", r"takes:.*minute"):
+    for word in ("Requires / Produces / Run time", "requires:", "produces:", r"run time:.*minute"):
         if not re.search(word, first, re.IGNORECASE):
             found.append(f"the first cell does not say {word!r}")
     if not code or any(
@@ -442,11 +442,11 @@ In this notebook, we ask.
   two lines;
 - three.
 
-**Needs / makes / takes**
+**Requires / Produces / Run time**
 
-- needs: nothing
-- makes: nothing
-- takes: one minute
+- requires: nothing
+- produces: nothing
+- run time: one minute
 """
 CLOSING = """## What we found
 
@@ -554,7 +554,7 @@ FIGURE_ALONE = picture(np.eye(8, dtype=np.uint8) * 255)
 DEFECTS = [
     (check_opening, "question", replace(0, "Is it right?", "It is right.")),
     (check_opening, "2 bullets", replace(0, "- three.\n", "")),
-    (check_opening, "takes:", replace(0, "one minute", "long")),
+    (check_opening, "run time:", replace(0, "one minute", "long")),
     (check_opening, "imports alone", replace(1, "from", "x = 1\nfrom")),
     (check_opening, "second code cell", tag(3, name="other")),
     (check_parameters, "0 cells", tag(3, name="other")),
