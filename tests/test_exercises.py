@@ -408,7 +408,7 @@ CASES = {
         ),
     },
     "10_trusting_heat_maps": {
-        "Exercise 1: a map that does not care": Case(
+        "Exercise 1: a map that does not change": Case(
             [
                 ("{'a', 'b', 'c'}", "not with an opacity"),
                 ("{'a', 'c', 'd'}", "knows nothing"),
@@ -419,7 +419,7 @@ CASES = {
                 ("3", "a set of letters"),
             ]
         ),
-        "Exercise 2: which way is back": Case(
+        "Exercise 2: undoing a shift": Case(
             [
                 ("np.roll(second, move, axis=(0, 1))", "twice that"),
                 ("np.roll(second, (-move[1], -move[0]), axis=(0, 1))", "exchanged"),
@@ -430,7 +430,7 @@ CASES = {
             ],
             lambda: {"shifts": {"down": (8, 0), "right": (0, 8)}, "np": np},
         ),
-        "Exercise 3: the best that deletion can do": Case(
+        "Exercise 3: the optimal deletion order": Case(
             [
                 ("0.5", "random order"),
                 ("0.9", "ideal insertion"),
