@@ -1,4 +1,4 @@
-"""Exercises of notebook 10: what randomised weights prove, undoing a shift, and an ideal curve."""
+"""Exercises of notebook 10: what randomized weights show, undoing a shift, and an ideal curve."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -9,44 +9,44 @@ from exercises.checking import WrongAnswer, call, exercise, read_number
 FOLLOWS = {"a", "c"}
 _HINTS = {
     "b": (
-        "b: who has looked whether the place was right? The maps were compared with each other and "
-        "not with an opacity"
+        "b: has anyone checked whether the regions are right? The maps were compared with each "
+        "other, not with an opacity"
     ),
     "d": (
-        "d: the maps hardly changed between a network that knows pneumonia and one that knows "
-        "nothing. Did you learn more of this network than of that one?"
+        "d: the maps hardly changed between a network that has learned pneumonia and one that "
+        "knows nothing. Do they tell you more about the first than about the second?"
     ),
 }
 _MISSING = {
-    "a": "the weights changed completely and the map did not. What then did it not depend on?",
+    "a": "the weights changed completely and the map did not. So what did it not depend on?",
     "c": (
-        "something must be the same in both networks, or the maps would differ. Both have seen the "
-        "same image; which of the maps that see no network is made of it?"
+        "something must be the same for both networks, or the maps would differ. Both received the "
+        "same image; which of the network-independent baselines is computed from it?"
     ),
 }
 
 OPACITY, AREA_TOLERANCE = 0.2, 0.005
-"""Share of the image that the opacity of the second prediction covers."""
+"""Share of the image that the opacity of exercise 3 covers."""
 
 
 @exercise
 def check_unmoved(follows: Iterable[str]) -> str:
-    """Check what follows from maps that survive the randomisation of all weights.
+    """Check what follows from maps that survive the randomization of all weights.
 
     Args:
         follows: Letters of the statements that follow.
     """
     letters = {"a", "b", "c", "d"}
     if not isinstance(follows, Iterable) or not set(follows) <= letters:
-        raise WrongAnswer('a set of letters is wanted, out of "a", "b", "c" and "d"')
+        raise WrongAnswer('give a set of letters out of "a", "b", "c" and "d"')
     chosen = set(follows)
     if wrong := sorted(chosen - FOLLOWS):
         raise WrongAnswer(_HINTS[wrong[0]])
     if missing := sorted(FOLLOWS - chosen):
         raise WrongAnswer(f"{len(missing)} more: {_MISSING[missing[0]]}")
     return (
-        "such a map is a picture of the image, not of the network. It may still look convincing, "
-        "since the eye finds ribs and lungs in it"
+        "such a map shows the image, not the network. It may still look convincing, because the "
+        "eye finds ribs and lungs in it"
     )
 
 
@@ -69,8 +69,8 @@ def check_undo(
         back = np.asarray(call(undo, after.copy(), move))
         if back.shape != before.shape:
             raise WrongAnswer(
-                f"a map of shape {before.shape} came back as {back.shape}; what moves in at the "
-                "edge does not matter here, but the shape should stay"
+                f"a map of shape {before.shape} came back as {back.shape}; what enters at the edge "
+                "does not matter here, but the shape should stay the same"
             )
         found = back[inner, inner]
         if np.allclose(found, before[inner, inner]):
@@ -79,22 +79,22 @@ def check_undo(
             raise WrongAnswer(f"{name}: the map stayed where it was")
         if np.array_equal(found, np.roll(after, move, axis=(0, 1))[inner, inner]):
             raise WrongAnswer(
-                f"{name}: the image was moved by {move}, and your map is now moved by twice that. "
-                "Which way is back?"
+                f"{name}: the image was shifted by {move}, and your map is now shifted by twice "
+                "that. Which direction undoes the shift?"
             )
         exchanged = np.roll(after, (-move[1], -move[0]), axis=(0, 1))
         if np.array_equal(found, exchanged[inner, inner]):
-            raise WrongAnswer(f"{name}: rows come first, columns second; these two are exchanged")
+            raise WrongAnswer(f"{name}: rows come first, columns second; you have exchanged them")
         raise WrongAnswer(f"{name}: away from the edges the map should be as before the shift")
     return (
-        "a map that follows its image is stable. Compared where it lies, it would look unstable, "
-        "and one that stays behind would look perfect"
+        "a map that moves with its image is stable. If it were not moved back, it would look "
+        "unstable, and a map that ignores the shift would look perfect"
     )
 
 
 @exercise
 def check_ideal_deletion(area: float) -> str:
-    """Check a prediction: the area under the deletion curve in the best order there is.
+    """Check a prediction: the area under the deletion curve for the optimal order.
 
     Args:
         area: Under the curve, 0 to 1; right within `AREA_TOLERANCE`.
@@ -103,25 +103,25 @@ def check_ideal_deletion(area: float) -> str:
     best = OPACITY / 2
     if abs(area - best) <= AREA_TOLERANCE:
         return (
-            "a triangle of width 0.2 and height 1. So 0 is out of reach, and what a good value is "
-            "depends on how much of the image matters"
+            "a triangle of width 0.2 and height 1. So 0 is out of reach, and what counts as a good "
+            "value depends on how much of the image matters"
         )
     if abs(area - 0.5) <= AREA_TOLERANCE:
         raise WrongAnswer(
-            "that is what a random order gives: it reaches the last of the opacity with the last "
-            "pixels. The best order begins with the opacity"
+            "that is what a random order gives on average: the last of the opacity goes with the "
+            "last pixels. The optimal order begins with the opacity"
         )
     if abs(area - (1 - best)) <= AREA_TOLERANCE:
         raise WrongAnswer(
-            "that is the ideal insertion. Deletion takes the opacity away first; is the "
-            "probability high or low for most of the way?"
+            "that is the ideal insertion. The optimal deletion removes the opacity first; is the "
+            "probability then high or low for most of the curve?"
         )
     if abs(area - OPACITY) <= AREA_TOLERANCE:
         raise WrongAnswer(
             "that would be the area if the probability stayed at 1 until the last pixel of the "
-            "opacity is gone. Here it falls evenly all the while"
+            "opacity was gone. Here it falls linearly from the start"
         )
     raise WrongAnswer(
-        f"{area:.3f} is not it. Draw the curve: from which point to which does it fall, and where "
-        "does it lie afterwards?"
+        f"{area:.3f} is not right. Draw the curve: between which points does it fall, and where "
+        "does it lie afterward?"
     )

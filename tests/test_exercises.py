@@ -434,7 +434,7 @@ CASES = {
             [
                 ("0.5", "random order"),
                 ("0.9", "ideal insertion"),
-                ("0.2", "falls evenly"),
+                ("0.2", "falls linearly"),
                 ("0.3", "Draw the curve"),
                 ("'0.1'", "must be a number"),
             ]
