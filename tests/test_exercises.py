@@ -220,13 +220,13 @@ CASES = {
         ),
         "Exercise 2: one sigmoid unit": Case(
             [
-                ("np.argmax(output, axis=1)", "everyone is called 0"),
-                ("(output >= 0.5).astype(int)", "one label an image"),
+                ("np.argmax(output, axis=1)", "every image is predicted as 0"),
+                ("(output >= 0.5).astype(int)", "one label per image"),
                 ("output[:, 0]", "no labels yet"),
-                ("output[:, 0] >= 0", "0.02 is called wrongly"),
+                ("output[:, 0] >= 0", "0.02 is misclassified"),
                 ("np.argmax(output)", "each image needs a label"),
-                ("output[:, 0] < 0.5", "exchanged"),
-                ("(output[:, 0] > 0.55).astype(int)", "0.51 is called wrongly"),
+                ("output[:, 0] < 0.5", "swapped"),
+                ("(output[:, 0] > 0.55).astype(int)", "0.51 is misclassified"),
                 ("output[:, 1] >= 0.5", "stopped with IndexError"),
             ]
         ),
