@@ -1,4 +1,4 @@
-"""Exercises of notebook 05: a threshold that saw the answers, a rare disease, sixteen images."""
+"""Exercises of notebook 05: a threshold that saw the answers, a low prevalence, sixteen images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from utils.evaluation.predictions import select_split
 from utils.evaluation.thresholds import choose_threshold, choose_validation_threshold, is_positive
 
 YOUDEN_TOLERANCE = 0.005
-"""Sensitivity + specificity on validation may be so much lower than the best: ties are many."""
+"""Sensitivity + specificity on validation may be this far below the best: ties are many."""
 
 MODEL = "resnet50"
 PREVALENCE = 0.05
@@ -41,15 +41,15 @@ def check_threshold(choose: Callable[[pd.DataFrame], float], predictions: pd.Dat
         unmoved = False
     if not unmoved:
         raise WrongAnswer(
-            "your threshold moves when the test images are exchanged for others, so it has seen "
-            "them. Which rows may choose, and which may only be judged?"
+            "your threshold changes when the test images are exchanged for others, so it has seen "
+            "them. Which rows may be used to choose, and which only to be scored?"
         )
     best = choose_validation_threshold(predictions)
     reached, reachable = (_youden(predictions, value) for value in (threshold, best))
     if reached < reachable - YOUDEN_TOLERANCE:
         raise WrongAnswer(
             f"{threshold:.3f} has not seen the test set, but sensitivity + specificity on "
-            f"validation are {reached:.3f}, and {reachable:.3f} can be had. What does the notebook "
+            f"validation is {reached:.3f}, and {reachable:.3f} is possible. What does the notebook "
             "choose by?"
         )
     test = select_split(predictions, "test")
@@ -59,7 +59,7 @@ def check_threshold(choose: Callable[[pd.DataFrame], float], predictions: pd.Dat
     )
     return (
         f"accuracy on test is {frozen_accuracy:.3f} with your threshold; with one tuned on test "
-        f"we would have claimed {tuned_accuracy:.3f}"
+        f"we would have reported {tuned_accuracy:.3f}"
     )
 
 
@@ -72,10 +72,10 @@ def _youden(predictions: pd.DataFrame, threshold: float) -> float:
 
 @exercise
 def check_chance_of_disease(chance: float, metrics: dict[str, Any]) -> str:
-    """Check a prediction: how likely a child called ill is ill, where few are.
+    """Check a prediction: the positive predictive value where the prevalence is low.
 
     Args:
-        chance: Positive predictive value at 5 %; right within `CHANCE_TOLERANCE`.
+        chance: Positive predictive value at a prevalence of 5%; right within `CHANCE_TOLERANCE`.
         metrics: Of the study, from `evaluate_study`.
     """
     chance = read_number(chance, "the chance", 0, 1)
@@ -85,24 +85,25 @@ def check_chance_of_disease(chance: float, metrics: dict[str, Any]) -> str:
     value = ill / (ill + healthy)
     if abs(chance - value) <= CHANCE_TOLERANCE:
         return (
-            f"{value:.0%}: of 1,000 children {1000 * ill:.0f} ill and {1000 * healthy:.0f} healthy "
-            f"ones are called ill; in the test set, where most are ill, it was "
+            f"{value:.0%}: of 1,000 children, {1000 * ill:.0f} with pneumonia and "
+            f"{1000 * healthy:.0f} without are predicted positive; in the test set, where most "
+            f"have pneumonia, it was "
             f"{scores['ppv']['value']:.0%}"
         )
     if abs(chance - sensitivity) <= CHANCE_TOLERANCE:
         raise WrongAnswer(
-            "that is the chance that an ill child is called ill. Asked is the other way round: "
-            "who else is called ill?"
+            "that is the sensitivity, the chance of a positive prediction given pneumonia. The "
+            "question is the other way round: who else is predicted positive?"
         )
     if abs(chance - scores["ppv"]["value"]) <= CHANCE_TOLERANCE:
         raise WrongAnswer(
-            "that holds in the test set, where more than half of the children are ill. What "
-            "changes where 5 of 100 are?"
+            "that holds in the test set, where more than half of the children have pneumonia. What "
+            "changes where 5 of 100 do?"
         )
     raise WrongAnswer(
         f"{chance:.2f} is too {'low' if chance < value else 'high'}, and predictions may be wrong. "
-        "Imagine 1,000 children, 50 of them ill. How many of the 50 are called ill, how many of "
-        "the 950, and what share of all these are ill?"
+        "Imagine 1,000 children, 50 of them with pneumonia. How many of the 50 are predicted "
+        "positive, how many of the 950, and what share of all these have pneumonia?"
     )
 
 
@@ -116,13 +117,13 @@ def check_luck_of_sixteen(share: float) -> str:
     share = read_number(share, "the share", 0, 1)
     truth = float(binom.sf(IMAGES - 2, IMAGES, TRUE_ACCURACY))
     if abs(share - truth) <= LUCK_TOLERANCE:
-        return f"{truth:.1%}, one set of 16 in {1 / truth:.0f}; on hundreds of images, never"
+        return f"{truth:.1%}, one set of 16 in {1 / truth:.0f}; on hundreds of images, almost never"
     if np.isclose(share, TRUE_ACCURACY**IMAGES, atol=LUCK_TOLERANCE):
-        raise WrongAnswer("that is about 16 of 16. And how many ways are there to miss just one?")
+        raise WrongAnswer("that is about 16 of 16. In how many ways can a model miss just one?")
     if np.isclose(share, binom.pmf(IMAGES - 1, IMAGES, TRUE_ACCURACY), atol=LUCK_TOLERANCE / 2):
-        raise WrongAnswer("that is exactly 15. A model with all 16 right has at least 15, too")
+        raise WrongAnswer("that is exactly 15. A model with all 16 right counts, too")
     raise WrongAnswer(
         f"{share:.3f} is too {'low' if share < truth else 'high'}, and predictions may be wrong. "
-        "Each image is right with probability 0.8, independently: draw such sets of 16, or ask "
-        "`scipy.stats.binom`"
+        "Each image is right with probability 0.8, independently: simulate such sets of 16, or "
+        "use `scipy.stats.binom`"
     )

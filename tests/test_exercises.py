@@ -284,7 +284,7 @@ CASES = {
             ],
             lambda: {"maps": np.linspace(0, 0.2, 48).reshape(3, 4, 4)},
         ),
-        "Exercise 2: a network that shouts": Case(
+        "Exercise 2: scaled logits": Case(
             [
                 ("1", "units of the score"),
                 ("100", "the gradient grows"),
