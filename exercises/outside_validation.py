@@ -1,4 +1,4 @@
-"""Exercises of notebook 09: what a temperature moves, luck with five models, and refusing."""
+"""Exercises of notebook 09: temperature scaling, ranking by chance, selective prediction."""
 
 from collections.abc import Callable, Iterable
 from itertools import permutations
@@ -17,7 +17,7 @@ MODELS, WANTED = 5, 0.9
 LUCK_TOLERANCE = 0.01
 
 REFUSED = 0.1
-"""Share of the images on which the model may keep silent."""
+"""Proportion of the images on which the model may abstain."""
 ACCURACY_TOLERANCE = 0.0005
 
 
@@ -29,16 +29,16 @@ def check_temperature(moved: Iterable[str]) -> str:
         moved: Names out of `MEASURES`.
     """
     if isinstance(moved, str) or not isinstance(moved, Iterable):
-        raise WrongAnswer(f"a set of names is wanted, out of {', '.join(sorted(MEASURES))}")
+        raise WrongAnswer(f"give a set of names, out of {', '.join(sorted(MEASURES))}")
     named = set(moved)
     if unknown := sorted(map(str, named - MEASURES)):
         raise WrongAnswer(
-            f"{unknown[0]!r} is none of the four; choose out of {', '.join(sorted(MEASURES))}"
+            f"{unknown[0]!r} is none of the four; choose from {', '.join(sorted(MEASURES))}"
         )
     if "ROC-AUC" in named:
         raise WrongAnswer(
             "the AUC asks which of two images has the higher probability. Can dividing both logits "
-            "by the same positive number exchange them?"
+            "by the same positive number reverse their order?"
         )
     if "accuracy at 0.5" in named:
         raise WrongAnswer(
@@ -47,40 +47,40 @@ def check_temperature(moved: Iterable[str]) -> str:
         )
     if missing := _MOVED - named:
         raise WrongAnswer(
-            f"{len(missing)} more: a measure that compares the probability itself with what "
-            "happened notices when 0.99 becomes 0.9"
+            f"{len(missing)} more: a measure that compares the probability itself with the "
+            "outcome changes when 0.99 becomes 0.9"
         )
     return (
-        "order and side of 0.5 stay, the values move. The accuracy at another threshold would move "
-        "as well, unless the threshold is moved along"
+        "order and side of 0.5 stay, the values change. The accuracy at another threshold can "
+        "change as well, unless the threshold is rescaled too"
     )
 
 
 @exercise
 def check_luck_with_five(share: float) -> str:
-    """Check a prediction: how often a criterion that knows nothing orders five models well.
+    """Check a prediction: how often an uninformative criterion ranks five models well.
 
     Args:
-        share: Of all orders with Spearman's correlation 0.9 or more; right within
+        share: Proportion of all orders with a Spearman correlation of 0.9 or more; accepted within
             `LUCK_TOLERANCE`.
     """
-    share = read_number(share, "the share", 0, 1)
+    share = read_number(share, "the proportion", 0, 1)
     truth = range(MODELS)
     orders = list(permutations(truth))
     good = sum(spearmanr(truth, order).statistic >= WANTED - 1e-9 for order in orders)
     value = good / len(orders)
     if abs(share - 1 / len(orders)) < 0.001:
         raise WrongAnswer(
-            "that is the one order that is perfect. How many orders differ from it by one exchange "
-            "of neighbours, and what is Spearman's correlation of those?"
+            "that is the one perfect order. How many orders differ from it by one swap of "
+            "neighbors, and what is their Spearman correlation?"
         )
     if abs(share - value) <= LUCK_TOLERANCE:
         return (
-            f"{good} of {len(orders)} orders, one in {len(orders) // good}: who compares four "
-            "criteria on five models will now and then see one of them shine by luck"
+            f"{good} of {len(orders)} orders, one in {len(orders) // good}: comparing four "
+            "criteria on five models will now and then make one of them look good by chance"
         )
     raise WrongAnswer(
-        f"{share:.3f} is too {'low' if share < value else 'high'}, and predictions may be wrong. "
+        f"{share:.3f} is too {'low' if share < value else 'high'}, and a first guess may be. "
         f"There are {len(orders)} orders of five models: count them with `itertools.permutations` "
         "and `scipy.stats.spearmanr`"
     )
@@ -90,13 +90,13 @@ def check_luck_with_five(share: float) -> str:
 def check_refusal(
     accuracy: Callable[[pd.DataFrame, float], float], rows: pd.DataFrame, threshold: float
 ) -> str:
-    """Check the accuracy of a model that keeps silent on the images nearest to its threshold.
+    """Check the accuracy of a model that abstains on the images nearest to its threshold.
 
     Args:
         accuracy: From test rows with `y_true` and `probability`, and the threshold, to the
-            accuracy on the images that are kept.
+            accuracy on the images that it predicts.
         rows: Test predictions of one model.
-        threshold: Its frozen threshold.
+        threshold: Its pre-specified threshold.
     """
     answer = read_number(call(accuracy, rows.copy(), threshold), "the accuracy", 0, 1)
     right = is_positive(rows.probability, threshold) == rows.y_true
@@ -104,16 +104,16 @@ def check_refusal(
     expected, everyone = right[kept].mean(), right.mean()
     if abs(answer - expected) <= ACCURACY_TOLERANCE:
         return (
-            f"{expected:.3f} instead of {everyone:.3f}; of {int((~right).sum())} mistakes "
-            f"{int((~right & ~kept).sum())} were among the {int((~kept).sum())} images that it "
-            "refuses"
+            f"{expected:.3f} instead of {everyone:.3f}; of {int((~right).sum())} errors "
+            f"{int((~right & ~kept).sum())} were among the {int((~kept).sum())} images on which it "
+            "abstains"
         )
     mistakes = {
-        "that is the accuracy on all images; nothing was refused": everyone,
-        "that is the accuracy on those it refuses": right[~kept].mean(),
-        "you asked how far each probability is from 0.5, and this model decides at "
+        "that is the accuracy on all images; the model did not abstain": everyone,
+        "that is the accuracy on those on which it abstains": right[~kept].mean(),
+        "you measured the distance of each probability from 0.5, but this model decides at "
         f"{threshold:.3f}": right[_farthest(rows, 0.5)].mean(),
-        "the images were chosen by the threshold, but judged at 0.5": (
+        "the images were selected by the threshold, but judged at 0.5": (
             (is_positive(rows.probability, 0.5) == rows.y_true)[kept].mean()
         ),
     }
@@ -121,12 +121,12 @@ def check_refusal(
         if np.isclose(answer, value, atol=ACCURACY_TOLERANCE):
             raise WrongAnswer(hint)
     raise WrongAnswer(
-        f"{answer:.3f} is not it. Sort by the distance |probability - threshold|, leave out the "
+        f"{answer:.3f} is not right. Sort by the distance |probability - threshold|, leave out the "
         f"tenth that is nearest ({int((~kept).sum())} images), and judge the rest at the threshold"
     )
 
 
 def _farthest(rows: pd.DataFrame, center: float) -> pd.Series:
-    """Return which rows are kept: all but the tenth whose probability is nearest to a centre."""
+    """Return which rows are kept: all but the tenth whose probability is nearest to a center."""
     distance = (rows.probability - center).abs()
     return distance.rank(method="first") > round(REFUSED * len(rows))

@@ -365,9 +365,9 @@ CASES = {
         ),
     },
     "09_outside_validation": {
-        "Exercise 1: what a temperature moves": Case(
+        "Exercise 1: what a temperature changes": Case(
             [
-                ("{'ROC-AUC', 'ECE'}", "exchange them"),
+                ("{'ROC-AUC', 'ECE'}", "reverse their order"),
                 ("{'ECE', 'Brier score', 'accuracy at 0.5'}", "logit of 0"),
                 ("{'ECE'}", "1 more"),
                 ("set()", "2 more"),
@@ -375,21 +375,21 @@ CASES = {
                 ("'ECE'", "a set of names"),
             ]
         ),
-        "Exercise 2: luck with five models": Case(
+        "Exercise 2: five models ranked by chance": Case(
             [
-                ("1 / 120", "one exchange of neighbours"),
+                ("1 / 120", "one swap of neighbors"),
                 ("0.1", "too high"),
                 ("0.0", "too low"),
                 ("'5 of 120'", "must be a number"),
             ]
         ),
-        "Exercise 3: let it refuse": Case(
+        "Exercise 3: selective prediction": Case(
             [
-                ("((rows.probability >= threshold) == rows.y_true).mean()", "nothing was refused"),
+                ("((rows.probability >= threshold) == rows.y_true).mean()", "did not abstain"),
                 (
                     "((rows.probability >= threshold) == rows.y_true)"
                     "[(rows.probability - threshold).abs().rank() <= 2].mean()",
-                    "those it refuses",
+                    "those on which it abstains",
                 ),
                 (
                     "((rows.probability >= threshold) == rows.y_true)"
