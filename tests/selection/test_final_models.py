@@ -22,9 +22,9 @@ from utils.selection import final_models
 from utils.selection.final_models import (
     predict_test_with_crops,
     read_finished_aucs,
+    train_baseline,
     train_final,
     train_final_models,
-    train_reimplementation,
 )
 
 SMALL = Candidate("small", "small_cnn", 32, ("exposure",), epochs=1, batch_size=8)
@@ -131,13 +131,13 @@ def test_the_reference_is_trained_with_another_seed_once(study, tmp_path, monkey
         recipe={},
         minutes=1.0,
     )
-    train_reimplementation(study, 43)
+    train_baseline(study, "resnet50", 43)
     file = predictions_dir("full") / "final/resnet50_seed43.csv"
     assert set(load_predictions(file).split) == {"validation", "test"}
     before = file.stat().st_mtime_ns
-    train_reimplementation(study, 43)
+    train_baseline(study, "resnet50", 43)
     assert file.stat().st_mtime_ns == before
-    train_reimplementation(study.model_copy(update={"epochs": 1}), 43)
+    train_baseline(study.model_copy(update={"epochs": 1}), "resnet50", 43)
     assert file.stat().st_mtime_ns != before, "another recipe is trained anew"
 
 

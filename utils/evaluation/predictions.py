@@ -98,6 +98,20 @@ def load_study_predictions(study_name: str, models: Sequence[str]) -> dict[str, 
     return {model: load_predictions(predictions_file(study_name, model)) for model in models}
 
 
+def load_seeds(folder: Path, model: str) -> list[pd.DataFrame]:
+    """Read the predictions of every seed of a baseline: its own file, then those of other seeds.
+
+    Args:
+        folder: Of a study's predictions.
+        model: Name of the model; other seeds lie in `final/<model>_seed<k>.csv`.
+
+    Returns:
+        For each seed its predictions, see `load_predictions`.
+    """
+    others = sorted((folder / "final").glob(f"{model}_seed*.csv"))
+    return [load_predictions(file) for file in (folder / f"{model}.csv", *others)]
+
+
 def select_split(predictions: pd.DataFrame, split: str) -> pd.DataFrame:
     """Return the rows of one split.
 

@@ -1,14 +1,15 @@
 """Metrics as text: tables with intervals, and what others have reported."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from utils.common.constants import SCORED_SPLITS
 from utils.evaluation.intervals import Interval
-from utils.evaluation.metrics import METRICS
-from utils.evaluation.predictions import PatientsUnknown
+from utils.evaluation.metrics import METRICS, compute_metrics
+from utils.evaluation.predictions import PatientsUnknown, select_split
+from utils.evaluation.thresholds import choose_validation_threshold
 
 REPORTED = {"accuracy_at_0.5": 0.89, "weighted_f1": 0.89, "roc_auc": 0.97}
 """What the reference reported on test, by keys of `METRICS`."""
@@ -39,6 +40,13 @@ def format_interval(interval: Interval, digits: int = 3, signed: bool = False) -
     return f"{value} [{low}, {high}]"
 
 
+def format_range(values: Sequence[float], digits: int = 3) -> str:
+    """Format a metric of several seeds as mean and range, `0.956 (0.941-0.963)`."""
+    mean, low, high = sum(values) / len(values), min(values), max(values)
+    spread = f" ({low:.{digits}f}-{high:.{digits}f})" if len(values) > 1 else ""
+    return f"{mean:.{digits}f}{spread}"
+
+
 def reported_row(metrics: Sequence[str]) -> list[str]:
     """Return what the reference reported of some test metrics, a dash where it did not."""
     return [f"{REPORTED[metric]:.2f}" if metric in REPORTED else NOT_REPORTED for metric in metrics]
@@ -54,6 +62,35 @@ def published_table() -> pd.DataFrame:
     names, *columns = zip(*PUBLISHED, strict=True)
     titles = ("ROC-AUC", "accuracy", "official test set")
     return pd.DataFrame(dict(zip(titles, columns, strict=True)), index=names)
+
+
+def seeds_table(
+    seeds: Mapping[str, Sequence[pd.DataFrame]], metrics: Sequence[str], with_reported: bool = False
+) -> pd.DataFrame:
+    """Return mean and range over seeds of test metrics, as text.
+
+    Args:
+        seeds: For each model the predictions of its seeds; each seed has the threshold that its
+            own validation images choose.
+        metrics: Keys of `METRICS`, the columns.
+        with_reported: Whether to add what the published baseline reported.
+
+    Returns:
+        One row per model: number of seeds, then the metrics, titled as in `METRICS`.
+    """
+    rows = {}
+    for model, tables in seeds.items():
+        values = []
+        for table in tables:
+            test = select_split(table, "test")
+            threshold = choose_validation_threshold(table)
+            values.append(compute_metrics(test.y_true, test.probability, threshold))
+        ranges = [format_range([value[metric] for value in values]) for metric in metrics]
+        rows[model] = [str(len(values)), *ranges]
+    if with_reported:
+        rows[REPORTED_ROW] = ["1", *reported_row(metrics)]
+    titles = ["seeds", *(METRICS[metric] for metric in metrics)]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=titles)
 
 
 def metrics_table(

@@ -29,6 +29,8 @@ class BackboneFacts:
     """Pattern of the layers that end a block: where a person would cut the network."""
     gradcam_layer: str
     """Layer that is explained if none is named."""
+    standardize_head: bool = False
+    """Whether its head begins with batch normalization, because activations lack a scale."""
     copies_key: str = "views"
     """Key of the study that says how many augmented views it trains on."""
 
@@ -54,6 +56,7 @@ _ENTRIES = (
         preprocessing=IMAGENET_BGR,
         block_end=r"block\d_pool",
         gradcam_layer="block5_conv4",
+        standardize_head=True,
         copies_key="vgg19_views",
     ),
 )

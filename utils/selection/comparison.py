@@ -40,7 +40,7 @@ from utils.evaluation.predictions import (
     load_predictions,
     select_split,
 )
-from utils.evaluation.tables import format_interval
+from utils.evaluation.tables import format_interval, format_range
 from utils.evaluation.thresholds import choose_validation_threshold, is_positive
 from utils.models.registry import RECORD, SHIPPED, SHIPPED_MODEL
 from utils.selection.choices import ENSEMBLE
@@ -55,7 +55,10 @@ LARGEST_ECE = 0.05
 """On validation, after calibration there."""
 SURE = 0.9
 """A call is sure where the probability of the class that is called is at least this."""
-SEED_METRICS = ("roc_auc", "accuracy_at_threshold", "sensitivity", "specificity")
+SEED_METRICS = (
+    "roc_auc", "accuracy_at_0.5", "accuracy_at_threshold", "sensitivity", "specificity",
+)  # fmt: skip
+READING_METRICS = ("roc_auc", "accuracy_at_0.5", "accuracy_at_threshold")
 
 
 @dataclass(frozen=True)
@@ -191,10 +194,7 @@ def seed_table(scores: Mapping[str, Any], metrics: Sequence[str] = SEED_METRICS)
     rows = {}
     for name, scored in scores.items():
         values = {metric: [seed[metric] for seed in scored["seeds"]] for metric in metrics}
-        rows[name] = [len(scored["seeds"])] + [
-            f"{np.mean(each):.3f}" + (f" ({min(each):.3f}-{max(each):.3f})" if each[1:] else "")
-            for each in values.values()
-        ]
+        rows[name] = [len(scored["seeds"])] + [format_range(each) for each in values.values()]
     columns = ["seeds", *(METRICS[metric] for metric in metrics)]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
@@ -210,6 +210,34 @@ def score_table(
     return pd.DataFrame.from_dict(
         rows, orient="index", columns=[METRICS[metric] for metric in metrics]
     )
+
+
+def reading_table(
+    models: Mapping[str, FinalModel], known: pd.DataFrame, resamples: int, seed: int
+) -> pd.DataFrame:
+    """Return test metrics under both readings of who a patient is, as text with intervals.
+
+    Args:
+        models: From `read_final_models`.
+        known: From `leakage.find_known_numbers`: image_id, known.
+        resamples: Bootstrap resamples of patients.
+        seed: Of the resamples.
+
+    Returns:
+        Two rows per model: all test images, and those whose number the training folder lacks.
+    """
+    unseen = known.image_id[~known.known]
+    rows = {}
+    for name, model in models.items():
+        test = select_split(model.mean, "test")
+        parts = {"all": test, "number not in training": test[test.image_id.isin(unseen)]}
+        for reading, part in parts.items():
+            scored = evaluate_predictions(part, model.threshold, resamples, seed)
+            rows[f"{name}, {reading}"] = [str(len(part))] + [
+                format_interval(scored[metric]) for metric in READING_METRICS
+            ]
+    columns = ["images", *(METRICS[metric] for metric in READING_METRICS)]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def difference_table(scores: Mapping[str, Any]) -> pd.DataFrame:

@@ -45,6 +45,7 @@ from utils.evaluation.predictions import (
     write_predictions,
 )
 from utils.models.backbones import build_head, join
+from utils.models.catalogue import BACKBONES
 from utils.models.export import average_networks, export_full_size, export_model
 from utils.models.prediction import CROP, predict_files, predict_with_crops
 from utils.models.recipe import Candidate
@@ -52,7 +53,7 @@ from utils.models.registry import register_model
 from utils.models.weights import resolve_study_weights
 from utils.selection.candidates import pick_candidates
 from utils.selection.choices import ENSEMBLE, read_choices
-from utils.selection.comparison import REIMPLEMENTATION, final_names
+from utils.selection.comparison import BASELINE, REIMPLEMENTATION, final_names
 from utils.selection.cross_validation import fingerprint_of, keep_held_out
 from utils.training.activations import training_copies
 from utils.training.fine_tuning import train_candidate
@@ -108,14 +109,13 @@ def train_final_models(
     candidates: Sequence[Candidate],
     controls: Sequence[str] = (),
 ) -> None:
-    """Train the single model and the members with all seeds, and the reference with the others.
+    """Train the single model and the members with all seeds, the baselines with the others.
 
     What has predicted already is left alone. Where all of the chosen model's parts were trained
     on this machine, the chosen model is built and registered for `make predict`.
 
     Args:
-        study: The study; the first of its `final_seeds` is that of notebook 04, which trained the
-            reference.
+        study: The study; the first of its `final_seeds` is that of notebooks 03 and 04.
         choices: From `rule.make_choices`.
         candidates: The study's candidates, among them those that the choices name.
         controls: Names of candidates that are finished with the first seed, chosen or not; those
@@ -123,8 +123,9 @@ def train_final_models(
     """
     seeds = study.final_seeds
     recipes = {candidate.name: candidate for candidate in candidates}
-    for seed in seeds[1:]:
-        train_reimplementation(study, seed)
+    for backbone in (BASELINE, REIMPLEMENTATION):
+        for seed in seeds[1:]:
+            train_baseline(study, backbone, seed)
     wanted = [(name, seed) for name in final_names(choices) for seed in seeds]
     wanted += [(name, seeds[0]) for name in controls if name in recipes]
     for name, seed in dict.fromkeys(wanted):
@@ -198,16 +199,21 @@ def _compare_with_committed(
     )  # fmt: skip
 
 
-def train_reimplementation(study: Study, seed: int) -> None:
-    """Train notebook 04's head with another seed, from the cached activations; predict once.
+def train_baseline(study: Study, backbone: str, seed: int) -> None:
+    """Train the head of notebook 03 or 04 with another seed, from cached activations; predict once.
 
-    Initial weights, order and dropout are new; the augmented views and the weights of the backbone
-    are those of notebook 04. Nothing is done where such a training has predicted already.
+    Initial weights, order and dropout are new; the augmented copies and the weights of the backbone
+    are those of the notebook. Nothing is done where such a training has predicted already.
+
+    Args:
+        study: The study.
+        backbone: A key of `catalogue.BACKBONES`.
+        seed: Of the head.
     """
-    name = final_name(REIMPLEMENTATION, seed)
-    first = read_provenance(results_dir(study.study), REIMPLEMENTATION)
-    recipe = Recipe.of_study(study, seed=seed)
-    described = recipe.describe() | {"views": study.views}
+    name, facts = final_name(backbone, seed), BACKBONES[backbone]
+    first = read_provenance(results_dir(study.study), backbone)
+    recipe, count = Recipe.of_study(study, seed=seed), getattr(study, facts.copies_key)
+    described = recipe.describe() | {"views": count}
     inputs = {"recipe": described, "weights": first["weights"], "dataset": first["dataset"]}
     if is_made_from(
         provenance_file(study.study, name), inputs, predictions_file(study.study, name)
@@ -215,13 +221,13 @@ def train_reimplementation(study: Study, seed: int) -> None:
         return
     stopwatch = Stopwatch()
     root, index = open_study_index(study)
-    weights = resolve_study_weights(REIMPLEMENTATION, study)
+    weights = resolve_study_weights(backbone, study)
     parts = {split: index[index.split == split] for split in ("train", *SCORED_SPLITS)}
     data = prepare_head_data(
         root, weights, parts["train"], {split: parts[split] for split in SCORED_SPLITS},
-        training_copies(study.views, study.seed),
+        training_copies(count, study.seed),
     )  # fmt: skip
-    head = build_head(data.backbone.output_shape[1:], seed)
+    head = build_head(data.backbone.output_shape[1:], seed, facts.standardize_head)
     train_head(
         head, data.copies, parts["train"].label.to_numpy(), data.held_out["validation"],
         parts["validation"].label.to_numpy(), recipe,

@@ -17,10 +17,10 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from utils.common.constants import NORMAL, PNEUMONIA
 from utils.common.files import cached_table, write_csv
-from utils.common.paths import results_dir
+from utils.common.paths import results_dir, table_file
 from utils.common.provenance import read_provenance
 from utils.common.study import Study, load_study
-from utils.data.index import open_study_index
+from utils.data.index import open_study_index, patient_number
 from utils.data.splits import development_index
 from utils.evaluation.thresholds import is_positive
 from utils.models.backbones import build_head
@@ -67,6 +67,27 @@ def split_images_at_random(images: pd.DataFrame, share: float, seed: int) -> np.
         rows = np.flatnonzero(images.label == label)
         held_out[random.permutation(rows)[: round(share * len(rows))]] = True
     return held_out
+
+
+def find_known_numbers(study: Study) -> pd.DataFrame:
+    """Say which test images carry a patient number that the training folder has too.
+
+    With another etiology, since no patient with the same one is in both: whether such a number is
+    one child, names cannot say. Kept in `results/<study>/known_numbers.csv`.
+
+    Returns:
+        One row per test image: image_id, known.
+    """
+    dataset = read_provenance(results_dir(study.study), "resnet50")["dataset"]
+
+    def make() -> pd.DataFrame:
+        _, index = open_study_index(study)
+        numbers = index.patient_id.map(patient_number)
+        test = index.split == "test"
+        known = numbers[test].isin(set(numbers[~test]))
+        return pd.DataFrame({"image_id": index.image_id[test], "known": known})
+
+    return cached_table(table_file(study.study, "known_numbers"), {"dataset": dataset}, make)
 
 
 def measure_leakage(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:

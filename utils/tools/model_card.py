@@ -12,8 +12,8 @@ WATTS_A_CORE = 10
 an estimate from minutes, not a measurement."""
 CORES = 2
 RESULT_METRICS = (
-    "roc_auc", "accuracy_at_threshold", "sensitivity", "specificity", "ppv", "npv",
-    "specificity_at_95",
+    "roc_auc", "accuracy_at_0.5", "accuracy_at_threshold", "sensitivity", "specificity", "ppv",
+    "npv", "specificity_at_95",
 )  # fmt: skip
 
 CARD_BLOCKS = (

@@ -44,7 +44,8 @@ COLUMNS = (
     "specificity",
 )  # fmt: skip
 FINAL_COLUMNS = (
-    "roc_auc", "accuracy_at_threshold", "sensitivity", "specificity", "specificity_at_95",
+    "roc_auc", "accuracy_at_0.5", "accuracy_at_threshold", "sensitivity", "specificity",
+    "specificity_at_95",
 )  # fmt: skip
 
 
