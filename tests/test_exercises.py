@@ -169,10 +169,10 @@ CASES = {
             [
                 ("backbones.preprocess_array(images[..., ::-1] / 255)", "which range"),
                 ("backbones.preprocess_array(images / 255)", "which range"),
-                ("backbones.preprocess_array(images[..., ::-1])", "turned round"),
+                ("backbones.preprocess_array(images[..., ::-1])", "order reversed"),
                 ("images", "no mean was subtracted"),
                 ("images - 110", "black becomes"),
-                ("backbones.preprocess_array(images).mean(axis=-1)", "the shape must stay"),
+                ("backbones.preprocess_array(images).mean(axis=-1)", "keep the shape"),
                 ("backbones.preprocess(images)", "stopped with AttributeError"),
             ]
         ),
