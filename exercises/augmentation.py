@@ -9,22 +9,22 @@ from utils.data.augmentation import AugmentationRanges, draw_augmentation, share
 from utils.models.backbones import preprocess_array
 
 MOST_FROM_OUTSIDE = 0.05
-"""Of the pixels of the median image."""
+"""Largest accepted proportion of the pixels of the median image."""
 IMAGES_MEASURED = 100
-"""Training images of which one view each is measured: seconds, however large the data set is."""
+"""Training images measured, one augmented copy each: seconds, however large the data set is."""
 LEAST = {"rotation": 1.0, "width_shift": 0.01, "height_shift": 0.01, "shear": 0.5}
-"""Below these, in degrees and fractions, a transform may as well be left out."""
+"""Below these, in degrees or fractions, a transform counts as switched off."""
 LEAST_SPREAD = 0.02
-"""Of the factors of zoom and brightness, from the lowest to the highest."""
+"""Smallest accepted spread of the factors of zoom and brightness, highest minus lowest."""
 
 FLIPS = 1000
 WIDEST = 100
-"""Of the predicted range of mirrored images: three standard deviations to either side are 95."""
+"""Largest accepted width of the prediction: three standard deviations on each side are 95."""
 
 
 @exercise
 def check_milder_ranges(ranges: AugmentationRanges, image_keys: Sequence[str], seed: int) -> str:
-    """Check ranges that keep the edge out of the image, with every transform still at work.
+    """Check ranges that keep repeated edge pixels rare, with every transform still active.
 
     Args:
         ranges: In the median image at most `MOST_FROM_OUTSIDE` may come from outside.
@@ -50,7 +50,7 @@ def check_milder_ranges(ranges: AugmentationRanges, image_keys: Sequence[str], s
     if closed:
         raise WrongAnswer(
             f"{', '.join(closed)} no longer acts. Without transforms nothing comes from outside, "
-            "and nothing is learned from it either: keep each of them, within smaller ranges"
+            "but the augmentation is gone, too: keep each transform, with a smaller range"
         )
     outside = np.median([
         share_from_outside(draw_augmentation(key, seed, 0, ranges))
@@ -58,17 +58,15 @@ def check_milder_ranges(ranges: AugmentationRanges, image_keys: Sequence[str], s
     ])  # fmt: skip
     if outside > MOST_FROM_OUTSIDE:
         raise WrongAnswer(
-            f"in the median image {outside:.0%} still come from outside. Close one range at a "
-            "time: which of rotation, shift and zoom pulls in most of the edge?"
+            f"in the median image {outside:.0%} of the pixels still come from outside. Set one "
+            "range to zero at a time: which of rotation, shift and zoom contributes most?"
         )
-    return (
-        f"in the median image {outside:.1%} of the pixels come from outside, with all seven at work"
-    )
+    return f"in the median image {outside:.1%} of the pixels come from outside, and all seven act"
 
 
 @exercise
 def check_tutorial_preprocessing(prepare: Callable[[np.ndarray], np.ndarray]) -> str:
-    """Check a repaired preprocessing on small images of known colours.
+    """Check a corrected preprocessing on small images of known colors.
 
     Args:
         prepare: From (n, h, w, 3) RGB in [0, 255] to what ResNet50 expects; right within 0.01.
@@ -80,24 +78,24 @@ def check_tutorial_preprocessing(prepare: Callable[[np.ndarray], np.ndarray]) ->
     prepared = np.asarray(call(prepare, images.copy()))
     if prepared.shape != images.shape:
         raise WrongAnswer(
-            f"images of shape {images.shape} come out as {prepared.shape}; the shape must stay"
+            f"images of shape {images.shape} come out as {prepared.shape}; keep the shape"
         )
     black, white = prepared[1, 0, 0], prepared[1, 0, 1]
     if (apart := np.abs(white - black).max()) < 10:
         raise WrongAnswer(
             f"black and white come out {apart:.2f} apart. ImageNet's mean of about 110 belongs to "
-            "pixels of which range? Subtracted from others, all images look alike"
+            "pixels in which range? Subtracted from any others, it makes all images look alike"
         )
     if np.allclose(prepared, expected, atol=0.01):
-        return "pixels stay between 0 and 255, and the channels are turned round once, inside"
+        return "pixels go in between 0 and 255, and the channel order is reversed once, inside"
     if np.allclose(prepared, preprocess_array(images[..., ::-1]), atol=0.01):
         raise WrongAnswer(
-            "a red image has its high value where blue should be. How often are the channels "
-            "turned round on the way to the network, and who does it?"
+            "a red image has its high value where blue should be. How many times is the channel "
+            "order reversed on the way to the network, and where?"
         )
     if prepared.min() >= 0:
         raise WrongAnswer(
-            "no value is below 0, so no mean was subtracted. Which function of this notebook does "
+            "no value is below 0, so no mean was subtracted. Which function in this notebook does "
             "that?"
         )
     raise WrongAnswer(
@@ -108,7 +106,7 @@ def check_tutorial_preprocessing(prepare: Callable[[np.ndarray], np.ndarray]) ->
 
 @exercise
 def check_thousand_flips(mirrored: tuple[float, float], image_key: str, seed: int) -> str:
-    """Check a prediction: a range for how many of a thousand views are mirrored.
+    """Check a prediction: a range for how many of a thousand augmented copies are mirrored.
 
     Args:
         mirrored: Lowest and highest number expected; at most `WIDEST` apart.
@@ -118,14 +116,14 @@ def check_thousand_flips(mirrored: tuple[float, float], image_key: str, seed: in
     low, high = read_range(mirrored, "the range", 0, FLIPS)
     if high - low > WIDEST:
         raise WrongAnswer(
-            f"a range {high - low:.0f} wide is safe and says little. The number of heads in n "
-            "tosses has a standard deviation of sqrt(n) / 2; most draws lie within two of them"
+            f"a range {high - low:.0f} wide is safe but says little. The number of heads in n "
+            "tosses has a standard deviation of sqrt(n) / 2; most results lie within two of these"
         )
     count = sum(draw_augmentation(image_key, seed, copy).horizontal_flip for copy in range(FLIPS))
     if not low <= count <= high:
         raise WrongAnswer(
-            f"the number lies {'above' if count > high else 'below'} your range, and predictions "
-            "may be wrong. Each view tosses a fair coin: how many heads do you expect in "
-            f"{FLIPS} tosses, and how far from that would not surprise you?"
+            f"the number lies {'above' if count > high else 'below'} your range; a prediction may "
+            "be wrong. Each copy is like the toss of a fair coin: how many heads do you expect in "
+            f"{FLIPS:,} tosses, and how large a deviation would not surprise you?"
         )
-    return f"{count} of {FLIPS:,} views are mirrored, as a fair coin would have it"
+    return f"{count} of {FLIPS:,} copies are mirrored, as expected of a fair coin"

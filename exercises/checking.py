@@ -1,8 +1,8 @@
-"""What the checks of all exercises share: a verdict in one line, or a hint.
+"""What the checks of all exercises share: a verdict of one line, or a hint.
 
-A check takes the student's answer first and the data of the run after it. It returns why the
-answer is right, or raises `WrongAnswer` with a hint that helps to think and does not tell; the
-decorator `exercise` makes the verdict of that. Printing is the purpose of this package.
+A check takes the student's answer first, then the data of the run. It returns why the answer is
+right, or raises `WrongAnswer` with a hint that helps the student think without giving the answer
+away; the decorator `exercise` turns this into the verdict. Printing is the purpose of this package.
 """
 
 import math
@@ -15,10 +15,10 @@ UNANSWERED = "not answered yet"
 
 
 class WrongAnswer(ValueError):
-    """An answer that is not right; the message is the hint."""
+    """A wrong answer; the message is the hint."""
 
     def _render_traceback_(self) -> list[str]:
-        """Show the hint alone in a notebook: the way through our code would help nobody."""
+        """Show only the hint in a notebook: a traceback through our code would not help."""
         return [f"{type(self).__name__}: {self}"]
 
 
@@ -30,8 +30,8 @@ def exercise(check: Callable[..., str]) -> Callable[..., None]:
     """Turn a check into one that prints its verdict, and lets an answer of `...` pass.
 
     Args:
-        check: Takes the answer, then what it needs of the run; returns in one line why the answer
-            is right, or raises `WrongAnswer`.
+        check: Takes the answer, then what it needs from the run; returns in one line why the
+            answer is right, or raises `WrongAnswer`.
     """
 
     @wraps(check)
@@ -49,19 +49,19 @@ def read_number(answer: Any, what: str, low: float, high: float) -> float:
     """Return an answer as a number.
 
     Args:
-        answer: The student's.
-        what: What it stands for, such as `the share`.
+        answer: The student's answer.
+        what: What it stands for, such as `the proportion`.
         low: Smallest value that makes sense.
-        high: Largest one.
+        high: Largest value that makes sense.
 
     Raises:
-        WrongAnswer: if it is no number (True and NaN are none), or makes no sense.
+        WrongAnswer: if it is not a number (True and NaN are not), or out of range.
     """
     is_number = isinstance(answer, numbers.Real) and not isinstance(answer, bool)
     if not is_number or math.isnan(answer):
         raise WrongAnswer(f"{what} must be a number, not {_shown(answer)}{_remedy(answer)}")
     if not low <= answer <= high:
-        raise WrongAnswer(f"{what} lies between {low:,g} and {high:,g}; {answer:,g} cannot be")
+        raise WrongAnswer(f"{what} must lie between {low:,g} and {high:,g}; {answer:,g} does not")
     return float(answer)
 
 
@@ -69,11 +69,11 @@ def read_count(answer: Any, what: str) -> int:
     """Return an answer as a whole number that is not negative.
 
     Raises:
-        WrongAnswer: if it is none; 16.0 is one.
+        WrongAnswer: if it is not one; 16.0 is accepted.
     """
     number = read_number(answer, what, 0, 1e15)
     if not number.is_integer():
-        raise WrongAnswer(f"{what} is counted, so it is a whole number; {number:g} is none")
+        raise WrongAnswer(f"{what} is counted, so it must be a whole number, not {number:g}")
     return int(number)
 
 
@@ -81,7 +81,7 @@ def read_range(answer: Any, what: str, low: float, high: float) -> tuple[float, 
     """Return an answer as a pair of numbers, the lower one first.
 
     Raises:
-        WrongAnswer: if it is no such pair.
+        WrongAnswer: if it is not such a pair.
     """
     try:
         first, second = answer
@@ -92,7 +92,7 @@ def read_range(answer: Any, what: str, low: float, high: float) -> tuple[float, 
     first, second = (read_number(value, f"each end of {what}", low, high) for value in answer)
     if first >= second:
         raise WrongAnswer(
-            f"{what} must begin with its lower end; {first:g} is not below {second:g}"
+            f"{what} must start with its lower end; {first:g} is not below {second:g}"
         )
     return first, second
 
@@ -101,7 +101,7 @@ def call(function: Any, *inputs: Any) -> Any:
     """Call the student's function.
 
     Raises:
-        WrongAnswer: if it is no function, fails, or returns nothing.
+        WrongAnswer: if it is not a function, fails, or returns nothing.
     """
     if not callable(function):
         raise WrongAnswer(
@@ -110,10 +110,10 @@ def call(function: Any, *inputs: Any) -> Any:
     name = getattr(function, "__name__", "the function")
     try:
         result = function(*inputs)
-    except Exception as error:  # whatever goes wrong in it is the student's to see, as a hint
+    except Exception as error:  # whatever goes wrong is shown to the student as a hint
         raise WrongAnswer(
             f"{name} stopped with {type(error).__name__}: {error}. Call it yourself on a small "
-            "input, in a cell of your own, and look at each step"
+            "input, in a separate cell, and look at each step"
         ) from error
     if result is ...:
         raise _Unanswered
@@ -131,5 +131,5 @@ def _remedy(answer: Any) -> str:
     if callable(answer):
         return "; call the function and pass what it returns"
     if isinstance(answer, str) and answer.strip().endswith("%"):
-        return "; a percentage is written as a share, 0.35 and not 35 %"
+        return "; write a percentage as a proportion: 0.35, not 35%"
     return ""

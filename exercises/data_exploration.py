@@ -9,15 +9,15 @@ from sklearn.model_selection import train_test_split
 from exercises.checking import WrongAnswer, call, exercise, read_count, read_number
 
 DRAWS = 20
-"""Random splits whose mean is the truth; one alone would differ by chance from the next."""
+"""Random splits whose mean counts as the true value; a single one would vary by chance."""
 SHARE_TOLERANCE = 0.1
 
 SCORED_RIGHT, WIDEST = 15 / 16, 0.1
-"""An accuracy, and how wide its 95 % interval may be, from end to end."""
+"""An accuracy, and the largest accepted width of its 95% interval, from end to end."""
 BATCH = 16
-"""Images are counted in sixteens, so that 15 of 16 is always a whole number of images."""
+"""Answers are multiples of 16, so that 15/16 of the images is always a whole number."""
 GENEROUS = 1.25
-"""So many times the images that are needed still count as an answer."""
+"""Up to this many times the images needed are accepted."""
 
 CHILDREN = (
     ("train/NORMAL/IM-0003-0001.jpeg", "IM-3-normal", "A"),
@@ -27,25 +27,25 @@ CHILDREN = (
     ("train/PNEUMONIA/person3_virus_12.jpeg", "person-3-virus", "C"),
     ("train/PNEUMONIA/person4_virus_13.jpeg", "person-4-virus", "D"),
 )
-"""Images, their patients, and who may be the same child: letters by the wide reading of names."""
+"""Images, patients (narrow reading), and a letter per possible child (wide reading)."""
 
 
 @exercise
 def check_images_at_random(
     guess: float, index: pd.DataFrame, validation_fraction: float, seed: int
 ) -> str:
-    """Check a prediction: how many held-out images are of a child who is also trained on.
+    """Check a prediction: how many held-out images show a child who is also in training.
 
     Args:
-        guess: Share of the held-out images, 0 to 1; right within `SHARE_TOLERANCE`.
+        guess: Proportion of the held-out images, 0 to 1; right within `SHARE_TOLERANCE`.
         index: The image index.
-        validation_fraction: Share of the images that a random split holds out.
-        seed: Of the first draw.
+        validation_fraction: Fraction of the images that a random split holds out.
+        seed: Seed of the first draw.
     """
-    guess = read_number(guess, "the share", 0, 1)
+    guess = read_number(guess, "the proportion", 0, 1)
     images = index[index.split != "test"]
     if (images.patient_id == "").all():
-        raise WrongAnswer("this data set names no patients; answer with the phantoms instead")
+        raise WrongAnswer("this data set does not identify patients; use the phantoms instead")
     share = 0.0
     for draw in range(DRAWS):
         train, held_out = train_test_split(
@@ -54,20 +54,20 @@ def check_images_at_random(
         share += held_out.patient_id.isin(train.patient_id).mean() / DRAWS
     if abs(guess - share) > SHARE_TOLERANCE:
         raise WrongAnswer(
-            f"{guess:.2f} is too {'low' if guess < share else 'high'}, and predictions may be "
-            "wrong: that is what they are for. Take a child with two images, one of them held "
-            "out. How likely is it that the other one was trained on? Then count the images of "
-            "children with one, two, three images: `per_patient` above"
+            f"{guess:.2f} is too {'low' if guess < share else 'high'}; a prediction may be "
+            "wrong. Take a child with two images, one of them held out. How likely is it that the "
+            "other one is a training image? Then count the images of children with one, two, "
+            "three images: see `per_patient` above"
         )
     return (
-        f"at random, {share:.0%} of the held-out images show a child who is trained on; "
-        "by patient it is none"
+        f"with a random split, {share:.0%} of the held-out images show a child who is also in "
+        "training; with a split by patient, none do"
     )
 
 
 @exercise
 def check_splitting_key(key_of: Callable[[pd.Series], object]) -> str:
-    """Check that a key holds all images of a child together, under either reading of a name.
+    """Check that a key keeps all images of a child together, under either reading of a name.
 
     Args:
         key_of: From a row of the index (`image_id`, `patient_id`) to what is hashed.
@@ -78,54 +78,54 @@ def check_splitting_key(key_of: Callable[[pd.Series], object]) -> str:
         keys.setdefault(child, []).append(repr(call(key_of, image)))
     if keys["C"][0] != keys["C"][1]:
         raise WrongAnswer(
-            "two images of person 3 with bacteria get two keys, so each is drawn for itself. What "
-            "do the images of one child have in common?"
+            "two images of person 3 with bacteria get different keys, so each is assigned on its "
+            "own. What do the images of one child have in common?"
         )
     if keys["C"][0] != keys["C"][2]:
         raise WrongAnswer(
-            "person3_bacteria_10 and person3_virus_12 get two keys. Could they be one child? "
-            "Look at what each reading of the name keeps, and which of the two is safe"
+            "person3_bacteria_10 and person3_virus_12 get different keys. Could they be one "
+            "child? Look at what each reading of the name keeps, and which of the two is safe"
         )
     first = [of_child[0] for of_child in keys.values()]
     if len(set(first)) == 1:
-        raise WrongAnswer("every image gets the same key, so all of them fall on one side")
+        raise WrongAnswer("every image gets the same key, so all of them land on one side")
     if len(set(first)) < len(first):
         raise WrongAnswer(
             "two children share a key. IM-0003, NORMAL2-IM-0003 and person3 come from three "
-            "series, and each series counts for itself: what has to stay in the key?"
+            "series, and each series is numbered separately: what has to stay in the key?"
         )
-    return "one number, one side, whatever the pathogen; each series of numbers counts for itself"
+    return "one number, one side, whatever the pathogen; each series is numbered separately"
 
 
 @exercise
 def check_enough_images(count: int) -> str:
-    """Check how many images make the interval of an accuracy of 15/16 narrow enough.
+    """Check how many images make the confidence interval of an accuracy of 15/16 narrow enough.
 
     Args:
-        count: A multiple of `BATCH`; right if it is enough and at most `GENEROUS` times that.
+        count: A multiple of `BATCH`; right if it is enough and at most `GENEROUS` times the fewest.
     """
     count = read_count(count, "the number of images")
     if count == 0 or count % BATCH:
-        raise WrongAnswer(f"take a multiple of {BATCH}, so that 15/16 of the images can be right")
+        raise WrongAnswer(f"use a multiple of {BATCH}, so that 15/16 of it is a whole number")
     width = _interval_width(count)
     if width > WIDEST:
         raise WrongAnswer(
-            f"with {count} images the interval is {width:.2f} wide. Its width falls with the "
+            f"with {count} images the interval is {width:.2f} wide. Its width shrinks with the "
             "square root of the number of images: how many times as many are needed?"
         )
     fewest = next(n for n in range(BATCH, count + 1, BATCH) if _interval_width(n) <= WIDEST)
     if count > GENEROUS * fewest:
         raise WrongAnswer(
-            f"{count} images are enough, but far fewer are, too: with {count} the interval is "
+            f"{count} images are enough, but far fewer would do: with {count} the interval is "
             f"{width:.2f} wide"
         )
     return (
-        f"{fewest} images suffice for an interval {_interval_width(fewest):.2f} wide, where 16 "
-        f"leave {_interval_width(BATCH):.2f}; if children have several images, more are needed"
+        f"{fewest} images make the interval {_interval_width(fewest):.2f} wide, versus "
+        f"{_interval_width(BATCH):.2f} with 16; if children have several images, more are needed"
     )
 
 
 def _interval_width(images: int) -> float:
-    """Return the width of the exact 95 % interval with 15 of 16 images right."""
+    """Return the width of the exact 95% interval if 15 of 16 images are classified correctly."""
     interval = binomtest(round(SCORED_RIGHT * images), images).proportion_ci()
     return interval.high - interval.low

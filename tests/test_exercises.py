@@ -126,7 +126,7 @@ CASES = {
                 ("0.0", "too low"),  # a random draw keeps nobody apart
                 ("1.0", "too high"),
                 ("0.35", "too low"),  # the share that is held out
-                ("'58 %'", "0.35 and not 35 %"),
+                ("'58%'", "0.35, not 35%"),
                 ("58", "between 0 and 1"),
                 ("True", "must be a number"),
             ],
@@ -134,7 +134,7 @@ CASES = {
         ),
         "Exercise 2: a key that leaks": Case(
             [
-                ("image.image_id", "drawn for itself"),
+                ("image.image_id", "assigned on its own"),
                 ("image.patient_id", "Could they be one child"),
                 ("image.patient_id.split('-')[1]", "series"),  # the number alone
                 ("'the same'", "one side"),
@@ -148,7 +148,7 @@ CASES = {
                 ("16", "0.30 wide"),
                 ("1600", "far fewer"),
                 ("100", "multiple of 16"),
-                ("-16", "cannot be"),
+                ("-16", "-16 does not"),
                 ("112.5", "whole number"),
             ]
         ),
@@ -169,10 +169,10 @@ CASES = {
             [
                 ("backbones.preprocess_array(images[..., ::-1] / 255)", "which range"),
                 ("backbones.preprocess_array(images / 255)", "which range"),
-                ("backbones.preprocess_array(images[..., ::-1])", "turned round"),
+                ("backbones.preprocess_array(images[..., ::-1])", "order reversed"),
                 ("images", "no mean was subtracted"),
                 ("images - 110", "black becomes"),
-                ("backbones.preprocess_array(images).mean(axis=-1)", "the shape must stay"),
+                ("backbones.preprocess_array(images).mean(axis=-1)", "keep the shape"),
                 ("backbones.preprocess(images)", "stopped with AttributeError"),
             ]
         ),
@@ -580,10 +580,10 @@ def test_verdict_of_a_check(capsys):
     [
         (6, "one more than six"),
         (np.float32(6), "one more than six"),
-        (11, "it lies between 0 and 10; 11 cannot be"),
+        (11, "it must lie between 0 and 10; 11 does not"),
         (float("nan"), "it must be a number, not nan"),
         (False, "it must be a number, not False"),
-        ("7 %", "not '7 %'; a percentage is written as a share"),
+        ("7%", "not '7%'; write a percentage as a proportion"),
         (None, "it must be a number, not None"),
         (np.arange(100), r"not array\(\[ 0,"),
         (lambda: max, "call the function and pass what it returns"),
