@@ -1,4 +1,4 @@
-"""Exercises of notebook 01: images at random, a key that leaks, how many images are enough."""
+"""Exercises of notebook 01: a random split, a key that leaks, how many images are enough."""
 
 from collections.abc import Callable
 

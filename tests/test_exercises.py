@@ -121,7 +121,7 @@ def comparison() -> dict[str, Any]:
 
 CASES = {
     "01_data_exploration": {
-        "Exercise 1: images at random": Case(
+        "Exercise 1: a random split": Case(
             [
                 ("0.0", "too low"),  # a random draw keeps nobody apart
                 ("1.0", "too high"),
