@@ -294,7 +294,7 @@ CASES = {
         ),
     },
     "07_fine_tuning": {
-        "Exercise 1: the choice of the block": Case(
+        "Exercise 1: choosing on the block alone": Case(
             [
                 ("'long'", "all eight versions"),
                 ("candidate_list.BASE", "others have more"),
@@ -312,7 +312,7 @@ CASES = {
             ],
             comparison,
         ),
-        "Exercise 3: the same children": Case(
+        "Exercise 3: paired intervals": Case(
             [
                 ("3.92 * (0.0016 + 0.0021) / 0.0040", "added the errors"),
                 ("1.96 * 0.00264 / 0.0040", "*both* sides"),
