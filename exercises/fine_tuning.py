@@ -1,4 +1,4 @@
-"""Exercises of notebook 07: the block's own choice, the best of many, and paired judgement."""
+"""Exercises of notebook 07: choosing on the block alone, the best of many, paired intervals."""
 
 import numpy as np
 import pandas as pd
@@ -13,15 +13,15 @@ BEST_TOLERANCE = 0.25
 PAIRED_TOLERANCE = 0.15
 """Relative: 2.0 may be answered by 1.7 to 2.3."""
 WITHIN_95 = 1.96
-"""Standard errors to either side of a value that hold 95 % of a normal distribution."""
+"""Standard errors to either side of a value that hold 95% of a normal distribution."""
 
 
 @exercise
 def check_choice_of_the_block(name: str, compared: pd.DataFrame, by_change: pd.DataFrame) -> str:
-    """Check which recipe a plain held-out block would choose.
+    """Check which recipe the unperturbed held-out block would choose.
 
     Args:
-        name: Of a recipe; right if none has a higher AUC on the block as it is.
+        name: Of a recipe; right if none has a higher AUC on the unperturbed block.
         compared: From `rule.compare`.
         by_change: From `rule.auc_by_perturbation`.
     """
@@ -31,27 +31,27 @@ def check_choice_of_the_block(name: str, compared: pd.DataFrame, by_change: pd.D
     if scores.block[name] < scores.block.max():
         if scores.criterion[name] == scores.criterion.max():
             raise WrongAnswer(
-                "that is the best over all eight versions. Someone with one version, the block as "
-                "it is, reads another column"
+                "that is the best over all eight versions. Someone who has only the unperturbed "
+                "block reads another column"
             )
         raise WrongAnswer(
-            f"{name} has {scores.block[name]:.4f} on the block as it is; others have more. By "
-            "which column does someone choose who has never changed an image?"
+            f"{name} has {scores.block[name]:.4f} on the unperturbed block; others have more. "
+            "Which column would someone use who has never perturbed an image?"
         )
     chosen = scores.criterion.idxmax()
     weakest = by_change.min(axis=1)
     return (
-        f"{name}; its weakest version has {weakest[name]:.3f}, that of {chosen}, the choice of the "
-        f"criterion, {weakest[chosen]:.3f}"
+        f"{name}; under its worst perturbation its AUC is {weakest[name]:.3f}, that of {chosen}, "
+        f"the choice of the criterion, {weakest[chosen]:.3f}"
     )
 
 
 @exercise
 def check_best_of_many(errors: float, recipes: int) -> str:
-    """Check a prediction: how good the best of many equal recipes looks by luck alone.
+    """Check a prediction: how good the best of many equal recipes looks by chance.
 
     Args:
-        errors: How many standard errors the best lies above the truth, on average; right within
+        errors: By how many standard errors the best exceeds the truth, on average; right within
             `BEST_TOLERANCE`.
         recipes: How many are compared.
     """
@@ -60,22 +60,22 @@ def check_best_of_many(errors: float, recipes: int) -> str:
     best = float(draws.max(axis=1).mean())
     if abs(errors - best) > BEST_TOLERANCE:
         raise WrongAnswer(
-            f"{errors:g} is too {'low' if errors < best else 'high'}, and predictions may be "
-            f"wrong. Each score is the truth plus its own error; the winner is the luckiest of "
-            f"{recipes}. Draw so many normal numbers, take the largest, and do that often"
+            f"{errors:g} is too {'low' if errors < best else 'high'}; a prediction may be wrong. "
+            f"Each score is the truth plus its own error, and the winner is the luckiest of "
+            f"{recipes}. Draw that many standard normal numbers, take the largest, and repeat often"
         )
     return (
         f"{best:.1f} standard errors: the winner of {recipes} equal recipes looks that much better "
-        "than it is, so the winner must be scored on something that did not choose it"
+        "than it is, so the winner must be scored on data that did not choose it"
     )
 
 
 @exercise
 def check_paired_judgement(times: float, compared: pd.DataFrame, name: str) -> str:
-    """Check how much wider an interval would be if two recipes were judged on other children.
+    """Check how much wider an interval would be if two recipes had different patients.
 
     Args:
-        times: Width over that of the paired interval; right within `PAIRED_TOLERANCE` of it.
+        times: Width divided by that of the paired interval; right within `PAIRED_TOLERANCE`.
         compared: From `rule.compare` with the base of this study.
         name: Of the recipe that is compared with the base.
     """
@@ -90,19 +90,17 @@ def check_paired_judgement(times: float, compared: pd.DataFrame, name: str) -> s
     apart = ratio(np.hypot(own, base))
     if abs(times / apart - 1) <= PAIRED_TOLERANCE:
         return (
-            f"{apart:.1f} times as wide: on the same children, what makes a child hard for one "
-            "recipe makes it hard for the other, and cancels"
+            f"{apart:.1f} times as wide: with the same patients, what makes an image hard for one "
+            "recipe often makes it hard for the other, and that part of the error cancels"
         )
     if abs(times / ratio(own + base) - 1) <= PAIRED_TOLERANCE / 2:
         raise WrongAnswer(
-            "you added the errors. Two independent errors rarely point the same way: what adds is "
+            "you added the errors. Two independent errors often point in opposite directions: add "
             "their squares"
         )
     if abs(times / (ratio(np.hypot(own, base)) / 2) - 1) <= PAIRED_TOLERANCE:
-        raise WrongAnswer(
-            "half of it: an interval of 95 % reaches 1.96 standard errors to *both* sides"
-        )
+        raise WrongAnswer("half of it: a 95% interval extends 1.96 standard errors to *both* sides")
     raise WrongAnswer(
-        f"{times:.2f} is not it. The variance of a difference of two independent numbers is the "
-        "sum of their variances; `standard_error` has both. Divide by `high - low`"
+        f"{times:.2f} is not right. The variance of the difference of two independent numbers is "
+        "the sum of their variances; `standard_error` has both. Divide by `high - low`"
     )

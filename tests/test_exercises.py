@@ -294,7 +294,7 @@ CASES = {
         ),
     },
     "07_fine_tuning": {
-        "Exercise 1: the choice of the block": Case(
+        "Exercise 1: choosing on the block alone": Case(
             [
                 ("'long'", "all eight versions"),
                 ("candidate_list.BASE", "others have more"),
@@ -312,7 +312,7 @@ CASES = {
             ],
             comparison,
         ),
-        "Exercise 3: the same children": Case(
+        "Exercise 3: paired intervals": Case(
             [
                 ("3.92 * (0.0016 + 0.0021) / 0.0040", "added the errors"),
                 ("1.96 * 0.00264 / 0.0040", "*both* sides"),
@@ -326,12 +326,12 @@ CASES = {
         "Exercise 1: what attention costs": Case(
             [
                 ("224 / 64", "two sides"),
-                ("(224 / 64) ** 2", "looks at whom"),
+                ("(224 / 64) ** 2", "attends to which"),
                 ("784", "count the patches"),
                 ("'150'", "must be a number"),
             ]
         ),
-        "Exercise 2: worth their cost": Case(
+        "Exercise 2: Pareto-optimal networks": Case(
             [
                 ("{'good'}", "cheapest network"),
                 ("{'cheap', 'good', 'heavy'}", "heavy does not belong"),
@@ -341,7 +341,7 @@ CASES = {
             ],
             networks,
         ),
-        "Exercise 3: one answer of two": Case(
+        "Exercise 3: combining two models": Case(
             [
                 ("(first.probability + second.probability) / 2", "row numbers"),
                 (
