@@ -304,6 +304,17 @@ def test_interrupted_setup_is_not_mistaken_for_done(tree):
     assert tree.calls() != []
 
 
+@pytest.mark.parametrize("command", ["lab", "check", "cache-clean", "readme", "all"])
+def test_a_command_installs_the_environment_first(tree, command):
+    (tree.root / ".venv" / ".installed").unlink()
+    run = tree.make(command)
+    assert run.returncode == 0, run.stderr
+    installation, *work = (call for call in tree.calls() if "pip --version" not in call)
+    assert installation.startswith("-m pip install") or installation.startswith("-c import sys")
+    assert work
+    assert run.stdout.startswith("===== STUDY") == (command == "all")
+
+
 def test_environment_without_pip_is_made_anew_by_a_supported_python_only(tree):
     (tree.root / ".venv" / ".installed").unlink()
     (tree.root / ".venv" / "bin" / "python").unlink()
