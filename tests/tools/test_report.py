@@ -6,6 +6,7 @@ import pytest
 
 from tests.benchmark.test_summary import make_record
 from tests.builders import make_study
+from tests.test_notebooks import NAMES
 from utils.benchmark.summary import judge_goals
 from utils.common.files import read_json, write_json
 from utils.evaluation.study_metrics import evaluate_study
@@ -144,7 +145,7 @@ def test_finished_models_are_listed_once_they_are_scored(results):
 def test_every_notebook_is_listed_with_its_question_and_minutes(results):
     text = render_readme(TEMPLATE, results)
     rows = [line for line in text.splitlines() if line.startswith("| [")]
-    assert [row[3:5] for row in rows] == [f"{number:02}" for number in range(1, 11)]
+    assert [row[3:].split("]")[0] for row in rows] == list(NAMES)
     assert rows[0] == (
         "| [01_data_exploration](notebooks/01_data_exploration.ipynb) "
         "| What is in the data, and what could a model learn without looking at a lung? | 1.0 |"
