@@ -27,9 +27,8 @@ BENCH_STUDY := $(or $(STUDY),sample)
 PREDICT_STUDY := $(or $(STUDY),full)
 STUDY := $(or $(STUDY),$(if $(REAL_DATA),full,sample))
 STUDY_FILE := studies/$(STUDY).yaml
-ifeq ($(wildcard $(STUDY_FILE)),)
-$(error there is no study '$(STUDY)'; STUDY is one of: $(basename $(notdir $(wildcard studies/*.yaml))))
-endif
+STUDIES := $(basename $(notdir $(wildcard studies/*.yaml)))
+$(if $(wildcard $(STUDY_FILE)),,$(error there is no study '$(STUDY)'; STUDY is one of: $(STUDIES)))
 DATASET := $(shell sed -n 's/^dataset_name: *\([a-z_]*\).*/\1/p' $(STUDY_FILE))
 
 ABOUT_phantoms := rendered phantoms, not patients (for those: make data, make all STUDY=full)
@@ -45,9 +44,8 @@ MODULES := .make/modules.mk
 notebook = $(eval $(call ROW,$(strip $(1)),$(2),$(3)))
 define ROW
 NOTEBOOKS += $(1)
-$(EXECUTED_DIR)/$(1).ipynb: $(foreach number,$(2),$(EXECUTED_DIR)/$(filter $(number)_%,$(NOTEBOOKS)).ipynb)
-$(EXECUTED_DIR)/$(1).ipynb: $(wildcard $(addprefix results/full/,$(call published,$(3))))
-$(EXECUTED_DIR)/$(1).ipynb: $(if $(SOLUTIONS),$(wildcard exercises/solutions/$(1).md))
+$(EXECUTED_DIR)/$(1).ipynb: $(foreach number,$(2),$(EXECUTED_DIR)/$(filter $(number)_%,$(NOTEBOOKS)).ipynb) \
+	$(wildcard $(addprefix results/full/,$(call published,$(3))) $(if $(SOLUTIONS),exercises/solutions/$(1).md))
 endef
 # The full study's own notebooks write these files, all but one.
 published = $(if $(filter full,$(STUDY)),$(filter views_cost.csv,$(1)),$(1))
@@ -71,31 +69,33 @@ EXECUTED := $(NOTEBOOKS:%=$(EXECUTED_DIR)/%.ipynb)
 # Notebooks share the processor and build on each other's results: one at a time, in order.
 .NOTPARALLEL:
 
+COMMANDS := help setup all data lab predict demo check test site clean lint nbval cache cache-fill cache-clean
+COMMANDS += screen chosen explain ship notebooks views-cost bench readme demo-picture
+.PHONY: $(COMMANDS) announce
+# Each installs the environment first, but `all` says before it which study it runs.
+$(filter-out help clean all,$(COMMANDS)): $(INSTALLED)
+
 ##@ Every day
-.PHONY: help setup all data lab predict demo check test site clean
 help: ## List these commands
 	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
-setup: $(INSTALLED) ## Create .venv and install the pinned packages (the other commands do so too)
+setup: ## Create .venv and install the pinned packages (the other commands do so too)
 all: $(EXECUTED) ## Run the study: notebooks 01-10, those whose inputs changed; SOLUTIONS=1 solves them
 	@echo "Study '$(STUDY)' is up to date: executed notebooks in $(EXECUTED_DIR)"
-data: $(INSTALLED) ## Fetch the real data set: from Kaggle, or ARCHIVE=file.zip, or SOURCE=medmnist
+data: ## Fetch the real data set: from Kaggle, or ARCHIVE=file.zip, or SOURCE=medmnist
 	$(RUN) utils.data.download $(if $(ARCHIVE),--archive '$(ARCHIVE)') $(if $(SOURCE),--source $(SOURCE))
-lab: $(INSTALLED) ## Open the notebooks in JupyterLab
-	$(RUN) jupyterlab notebooks
-predict: $(INSTALLED) ## Score a folder: IMAGES=folder OUT=file.csv [MODEL=name] [EVALUATE=1]
-	@$(RUN) utils.tools.predict --images '$(or $(IMAGES),$(error IMAGES=folder is missing))' \
-		--out '$(or $(OUT),$(error OUT=file.csv is missing))' $(if $(MODEL),--model '$(MODEL)') \
-		--study $(PREDICT_STUDY) $(if $(EVALUATE),--evaluate)
-demo: $(INSTALLED) ## Serve a page on 127.0.0.1 to try a model with one image: [MODEL=name] [PORT=8000]
+lab: ; $(RUN) jupyterlab notebooks ## Open the notebooks in JupyterLab
+predict: ## Score a folder: IMAGES=folder OUT=file.csv [MODEL=name] [EVALUATE=1]
+	@$(RUN) utils.tools.predict --study $(PREDICT_STUDY) $(if $(MODEL),--model '$(MODEL)') $(if $(EVALUATE),--evaluate) \
+		--images '$(or $(IMAGES),$(error IMAGES=folder is missing))' --out '$(or $(OUT),$(error OUT=file.csv is missing))'
+demo: ## Serve a page on 127.0.0.1 to try a model with one image: [MODEL=name] [PORT=8000]
 	@$(RUN) demo --study $(PREDICT_STUDY) $(if $(MODEL),--model '$(MODEL)') $(if $(PORT),--port '$(PORT)')
-check: lint ## Run the quick checks alone: ruff and the fast unit tests
-	$(UNIT_TESTS) -m 'not slow'
+check: lint ; $(UNIT_TESTS) -m 'not slow' ## Run the quick checks alone: ruff and the fast unit tests
 test: lint ## Run every check: ruff, pytest, the sample study with its exercises solved, nbval
 	$(UNIT_TESTS)
 	$(MAKE) all STUDY=sample SOLUTIONS=1
 	$(MAKE) nbval
-site: $(INSTALLED) ## Build the static site of README, notebooks and documents: build/site/index.html
+site: ## Build the static site of README, notebooks and documents: build/site/index.html
 	@$(RUN) utils.tools.site build/site
 clean: ## Remove what runs leave, but not data, cached activations, .venv and committed results
 	rm -rf '$(RESULTS)/sample' '$(FIGURES)/sample' '$(RESULTS)'/*/notebooks '$(RESULTS)'/*/models
@@ -103,47 +103,37 @@ clean: ## Remove what runs leave, but not data, cached activations, .venv and co
 	find utils exercises demo tests -name __pycache__ -prune -exec rm -rf {} +
 
 ##@ Single checks, and the activations that are kept between runs
-.PHONY: lint nbval cache cache-fill cache-clean
-lint: $(INSTALLED) ## Check code and its layout with ruff
-	$(RUN) ruff check
-	$(RUN) ruff format --check
+lint: ; $(RUN) ruff check && $(RUN) ruff format --check ## Check code and its layout with ruff
 # Results go to a scratch folder; 05 and 07 to 10 read the committed results of the full study.
-nbval: $(INSTALLED) ## Run the committed notebooks again and compare their outputs
+nbval: ## Run the committed notebooks again and compare their outputs
 	@scratch="$$(mktemp -d)" && trap 'rm -rf "$$scratch"' EXIT && trap 'exit 1' INT TERM && \
-	mkdir "$$scratch/results" && \
-	if [ -d results/full ]; then cp -R results/full "$$scratch/results/"; fi && \
+	mkdir "$$scratch/results" && cp -R results/full "$$scratch/results/" && \
 	if tty <&2 >/dev/null; then export PROGRESS_STREAM="$$(tty <&2)"; fi && \
 	RESULTS_DIR="$$scratch/results" FIGURES_DIR="$$scratch/figures" $(RUN) pytest $(SOURCES) \
 		--nbval --nbval-current-env --nbval-cell-timeout 1800 --timeout 0 --exitfirst
-cache: $(INSTALLED) ## List the cached activations: size, age, and what may go
-	@$(RUN) utils.training.activation_cache list
-cache-fill: $(INSTALLED) ## Compute activations ahead: all, or one part with SHARD=3/16; BACKBONE=resnet50|vgg19
-	$(RUN) utils.training.activation_cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50) \
-		--shard $(or $(SHARD),1/1)
-cache-clean: $(INSTALLED) ## Remove the cached activations
-	$(RUN) utils.training.activation_cache clean
+cache: ; @$(RUN) utils.training.activation_cache list ## List the cached activations: size, age, and what may go
+cache-fill: ## Compute activations ahead, or a part: SHARD=3/16; BACKBONE=name, as in utils/models/catalogue.py
+	$(RUN) utils.training.activation_cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50) --shard $(or $(SHARD),1/1)
+cache-clean: ; $(RUN) utils.training.activation_cache clean ## Remove the cached activations
 
 ##@ Rebuild committed results: these take hours, or write into the repository
-.PHONY: screen chosen explain ship notebooks views-cost bench readme demo-picture
-screen: $(INSTALLED) ## Train candidates on held-out folds: CANDIDATES="..." FOLDS="..." SEEDS="..."
+screen: ## Train candidates on held-out folds: CANDIDATES="..." FOLDS="..." SEEDS="..."
 	$(RUN) utils.selection.cross_validation --study $(STUDY) $(if $(CANDIDATES),--candidates $(CANDIDATES)) \
 		$(if $(FOLDS),--folds $(FOLDS)) $(if $(SEEDS),--seeds $(SEEDS))
-chosen: $(INSTALLED) ## Rebuild the chosen model of STUDY=full from the data alone
+chosen: ## Rebuild the chosen model of STUDY=full from the data alone
 	$(RUN) utils.selection.final_models --study $(STUDY)
-explain: $(INSTALLED) ## Test heat maps of the single model: tables in results/STUDY/explanation, resumably
+explain: ## Test heat maps of the single model: tables in results/STUDY/explanation, resumably
 	$(RUN) utils.explanation.run --study $(STUDY)
-ship: $(INSTALLED) ## Round a finished model and ship it in models/: CANDIDATE=name
+ship: ## Round a finished model and ship it in models/: CANDIDATE=name
 	$(RUN) utils.tools.release --study $(STUDY) --candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))'
-notebooks: $(INSTALLED) ## Execute the notebooks with their own defaults and save them as committed
+notebooks: ## Execute the notebooks with their own defaults and save them as committed
 	@for notebook in $(SOURCES); do $(RUN) utils.tools.execute "$$notebook" --save-committed || exit 1; done
-views-cost: $(INSTALLED) ## Measure what few cached views cost against a fresh view every epoch
+views-cost: ## Measure what few cached views cost against a fresh view every epoch
 	$(RUN) utils.training.augmented_copies --study $(STUDY)
-bench: $(INSTALLED) ## Time this study against the usual loops; phantoms unless STUDY=full, N=500 images
+bench: ## Time this study against the usual loops; phantoms unless STUDY=full, N=500 images
 	$(RUN) utils.benchmark.run --study $(BENCH_STUDY) --images $(or $(N),500)
-readme: $(INSTALLED) ## Write the README's tables from results/full
-	$(RUN) utils.tools.report
-demo-picture: $(INSTALLED) ## Draw the picture of the demo in docs/using.md; needs a Chromium browser
-	$(RUN) demo.picture
+readme: ; $(RUN) utils.tools.report ## Write the README's tables from results/full
+demo-picture: ; $(RUN) demo.picture ## Draw the picture of the demo in docs/using.md; needs a Chromium browser
 
 # The marker comes last: an interrupted installation is taken up again, not taken for done.
 $(INSTALLED): requirements.txt pyproject.toml
@@ -156,16 +146,13 @@ $(INSTALLED): requirements.txt pyproject.toml
 require_supported = { $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	{ echo "$(1) is not Python 3.11 to 3.13; name one, as in: make setup PYTHON=python3.12" >&2; false; }; }
 
-.PHONY: announce
 announce:
 	@if [ -t 1 ]; then printf '\033[1;7m%s\033[0m\n' '$(BANNER)'; else echo '$(BANNER)'; fi
-ifeq ($(DATASET)-$(REAL_DATA),chest_xray-)
-	@echo "$(DATA)/chest_xray holds no data set; fetch it with: make data" >&2; exit 1
-endif
+	@[ '$(DATASET)$(REAL_DATA)' != chest_xray ] || \
+		{ echo "$(DATA)/chest_xray holds no data set; fetch it with: make data" >&2; false; }
 
-$(EXECUTED): $(EXECUTED_DIR)/%.ipynb: notebooks/%.ipynb $(STUDY_FILE) requirements.txt \
-		$(if $(filter chest_xray,$(DATASET)),$(wildcard $(DATA)/chest_xray/source.json)) \
-		$(EXERCISES) | announce $(INSTALLED)
+$(EXECUTED): $(EXECUTED_DIR)/%.ipynb: notebooks/%.ipynb $(STUDY_FILE) requirements.txt $(EXERCISES) \
+		$(if $(filter chest_xray,$(DATASET)),$(wildcard $(DATA)/chest_xray/source.json)) | announce $(INSTALLED)
 	@$(RUN) utils.tools.execute notebooks/$*.ipynb --study $(STUDY) $(if $(SOLUTIONS),--solutions) --output $@
 
 # How the exercises of these copies were left, by its name: switching SOLUTIONS on or off takes the
@@ -174,8 +161,7 @@ $(EXERCISES): | announce
 	@mkdir -p $(@D) && rm -f $(@D)/.exercises-* && touch $@
 
 # The modules that each notebook imports, written down by reading them.
-FOLDERS := notebooks utils utils/* exercises
-$(MODULES): $(wildcard $(addsuffix /.,$(FOLDERS)) $(addsuffix /*.py,$(FOLDERS)) notebooks/*.ipynb)
+$(MODULES): $(wildcard notebooks/*.ipynb $(foreach folder,notebooks utils utils/* exercises,$(folder)/. $(folder)/*.py))
 	@mkdir -p $(@D)
 	@$(PYTHON) -m utils.tools.dependencies $(SOURCES) > $@
 include $(MODULES)

@@ -318,7 +318,8 @@ def make_targets() -> dict[str, str | None]:
     """Read the phony targets of the Makefile, each with the help text beside it."""
     makefile = (ROOT / "Makefile").read_text()
     helps = dict(re.findall(r"^([a-z-]+):.*?## (.+)$", makefile, re.MULTILINE))
-    phony = " ".join(re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)).split()
+    assert ".PHONY: $(COMMANDS) announce\n" in makefile
+    phony = " ".join(re.findall(r"^COMMANDS \+?:?= (.+)$", makefile, re.MULTILINE)).split()
     assert helps.keys() <= set(phony), "a command must be phony, lest a file of its name stop it"
     return {name: helps.get(name) for name in phony}
 
@@ -368,7 +369,6 @@ def test_help_lists_every_command():
         check=True,
     ).stdout
     targets = make_targets()
-    assert targets.pop("announce") is None  # a step of `all`
     for name, text in targets.items():
         assert text, f"`make {name}` has no help text"
         assert re.search(rf"^make {name} +{re.escape(text)}$", helped, re.MULTILINE)

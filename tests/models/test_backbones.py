@@ -77,14 +77,14 @@ def test_a_new_backbone_is_one_entry(monkeypatch):
         split_model(model, "nothing")
 
 
-def test_every_entry_names_layers_and_a_key_that_exist(resnet50):
-    backbones = [resnet50, build_backbone(resolve_weights("vgg19", "random"))]
-    for backbone, facts in zip(backbones, BACKBONES.values(), strict=True):
-        assert backbone.name == facts.name
-        names = [layer.name for layer in backbone.layers]
-        assert facts.gradcam_layer in names
-        assert any(re.fullmatch(facts.block_end, name) for name in names)
-        assert hasattr(load_study("sample"), facts.copies_key)
+@pytest.mark.parametrize("facts", BACKBONES.values(), ids=lambda facts: facts.name)
+def test_every_entry_names_layers_and_a_key_that_exist(facts):
+    backbone = build_backbone(resolve_weights(facts.name, "random"))
+    assert backbone.name == facts.name
+    names = [layer.name for layer in backbone.layers]
+    assert facts.gradcam_layer in names
+    assert any(re.fullmatch(facts.block_end, name) for name in names)
+    assert hasattr(load_study("sample"), facts.copies_key)
 
 
 def test_the_reference_has_its_parameters(resnet50):

@@ -6,10 +6,11 @@ import pytest
 
 from tests.benchmark.test_summary import make_record
 from tests.builders import make_study
+from tests.test_notebooks import NAMES
 from utils.benchmark.summary import judge_goals
 from utils.common.files import read_json, write_json
 from utils.evaluation.study_metrics import evaluate_study
-from utils.evaluation.tables import format_interval
+from utils.evaluation.tables import NOT_REPORTED, format_interval
 from utils.tools import report
 from utils.tools.model_card import CARD_BLOCKS
 from utils.tools.report import (
@@ -22,7 +23,7 @@ from utils.tools.report import (
     ReportError,
     find_drift,
     main,
-    minutes_table,
+    notebooks_table,
     render_card,
     render_readme,
     render_scaling,
@@ -141,13 +142,20 @@ def test_finished_models_are_listed_once_they_are_scored(results):
     assert "| +0.020 [+0.010, +0.030] |" in text
 
 
-def test_minutes_are_listed_in_order(results):
+def test_every_notebook_is_listed_with_its_question_and_minutes(results):
     text = render_readme(TEMPLATE, results)
-    assert text.index("| 01_data_exploration | 1.0 |") < text.index("| 02_augmentation | 0.2 |")
+    rows = [line for line in text.splitlines() if line.startswith("| [")]
+    assert [row[3:].split("]")[0] for row in rows] == list(NAMES)
+    assert rows[0] == (
+        "| [01_data_exploration](notebooks/01_data_exploration.ipynb) "
+        "| What is in the data, and what could a model learn without looking at a lung? | 1.0 |"
+    )
+    assert rows[1].endswith("? | 0.2 |")
+    assert all(row.endswith(f"? | {NOT_REPORTED} |") for row in rows[2:])
     assert "old numbers" not in text
-    assert minutes_table({"02_augmentation": 0.04}).endswith("| less than 0.1 |")
+    assert "? | less than 0.1 |" in notebooks_table({"02_augmentation": 0.04})
     with pytest.raises(ReportError, match="names no notebook"):
-        minutes_table({})
+        notebooks_table({})
 
 
 def test_prose_around_the_tables_stays(results):
@@ -212,7 +220,7 @@ def test_results_without_patients_say_so(results):
     text = render_readme(TEMPLATE, results)
     assert "image-level split" in text
     assert "resamples of images" in text
-    assert "patients" not in text
+    assert "patients" not in text.split("<!-- minutes:begin -->")[0]
 
 
 # ---- the command

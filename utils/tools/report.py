@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
 from utils.benchmark import summary as bench_summary
 from utils.common.constants import CLASS_NAMES, PNEUMONIA
 from utils.common.files import read_json, write_atomically
@@ -148,15 +150,19 @@ def final_table(scores: dict[str, Any]) -> str:
     return _table(header, rows)
 
 
-def minutes_table(minutes: dict[str, float]) -> str:
-    """Return the Markdown table of how long each notebook took in the full study."""
+def notebooks_table(minutes: dict[str, float]) -> str:
+    """Return the Markdown table of the notebooks: question, and minutes in the full study."""
     if not minutes:
         raise ReportError("minutes.json names no notebook; run `make all STUDY=full`")
-    rows = [
-        [notebook, f"{value:.1f}" if value >= 0.1 else "less than 0.1"]
-        for notebook, value in sorted(minutes.items())
-    ]
-    return _table(["notebook", "minutes, full study"], rows)
+    rows = []
+    for file in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        if "." in file.stem:  # what a failed run leaves
+            continue
+        title = nbformat.read(file, as_version=4).cells[0].source.splitlines()[0]
+        took = minutes.get(file.stem)
+        shown = NOT_REPORTED if took is None else f"{took:.1f}" if took >= 0.1 else "less than 0.1"
+        rows.append([f"[{file.stem}](notebooks/{file.name})", title.removeprefix("# "), shown])
+    return _table(["notebook", "question", "minutes, full study"], rows)
 
 
 def _read_speed(results: Path) -> dict[str, Any] | None:
@@ -319,7 +325,7 @@ def render_readme(text: str, results: Path = RESULTS) -> str:
     text = replace_block(
         text, "final", final_table(read_json(final)) if final.is_file() else NOT_FINISHED
     )
-    return replace_block(text, "minutes", minutes_table(minutes))
+    return replace_block(text, "minutes", notebooks_table(minutes))
 
 
 def find_drift(
