@@ -8,7 +8,7 @@ from tests.benchmark.test_summary import make_record
 from tests.builders import make_study
 from tests.test_notebooks import NAMES
 from utils.benchmark.summary import judge_goals
-from utils.common.files import read_json, write_json
+from utils.common.files import read_json, write_csv, write_json
 from utils.evaluation.study_metrics import evaluate_study
 from utils.evaluation.tables import NOT_REPORTED, format_interval
 from utils.tools import report
@@ -19,6 +19,7 @@ from utils.tools.report import (
     README,
     RESULTS,
     SCALING,
+    SEED_42,
     SHIPPED_README,
     ReportError,
     find_drift,
@@ -61,15 +62,23 @@ SCALING_TEMPLATE = """<!-- speed:begin -->
 
 
 @pytest.fixture(scope="module")
-def metrics():
-    models = {"vgg19": make_study(quality=0.8), "resnet50": make_study(quality=2.0)}
+def models():
+    return {"vgg19": make_study(quality=0.8), "resnet50": make_study(quality=2.0)}
+
+
+@pytest.fixture(scope="module")
+def metrics(models):
     return evaluate_study(models, resamples=20, seed=42)
 
 
 @pytest.fixture
-def results(tmp_path, metrics):
+def results(tmp_path, metrics, models):
     """Write results of a tiny study and return their folder."""
     folder = tmp_path / "results" / "full"
+    for name, predictions in models.items():
+        write_csv(folder / "predictions" / f"{name}.csv", predictions)
+    again = make_study(quality=1.5)
+    write_csv(folder / "predictions" / "final" / "resnet50_seed43.csv", again)
     write_json(folder / "metrics.json", metrics)
     weights = {
         "vgg19": ("ImageNet blocks 1-3, random blocks 4-5", "!!! not plain ImageNet !!!"),
@@ -110,6 +119,13 @@ def test_the_documents_of_this_repository_agree_with_its_results():
 
 def test_the_table_holds_the_numbers_with_their_provenance(results, metrics):
     text = render_readme(TEMPLATE, results)
+    rows: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if "|" in line:
+            rows.setdefault(line.split(" | ")[0], line.split(" | "))
+    assert rows["| VGG19"][1] == "1" and "(" not in rows["| VGG19"][2]
+    assert rows["| ResNet50"][1] == "2" and "(" in rows["| ResNet50"][5]
+    text = text.split(SEED_42)[1]
     rows = {line.split(" | ")[0]: line.split(" | ") for line in text.splitlines() if "|" in line}
     test = metrics["models"]["resnet50"]["test"]
     assert rows["| ResNet50"][1] == format_interval(test["accuracy_at_0.5"])
@@ -148,7 +164,7 @@ def test_every_notebook_is_listed_with_its_question_and_minutes(results):
     assert [row[3:].split("]")[0] for row in rows] == list(NAMES)
     assert rows[0] == (
         "| [01_data_exploration](notebooks/01_data_exploration.ipynb) "
-        "| What is in the data, and what could a model learn without looking at a lung? | 1.0 |"
+        "| What is in the data, and how well can a model score without using the lungs? | 1.0 |"
     )
     assert rows[1].endswith("? | 0.2 |")
     assert all(row.endswith(f"? | {NOT_REPORTED} |") for row in rows[2:])

@@ -85,7 +85,7 @@ CUT = (
     "lite0_96_discriminative", "lite0_96_unweighted", "lite0_96_hard_labels", "lite0_96_mixup",
     "lite0_96_slow", "lite0_224_robust",
 )  # fmt: skip
-"""Names of candidates for which no time was left yet (`docs/selection_rule.md` has the budget): a
+"""Names of candidates left out when the budget ran out (`docs/selection_rule.md` has the budget): a
 study that takes all leaves them out, and `make screen CANDIDATES=` trains them on demand."""
 CONTROLS = (
     "lite0_96_none", "lite0_96_reference", "lite0_96_mild", "lite0_96_robust",

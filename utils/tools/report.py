@@ -15,13 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 
 from utils.benchmark import summary as bench_summary
 from utils.common.constants import CLASS_NAMES, PNEUMONIA
 from utils.common.files import read_json, write_atomically
 from utils.common.paths import ROOT
 from utils.evaluation.metrics import METRICS
-from utils.evaluation.tables import NOT_REPORTED, REPORTED_ROW, format_interval, reported_row
+from utils.evaluation.predictions import load_seeds
+from utils.evaluation.tables import (
+    NOT_REPORTED,
+    REPORTED_ROW,
+    format_interval,
+    reported_row,
+    seeds_table,
+)
 from utils.models.catalogue import BACKBONES
 from utils.models.registry import SHIPPED
 from utils.tools.model_card import CARD_BLOCKS, card_blocks, shipped_block
@@ -45,6 +53,8 @@ COLUMNS = (
     "accuracy_at_0.5", "accuracy_at_threshold", "weighted_f1", "roc_auc", "sensitivity",
     "specificity",
 )  # fmt: skip
+SEED_COLUMNS = ("accuracy_at_0.5", "accuracy_at_threshold", "weighted_f1", "roc_auc")
+SEED_42 = "The networks of seed 42, those of notebooks 03 to 06, with intervals:"
 FINAL_COLUMNS = (
     "roc_auc", "accuracy_at_0.5", "accuracy_at_threshold", "sensitivity", "specificity",
     "specificity_at_95",
@@ -68,6 +78,18 @@ def _row(cells: Sequence[str]) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = f"|{'---|' * len(header)}"
     return "\n".join([_row(header), rule, *map(_row, rows)])
+
+
+def baselines_table(seeds: dict[str, list[pd.DataFrame]]) -> str:
+    """Return the Markdown table of both baselines on test: mean and range of their seeds.
+
+    Args:
+        seeds: For each model the predictions of its seeds, see `predictions.load_seeds`.
+    """
+    named = {BACKBONES[model].keras_name: tables for model, tables in seeds.items()}
+    table = seeds_table(named, SEED_COLUMNS, with_reported=True)
+    rows = [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    return _table(["on test, mean (range)", *table.columns], rows)
 
 
 def results_table(metrics: dict[str, Any], provenance: dict[str, dict[str, Any]]) -> str:
@@ -320,7 +342,9 @@ def render_readme(text: str, results: Path = RESULTS) -> str:
         model: _read(results / "provenance" / f"{model}.json") for model in metrics["models"]
     }
     minutes = _read(results / "provenance" / "minutes.json")
-    text = replace_block(text, "results", results_table(metrics, provenance))
+    seeds = {model: load_seeds(results / "predictions", model) for model in metrics["models"]}
+    tables = f"{baselines_table(seeds)}\n\n{SEED_42}\n\n{results_table(metrics, provenance)}"
+    text = replace_block(text, "results", tables)
     final = results / "final_metrics.json"
     text = replace_block(
         text, "final", final_table(read_json(final)) if final.is_file() else NOT_FINISHED
