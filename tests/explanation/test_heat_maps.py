@@ -455,7 +455,7 @@ def test_cases_check_their_input():
     with pytest.raises(ValueError, match="not 1.5"):
         select_cases(predictions, 1.5, 1, 0)
     mixed = predictions.assign(split=["test", "train"] * 20)
-    with pytest.raises(ValueError, match="2 .test, train."):
+    with pytest.raises(ValueError, match="2 splits .test, train."):
         select_cases(mixed, 0.5, 1, 0)
     with pytest.raises(ValueError, match="y_true"):
         select_cases(predictions.assign(y_true=2), 0.5, 1, 0)

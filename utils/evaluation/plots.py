@@ -33,6 +33,7 @@ from utils.common.figures import (
     require_rows,
 )
 from utils.evaluation.metrics import METRICS
+from utils.evaluation.predictions import require_one_split
 from utils.evaluation.tables import NOT_REPORTED, REPORTED_ROW, reported_row
 from utils.evaluation.thresholds import is_positive
 
@@ -263,17 +264,11 @@ def _require_predictions(
         require_labels(rows.y_true)
         if rows.y_true.nunique() < 2:
             raise ValueError(f"predictions of {model} hold one class only; both are needed")
-    splits = sorted({split for rows in predictions.values() for split in rows.split})
-    if len(splits) != 1:
-        raise ValueError(
-            f"predictions of {len(splits)} splits ({', '.join(splits)}) must not be plotted "
-            "together; take one with predictions.select_split"
-        )
     if thresholds is not None and (missing := predictions.keys() - thresholds):
         raise ValueError(
             f"no threshold for {', '.join(sorted(missing))}; pass {{model: threshold}}"
         )
-    return splits[0]
+    return require_one_split(pd.concat(predictions.values()))
 
 
 @in_house_look

@@ -111,6 +111,21 @@ def select_split(predictions: pd.DataFrame, split: str) -> pd.DataFrame:
     return rows
 
 
+def require_one_split(predictions: pd.DataFrame) -> str:
+    """Return the split that all rows are of.
+
+    Raises:
+        PredictionsError: if they are of several splits, or there are none.
+    """
+    splits = sorted(set(predictions.split))
+    if len(splits) != 1:
+        raise PredictionsError(
+            f"predictions of {len(splits)} splits ({', '.join(splits)}) must not be taken "
+            "together; take one with predictions.select_split"
+        )
+    return splits[0]
+
+
 def patients_known(predictions: pd.DataFrame) -> bool:
     """Say whether the predictions name their patients."""
     return bool((predictions.patient_id != "").all())

@@ -61,7 +61,6 @@ def metrics_table(
     split: str,
     section: str = "models",
     metrics: Sequence[str] = tuple(METRICS),
-    digits: int = 3,
     with_reported: bool = False,
 ) -> pd.DataFrame:
     """Return a table of strings for display, such as `0.956 [0.940, 0.970]`.
@@ -71,7 +70,6 @@ def metrics_table(
         split: `validation` or `test`.
         section: `models` (by image), `by_patient`, `by_etiology` or `differences`.
         metrics: Keys of `METRICS`, the columns.
-        digits: Decimals.
         with_reported: Whether to add what the reference reported on test.
 
     Returns:
@@ -95,7 +93,7 @@ def metrics_table(
         }
     signed = section == "differences"
     rows = {
-        name: [format_interval(values[metric], digits, signed) for metric in metrics]
+        name: [format_interval(values[metric], signed=signed) for metric in metrics]
         for name, values in scored.items()
     }
     if with_reported:

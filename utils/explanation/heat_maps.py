@@ -22,6 +22,7 @@ from tf_keras_vis.utils.scores import CategoricalScore
 
 from utils.common.constants import CLASS_NAMES, NORMAL, PNEUMONIA
 from utils.common.progress import track
+from utils.evaluation.predictions import require_one_split
 from utils.evaluation.thresholds import is_positive
 from utils.models.catalogue import BACKBONES
 
@@ -373,12 +374,7 @@ def select_cases(predictions: pd.DataFrame, threshold: float, n: int, seed: int)
         raise ValueError(f"n must be 1 or more, not {n}")
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must lie in [0, 1], not {threshold}")
-    splits = sorted(set(predictions.split))
-    if len(splits) != 1:
-        raise ValueError(
-            f"cases must come from one split, not from {len(splits)} ({', '.join(splits)}); take "
-            "one with predictions.select_split"
-        )
+    require_one_split(predictions)
     if not predictions.y_true.isin([NORMAL, PNEUMONIA]).all():
         raise ValueError(f"y_true must be 0 ({CLASS_NAMES[0]}) or 1 ({CLASS_NAMES[1]})")
     with_pneumonia = predictions.y_true == PNEUMONIA
