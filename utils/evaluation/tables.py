@@ -39,6 +39,23 @@ def format_interval(interval: Interval, digits: int = 3, signed: bool = False) -
     return f"{value} [{low}, {high}]"
 
 
+def interval_columns(name: str, interval: Interval) -> dict[str, float]:
+    """Return a metric as columns of a row: `<name>`, `<name>_low` and `<name>_high`."""
+    ends = {"value": "", "low": "_low", "high": "_high"}
+    return {f"{name}{end}": interval[key] for key, end in ends.items()}
+
+
+def format_columns(table: pd.DataFrame, name: str, digits: int, signed: bool = False) -> list[str]:
+    """Format what `interval_columns` made of a metric, a hyphen where there is no value."""
+    intervals = table[[name, f"{name}_low", f"{name}_high"]].set_axis(
+        ["value", "low", "high"], axis=1
+    )
+    return [
+        format_interval(interval, digits, signed) if pd.notna(interval["value"]) else "-"
+        for interval in intervals.to_dict("records")
+    ]
+
+
 def reported_row(metrics: Sequence[str]) -> list[str]:
     """Return what the reference reported of some test metrics, a dash where it did not."""
     return [f"{REPORTED[metric]:.2f}" if metric in REPORTED else NOT_REPORTED for metric in metrics]
