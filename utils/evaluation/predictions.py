@@ -189,11 +189,10 @@ def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     Raises:
         ValueError: if the models did not predict the same images.
     """
-    first = tables[0].sort_values("image_id", ignore_index=True)
     ordered = [table.sort_values("image_id", ignore_index=True) for table in tables]
-    for table in ordered:
-        if table.image_id.tolist() != first.image_id.tolist():
-            raise ValueError("predictions of different images cannot be averaged")
+    first = ordered[0]
+    if any(table.image_id.tolist() != first.image_id.tolist() for table in ordered):
+        raise ValueError("predictions of different images cannot be averaged")
     return first.assign(probability=np.mean([table.probability for table in ordered], axis=0))
 
 
