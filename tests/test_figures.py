@@ -147,10 +147,6 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     ),
     "probabilities": lambda: plot_probability_histogram(rows_of_test(), THRESHOLDS),
     "intervals": lambda: plot_metric_intervals(make_metrics(), "test", with_reported=True),
-    "intervals_by_etiology": lambda: plot_metric_intervals(
-        make_metrics(), "test", "by_etiology", ["roc_auc", "sensitivity"]
-    ),
-    "differences": lambda: plot_metric_intervals(make_metrics(), "test", "differences"),
 }
 """Figures that show numbers."""
 
@@ -553,10 +549,6 @@ WRONG = {
     "no threshold for the histogram": (
         lambda: plot_probability_histogram(TEST, {"vgg19": 0.5}),
         "no threshold for resnet50",
-    ),
-    "unknown section": (
-        lambda: plot_metric_intervals(make_metrics(), "test", "by_hospital"),
-        "no 'by_hospital', only",
     ),
     "train metrics": (
         lambda: plot_metric_intervals(make_metrics(), "train"),

@@ -540,11 +540,11 @@ def test_failed_downloads_of_pneumoniamnist_leave_nothing(
         assert fetch(root, "medmnist")["images"] == 12
 
 
-def test_a_server_that_is_not_there_is_named(tmp_path):
+def test_a_server_that_is_not_there_is_named(tmp_path, monkeypatch):
     with serve(tmp_path) as server:
-        url = f"{server.url}/file.npz"
+        monkeypatch.setattr(module_of_medmnist, "MEDMNIST_URL", f"{server.url}/file.npz")
     with pytest.raises(FetchError, match=r"file\.npz: .*(refused|retries).*run again"):
-        download_medmnist(tmp_path, url, "0" * 32)
+        download_medmnist(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from utils.common.study import load_study
-from utils.explanation.experiments import baseline_maps, row_by_row
+from utils.explanation.experiments import baseline_maps, measure_images
 from utils.explanation.faithfulness import SHIFT, _overlap_of, small_perturbations
 from utils.explanation.localization import regions_of_interest
 from utils.explanation.measures import BASELINES
@@ -36,9 +36,14 @@ def test_regions_and_baselines_cover_what_they_say():
     )
 
 
+def name_images(count: int) -> pd.DataFrame:
+    names = [f"image {number}" for number in range(count)]
+    return pd.DataFrame({"image_id": names, "patient_id": "IM-1-normal", "label": 0})
+
+
 def test_an_interrupted_table_goes_on_with_the_next_image(tmp_path, monkeypatch):
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
-    study, keys = load_study("sample"), [f"image {number}" for number in range(15)]
+    study, images = load_study("sample"), name_images(15)
     made = []
 
     def make(number):
@@ -49,9 +54,11 @@ def test_an_interrupted_table_goes_on_with_the_next_image(tmp_path, monkeypatch)
         return [{"number": number}]
 
     with pytest.raises(KeyboardInterrupt):
-        row_by_row(study, "truth", {"network": "a"}, keys, make)
-    table = row_by_row(study, "truth", {"network": "a"}, keys, make)
+        measure_images(study, "truth", {"network": "a"}, lambda: (images, make))
+    table = measure_images(study, "truth", {"network": "a"}, lambda: (images, make))
     assert table.number.tolist() == list(range(15))
+    assert list(table) == ["image_id", "patient_id", "number"]
+    assert table.image_id.tolist() == images.image_id.tolist()
     assert made.count(3) == 1, "what was kept is not made again"
     assert made.count(11) == 2, "what was not kept yet is"
     assert not list((tmp_path / "sample/explanation").glob(".*"))
@@ -59,7 +66,7 @@ def test_an_interrupted_table_goes_on_with_the_next_image(tmp_path, monkeypatch)
 
 def test_rows_of_another_network_are_not_taken_over(tmp_path, monkeypatch):
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
-    study, keys = load_study("sample"), [f"image {number}" for number in range(12)]
+    study, images = load_study("sample"), name_images(12)
 
     def stop_at_the_last(number):
         if number == 11:
@@ -67,8 +74,9 @@ def test_rows_of_another_network_are_not_taken_over(tmp_path, monkeypatch):
         return [{"made": "a"}]
 
     with pytest.raises(KeyboardInterrupt):
-        row_by_row(study, "truth", {"network": "a"}, keys, stop_at_the_last)
-    other = row_by_row(study, "truth", {"network": "b"}, keys, lambda number: [{"made": "b"}])
+        measure_images(study, "truth", {"network": "a"}, lambda: (images, stop_at_the_last))
+    finished = images, lambda number: [{"made": "b"}]
+    other = measure_images(study, "truth", {"network": "b"}, lambda: finished)
     assert set(other.made) == {"b"} and len(other) == 12
 
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras import layers
 
 from utils.common.constants import NORMAL, PNEUMONIA
+from utils.explanation import heat_maps
 from utils.explanation.heat_maps import (
     CASES,
     METHODS,
@@ -83,9 +84,10 @@ def gradcam_by_hand(model: keras.Model, images: np.ndarray, layer: str, index: i
 
 
 @pytest.mark.parametrize("class_index", [NORMAL, PNEUMONIA])
-def test_maps_equal_grad_cam_by_hand(class_index):
+def test_maps_equal_grad_cam_by_hand(class_index, monkeypatch):
+    monkeypatch.setattr(heat_maps, "BATCH_SIZE", 2)
     model, images = build_model(), random_images(5)
-    maps = explain_images(model, images, "block_out", class_index, batch_size=2)
+    maps = explain_images(model, images, "block_out", class_index)
     assert maps.shape == (5, SIZE, SIZE) and maps.dtype == np.float32
     assert maps.min() >= 0 and maps.max() > 0
     expected = gradcam_by_hand(model, images, "block_out", class_index)
@@ -159,12 +161,13 @@ def test_an_exported_model_gives_the_same_maps(tmp_path):
     )
 
 
-def test_batches_do_not_change_the_maps():
+def test_batches_do_not_change_the_maps(monkeypatch):
     model, images = build_model(), random_images(5)
-    whole = explain_images(model, images, "block_out", batch_size=5)
-    for size in (1, 2, 8):
+    whole = explain_images(model, images, "block_out")
+    for size in (1, 2, 5):
+        monkeypatch.setattr(heat_maps, "BATCH_SIZE", size)
         np.testing.assert_allclose(
-            explain_images(model, images, "block_out", batch_size=size), whole, rtol=1e-5, atol=1e-7
+            explain_images(model, images, "block_out"), whole, rtol=1e-5, atol=1e-7
         )
     assert explain_images(model, images[:0], "block_out").shape == (0, SIZE, SIZE)
 
@@ -251,11 +254,12 @@ def test_smoothgrad_is_the_mean_gradient_of_noisy_copies():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_map_does_not_depend_on_its_batch(method):
+def test_a_map_does_not_depend_on_its_batch(method, monkeypatch):
     model, images = build_model(), random_images(4)
     maps = explain_images(model, images, "block_out", method=method)
     assert maps.shape == (4, SIZE, SIZE) and maps.min() >= 0 and maps.max() > 0
-    alone = explain_images(model, images[2:3], "block_out", method=method, batch_size=1)
+    monkeypatch.setattr(heat_maps, "BATCH_SIZE", 1)
+    alone = explain_images(model, images[2:3], "block_out", method=method)
     np.testing.assert_allclose(alone[0], maps[2], rtol=1e-4, atol=1e-7)
 
 
@@ -378,14 +382,12 @@ def test_an_output_without_activation_is_refused():
         explain_images(model, random_images(1), "conv")
 
 
-def test_images_class_and_batch_size_are_checked():
+def test_images_and_class_are_checked():
     model = build_model()
     with pytest.raises(ValueError, match=r"\(2, 16, 16, 3\).*\(n, 32, 32, 3\)"):
         explain_images(model, np.zeros((2, 16, 16, 3)), "block_out")
     with pytest.raises(ValueError, match="class_index must lie in 0 to 1, not 2"):
         explain_images(model, random_images(1), "block_out", 2)
-    with pytest.raises(ValueError, match="batch_size"):
-        explain_images(model, random_images(1), "block_out", batch_size=0)
     with pytest.raises(ValueError, match="not finite"):
         explain_images(model, np.full((1, SIZE, SIZE, 3), np.nan), "block_out")
 
@@ -455,7 +457,7 @@ def test_cases_check_their_input():
     with pytest.raises(ValueError, match="not 1.5"):
         select_cases(predictions, 1.5, 1, 0)
     mixed = predictions.assign(split=["test", "train"] * 20)
-    with pytest.raises(ValueError, match="2 .test, train."):
+    with pytest.raises(ValueError, match="2 splits .test, train."):
         select_cases(mixed, 0.5, 1, 0)
     with pytest.raises(ValueError, match="y_true"):
         select_cases(predictions.assign(y_true=2), 0.5, 1, 0)

@@ -102,12 +102,8 @@ def test_the_graph_is_flat(resnet50):
 @pytest.mark.slow
 def test_the_cut_is_an_argument(resnet50):
     weights = resolve_weights("resnet50", "random", seed=1)
-    assert build_backbone(weights, split_layer="conv4_block6_out").output_shape == (
-        None,
-        14,
-        14,
-        1024,
-    )
+    backbone, _ = split_model(build_backbone(weights), "conv4_block6_out")
+    assert backbone.output_shape == (None, 14, 14, 1024)
     assert build_backbone(resolve_weights("vgg19", "random")).output_shape == (None, 7, 7, 512)
 
 

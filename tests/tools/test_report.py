@@ -110,9 +110,12 @@ def readme(tmp_path, results):
     reason="results/full/metrics.json is not there: the full study has not run yet",
 )
 def test_the_documents_of_this_repository_agree_with_its_results():
-    drift = find_drift(README.read_text(encoding="utf-8"))
-    others = {SCALING: render_scaling, MODEL_CARD: render_card, SHIPPED_README: render_shipped}
-    for file, render in others.items():
+    documents = {
+        README: render_readme, SCALING: render_scaling, MODEL_CARD: render_card,
+        SHIPPED_README: render_shipped,
+    }  # fmt: skip
+    drift = []
+    for file, render in documents.items():
         drift += find_drift(file.read_text(encoding="utf-8"), RESULTS, render, file.name)
     assert not drift, "run `make readme`:\n" + "".join(drift)
 
@@ -210,12 +213,12 @@ def test_speed_section_holds_loops_goals_and_limits(results):
 def test_another_measurement_is_drift(results):
     record = write_speed(results)
     text = render_scaling(SCALING_TEMPLATE, results)
-    assert not find_drift(text, results, render_scaling)
+    assert not find_drift(text, results, render_scaling, "scaling.md")
     for change in ("ratios", "warm"), ("step", "batch_size"):
         changed = json.loads(json.dumps(record))
         changed[change[0]][change[1]] *= 2
         write_json(results.parent / "bench" / "full.json", changed)
-        assert find_drift(text, results, render_scaling)
+        assert find_drift(text, results, render_scaling, "scaling.md")
 
 
 def test_predictions_shrink_with_cores_and_name_their_units(results):
@@ -308,7 +311,7 @@ def test_new_results_are_drift(readme, results):
     metrics = read_json(results / "metrics.json")
     metrics["models"]["vgg19"]["test"]["roc_auc"]["low"] -= 0.01
     write_json(results / "metrics.json", metrics)
-    assert find_drift(readme.read_text(), results)
+    assert find_drift(readme.read_text(), results, render_readme, "README.md")
     assert run(readme, results, "--check") == 1
 
 

@@ -11,7 +11,6 @@ from matplotlib.ticker import MaxNLocator
 from utils.benchmark.summary import CONTENDERS
 from utils.common.figures import (
     BLUE,
-    FILE_DPI,
     GRAY,
     GREEN,
     ORANGE,
@@ -19,8 +18,8 @@ from utils.common.figures import (
     in_house_look,
     mark_phantom,
     new_figure,
+    write_figure,
 )
-from utils.common.files import write_atomically
 from utils.common.paths import figures_dir
 
 LABELS = {
@@ -118,6 +117,5 @@ def save_bench_figure(figure: Figure, name: str, phantom: bool) -> Path:
     if phantom:
         mark_phantom(figure)
     file = figures_dir("bench") / f"{name}.png"
-    with write_atomically(file) as temporary:
-        figure.savefig(temporary, format="png", dpi=FILE_DPI, metadata={"Software": None})
+    write_figure(figure, file)
     return file

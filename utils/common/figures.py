@@ -1,7 +1,6 @@
 """What all figures share: their look, how they are marked and saved, and small parts.
 
-The figures themselves are in `data_plots`, `training_plots`, `evaluation_plots`,
-`explanation_plots`, `selection_plots` and `bench_plots`.
+The figures themselves are in the `plots` of each package.
 
 Every `plot_*` function returns a `Figure`; none shows, saves or draws random numbers. Figures do
 not go through pyplot, so none stays open. A figure made from phantoms is marked when it is
@@ -13,6 +12,7 @@ import functools
 import io
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
@@ -23,7 +23,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter
 
 from utils.common.constants import NORMAL, PNEUMONIA
 from utils.common.files import write_atomically
@@ -177,10 +177,15 @@ def save_figure(figure: Figure, study_name: str, name: str, *, phantom: bool) ->
             f"{name} shows pictures that are not phantoms, and figures may be published; use "
             "save_example_figure, which shows them but does not save them"
         )
-    with write_atomically(figures_dir(study_name) / f"{name}.png") as temporary:
+    write_figure(figure, figures_dir(study_name) / f"{name}.png")
+    return figure
+
+
+def write_figure(figure: Figure, file: Path) -> None:
+    """Write a figure as a PNG file, atomically."""
+    with write_atomically(file) as temporary:
         # Without the name of the program, equal figures are equal files.
         figure.savefig(temporary, format="png", dpi=FILE_DPI, metadata={"Software": None})
-    return figure
 
 
 def save_example_figure(figure: Figure, study_name: str, name: str, *, phantom: bool) -> Figure:
@@ -233,12 +238,6 @@ def require_count(values: Sequence[Any], count: int, what: str) -> None:
 # --- Small parts -----------------------------------------------------------------------------
 
 THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
-
-
-def count_axis(axis: matplotlib.axis.Axis) -> None:
-    """Give an axis of counts few ticks, at whole numbers."""
-    axis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    axis.set_major_formatter(THOUSANDS)
 
 
 def legend_above(figure: Figure, ax: Axes) -> None:

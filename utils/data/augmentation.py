@@ -83,13 +83,7 @@ def draw_augmentation(
     )
 
 
-def draw_single_transform(
-    transform: str,
-    image_sha256: str,
-    seed: int,
-    copy: int,
-    ranges: AugmentationRanges = PUBLISHED_RANGES,
-) -> Augmentation:
+def draw_single_transform(transform: str, image_sha256: str, seed: int, copy: int) -> Augmentation:
     """Draw a view in which only `transform` acts: for showing each transform by itself.
 
     Raises:
@@ -98,7 +92,7 @@ def draw_single_transform(
     known = [field.name for field in fields(AugmentationRanges)]
     if transform not in known:
         raise ValueError(f"unknown transform {transform!r}; choose one of {', '.join(known)}")
-    full = asdict(draw_augmentation(image_sha256, seed, copy, ranges))
+    full = asdict(draw_augmentation(image_sha256, seed, copy))
     names = ("zoom_x", "zoom_y") if transform == "zoom" else (transform,)
     return Augmentation(**{name: full[name] for name in names})
 

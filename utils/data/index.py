@@ -166,11 +166,7 @@ def _scan_pixels(root: Path, files: list[Path]) -> pd.DataFrame:
             return merged
     with ThreadPoolExecutor() as pool:
         described = list(track(pool.map(_describe_pixels, files), "indexing images", len(files)))
-    scan = listing.assign(
-        width=[width for width, _, _ in described],
-        height=[height for _, height, _ in described],
-        pixel_sha256=[sha256 for _, _, sha256 in described],
-    )
+    scan = listing.join(pd.DataFrame(described, columns=["width", "height", "pixel_sha256"]))
     write_csv(scan_file, scan)
     return scan
 

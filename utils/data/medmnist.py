@@ -14,22 +14,19 @@ from utils.data.checks import FOLDERS, FetchError, one_line
 from utils.data.sources import MEDMNIST_MD5, MEDMNIST_URL
 
 
-def download_medmnist(folder: Path, url: str | None = None, md5: str | None = None) -> Path:
+def download_medmnist(folder: Path) -> Path:
     """Download PneumoniaMNIST and compare its MD5; a file that is already there is reused.
 
     Args:
         folder: Where the file goes, under the name that the address ends with.
-        url: Address, `sources.MEDMNIST_URL` by default.
-        md5: Expected hash, `sources.MEDMNIST_MD5` by default.
 
     Raises:
         FetchError: if the server fails, breaks off, or sends something else.
     """
-    url, md5 = url or MEDMNIST_URL, md5 or MEDMNIST_MD5
-    name = url.rsplit("/", 1)[1]
+    url, name = MEDMNIST_URL, MEDMNIST_URL.rsplit("/", 1)[1]
     downloader = pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=30)
     try:
-        return Path(pooch.retrieve(url, f"md5:{md5}", name, folder, downloader=downloader))
+        return Path(pooch.retrieve(url, f"md5:{MEDMNIST_MD5}", name, folder, downloader=downloader))
     except (OSError, ValueError) as error:
         # Failures of `requests` are OSErrors without a number, a wrong hash is a ValueError.
         if isinstance(error, OSError) and error.errno is not None:

@@ -7,6 +7,7 @@ import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from utils.common.constants import CLASS_NAMES, NORMAL, PNEUMONIA
 from utils.common.figures import (
@@ -17,7 +18,6 @@ from utils.common.figures import (
     THOUSANDS,
     VERMILION,
     as_pixels,
-    count_axis,
     grid_shape,
     hide_frame,
     in_house_look,
@@ -39,7 +39,7 @@ def plot_class_balance(index: pd.DataFrame) -> Figure:
     """
     require_rows(index, ("split", "label"), "the index")
     require_labels(index.label)
-    counts = _count_classes(index, "split")
+    counts = _count_classes(index)
     figure, axes = new_figure("Images by split and class", (9, 5))
     ax = axes[0, 0]
     _class_bars(ax, counts)
@@ -121,17 +121,16 @@ def plot_intensity_distributions(
 
 
 @in_house_look
-def plot_example_grid(images: np.ndarray, titles: Sequence[str], columns: int = 4) -> Figure:
+def plot_example_grid(images: np.ndarray, titles: Sequence[str]) -> Figure:
     """Show images in a grid, with a title above each.
 
     Args:
         images: (n, h, w, 3) in [0, 255].
         titles: A title for each.
-        columns: Images side by side.
     """
     pixels = as_pixels(images)
     require_count(titles, len(pixels), "titles")
-    rows, columns = grid_shape(len(pixels), columns)
+    rows, columns = grid_shape(len(pixels), 4)
     figure, axes = new_figure("Examples", (2.4 * columns, 2.6 * rows + 0.7), rows, columns)
     for ax in axes.flat:
         hide_frame(ax)
@@ -158,7 +157,7 @@ def plot_split(index: pd.DataFrame) -> Figure:
     title = "The split, by patient" if known else "The split, by image: patients are unknown"
     figure, axes = new_figure(title, (11 if known else 7, 5), 1, len(panels))
     for ax, (what, rows) in zip(axes[0], panels.items(), strict=True):
-        _class_bars(ax, _count_classes(rows, "split"))
+        _class_bars(ax, _count_classes(rows))
         ax.set_title(f"{len(rows):,} {what}")
         ax.set_ylabel(what)
     legend_above(figure, axes[0, 0])
@@ -175,24 +174,14 @@ def plot_transform_rows(image: np.ndarray, rows: dict[str, np.ndarray]) -> Figur
     """
     if not rows:
         raise ValueError("no transforms to show; pass {transform: images}")
-    original = as_pixels(np.asarray(image)[None], "image")[0]
+    original = as_pixels(np.asarray(image)[None], "image")
     pixels = {name: as_pixels(images, name) for name, images in rows.items()}
     counts = {len(images) for images in pixels.values()}
     if len(counts) != 1:
         raise ValueError(f"transforms must have one number of images, not {sorted(counts)}")
-    columns = counts.pop() + 1
-    figure, axes = new_figure(
-        "Each transform by itself",
-        (1.75 * columns + 1.2, 1.75 * len(rows) + 1.0),
-        len(rows),
-        columns,
-    )
-    for row, (name, images) in enumerate(pixels.items()):
-        show_picture(axes[row, 0], original, "original" if row == 0 else "")
-        axes[row, 0].set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center")
-        for column, changed in enumerate(images, start=1):
-            show_picture(axes[row, column], changed, f"draw {column}" if row == 0 else "")
-    return figure
+    titles = ["original", *(f"draw {number}" for number in range(1, counts.pop() + 1))]
+    shown = {name: np.concatenate([original, images]) for name, images in pixels.items()}
+    return _draw_rows("Each transform by itself", shown, titles)
 
 
 @in_house_look
@@ -214,23 +203,22 @@ def plot_combined_views(
     """
     names = names or [f"view {number}" for number in range(len(views))]
     require_count(names, len(views), "names of views")
-    rows = [as_pixels(originals, "originals")]
-    rows += [as_pixels(view, name) for name, view in zip(names, views, strict=True)]
-    for part in rows:
-        require_count(part, len(rows[0]), "images in a view")
-    require_count(titles, len(rows[0]), "titles")
-    columns = len(rows[0])
-    figure, axes = new_figure(
-        title,
-        (1.75 * columns + 1.2, 1.75 * len(rows) + 1.0),
-        len(rows),
-        columns,
-    )
-    for row, images in enumerate(rows):
-        for column, picture in enumerate(images):
+    rows = {"original": as_pixels(originals, "originals")}
+    rows |= {name: as_pixels(view, name) for name, view in zip(names, views, strict=True)}
+    for part in rows.values():
+        require_count(part, len(originals), "images in a view")
+    require_count(titles, len(originals), "titles")
+    return _draw_rows(title, rows, titles)
+
+
+def _draw_rows(title: str, rows: dict[str, np.ndarray], titles: Sequence[str]) -> Figure:
+    """Show rows of pictures: what each row is to its left, a title above each column."""
+    size = (1.75 * len(titles) + 1.2, 1.75 * len(rows) + 1.0)
+    figure, axes = new_figure(title, size, len(rows), len(titles))
+    for row, (name, pictures) in enumerate(rows.items()):
+        for column, picture in enumerate(pictures):
             show_picture(axes[row, column], picture, titles[column] if row == 0 else "")
-        label = "original" if row == 0 else names[row - 1].replace("_", "\n")
-        axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
+        axes[row, 0].set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center")
     return figure
 
 
@@ -281,20 +269,18 @@ def _class_bars(ax: Axes, counts: pd.DataFrame) -> None:
     positions = np.arange(len(counts))
     for label, name in enumerate(CLASS_NAMES):
         bars = ax.bar(
-            positions + (label - 0.5) * 0.4,
-            counts[label],
-            0.38,
-            color=CLASS_COLORS[label],
-            label=name,
-        )
+            positions + (label - 0.5) * 0.4, counts[label], 0.38,
+            color=CLASS_COLORS[label], label=name,
+        )  # fmt: skip
         ax.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=12)
     ax.set_xticks(positions, counts.index)
     ax.margins(y=0.12)
-    count_axis(ax.yaxis)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    ax.yaxis.set_major_formatter(THOUSANDS)
 
 
-def _count_classes(table: pd.DataFrame, group: str) -> pd.DataFrame:
-    """Count the rows of each group (in the order of appearance below) and label."""
-    counts = table.groupby([group, "label"]).size().unstack(fill_value=0)
+def _count_classes(table: pd.DataFrame) -> pd.DataFrame:
+    """Count the rows of each split (in the order of appearance below) and label."""
+    counts = table.groupby(["split", "label"]).size().unstack(fill_value=0)
     order = [name for name in ("train", "validation", "test") if name in counts.index]
     return counts.reindex(index=order, columns=[NORMAL, PNEUMONIA], fill_value=0)

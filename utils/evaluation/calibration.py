@@ -97,21 +97,21 @@ def _cross_entropy_of(y_true: np.ndarray, probability: np.ndarray) -> Callable[.
 
 
 def reliability_table(
-    y_true: np.ndarray, probability: np.ndarray, bins: int = BINS
+    y_true: np.ndarray, probability: np.ndarray
 ) -> list[tuple[float, float, int]]:
     """Return mean probability, share of PNEUMONIA and number of images of each filled bin.
 
-    Bins are equally wide, from 0 to 1.
+    The ten bins are equally wide, from 0 to 1.
     """
     y_true, probability = np.asarray(y_true), np.asarray(probability, np.float64)
-    position = np.minimum((probability * bins).astype(int), bins - 1)
+    position = np.minimum((probability * BINS).astype(int), BINS - 1)
     return [
         (
             float(probability[position == number].mean()),
             float(np.mean(y_true[position == number] == PNEUMONIA)),
             int((position == number).sum()),
         )
-        for number in range(bins)
+        for number in range(BINS)
         if (position == number).any()
     ]
 

@@ -34,15 +34,11 @@ def delong_difference(y_true: np.ndarray, first: np.ndarray, second: np.ndarray)
 
 def _components(y_true: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return what each sick and each healthy image contributes to the AUC."""
-    with_pneumonia, without_pneumonia = (
-        probability[y_true == PNEUMONIA],
-        probability[y_true != PNEUMONIA],
-    )
+    positive = y_true == PNEUMONIA
+    with_pneumonia, without_pneumonia = probability[positive], probability[~positive]
     if not len(with_pneumonia) or not len(without_pneumonia):
         raise ValueError("DeLong's method needs images of both classes")
-    together = rankdata(np.concatenate([with_pneumonia, without_pneumonia]))
-    of_sick = (together[: len(with_pneumonia)] - rankdata(with_pneumonia)) / len(without_pneumonia)
-    of_healthy = 1 - (together[len(with_pneumonia) :] - rankdata(without_pneumonia)) / len(
-        with_pneumonia
-    )
+    together = rankdata(probability)
+    of_sick = (together[positive] - rankdata(with_pneumonia)) / len(without_pneumonia)
+    of_healthy = 1 - (together[~positive] - rankdata(without_pneumonia)) / len(with_pneumonia)
     return of_sick, of_healthy

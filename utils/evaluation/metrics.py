@@ -21,6 +21,7 @@ from utils.evaluation.predictions import (
     align,
     average_by_patient,
     etiology_of,
+    require_one_split,
     require_patients,
 )
 from utils.evaluation.thresholds import is_positive
@@ -158,18 +159,15 @@ class _Scorer:
         without_pneumonia = np.add.reduceat(
             weights * (1 - self._with_pneumonia), self._groups, axis=1
         )
-        true_positives, false_positives = (
-            with_pneumonia.cumsum(axis=1),
-            without_pneumonia.cumsum(axis=1),
-        )
+        true_positives = with_pneumonia.cumsum(axis=1)
+        false_positives = without_pneumonia.cumsum(axis=1)
         positives, negatives = true_positives[:, -1], false_positives[:, -1]
         everyone = positives + negatives
 
         outranked = negatives[:, None] - false_positives + without_pneumonia / 2
         auc = (with_pneumonia * outranked).sum(axis=1) / (positives * negatives)
-        predicted = np.maximum(
-            true_positives + false_positives, 1
-        )  # 0 only where `with_pneumonia` is 0 too
+        # 0 only where `with_pneumonia` is 0 too.
+        predicted = np.maximum(true_positives + false_positives, 1)
         average_precision = (with_pneumonia * true_positives / predicted).sum(axis=1) / positives
 
         def at(cut: float) -> tuple[np.ndarray, np.ndarray]:
@@ -213,16 +211,11 @@ class _Scorer:
 
 
 def _check_one_split(predictions: pd.DataFrame) -> None:
-    splits = sorted(set(predictions.split))
-    if len(splits) != 1:
-        raise PredictionsError(
-            f"predictions of {len(splits)} splits ({', '.join(splits)}) must not be scored "
-            "together; take one with select_split"
-        )
+    split = require_one_split(predictions)
     labels = sorted(int(label) for label in set(predictions.y_true))
     if labels != [NORMAL, PNEUMONIA]:
         raise PredictionsError(
-            f"split {splits[0]!r} holds the labels {labels}; both 0 and 1 are needed"
+            f"split {split!r} holds the labels {labels}; both 0 and 1 are needed"
         )
 
 
@@ -296,20 +289,11 @@ def paired_differences(
     _check_one_split(first)
     for threshold in thresholds:
         _check_threshold(threshold)
-    scorers = [
-        _Scorer(*_scored(rows), threshold)
-        for rows, threshold in zip((first, second), thresholds, strict=True)
-    ]
-    values = [
-        compute_metrics(*_scored(rows), threshold)
-        for rows, threshold in zip((first, second), thresholds, strict=True)
-    ]
+    scored = list(zip((first, second), thresholds, strict=True))
+    scorers = [_Scorer(*_scored(rows), threshold) for rows, threshold in scored]
+    values = [compute_metrics(*_scored(rows), threshold) for rows, threshold in scored]
     low, high = bootstrap_bounds(
-        first,
-        lambda weights: scorers[0](weights) - scorers[1](weights),
-        resamples,
-        seed,
-        level,
+        first, lambda weights: scorers[0](weights) - scorers[1](weights), resamples, seed, level
     )
     difference = {metric: values[0][metric] - values[1][metric] for metric in METRICS}
     return _with_bounds(difference, low, high)
@@ -352,7 +336,7 @@ def paired_difference(
 
 
 def evaluate_by_etiology(
-    predictions: pd.DataFrame, threshold: float, resamples: int, seed: int, unit: str = "image"
+    predictions: pd.DataFrame, threshold: float, resamples: int, seed: int
 ) -> dict[str, Metrics]:
     """Score bacterial and viral pneumonia apart, each against all normal images of the split.
 
@@ -363,7 +347,6 @@ def evaluate_by_etiology(
         threshold: Frozen on validation, the same for both.
         resamples: Bootstrap resamples.
         seed: Seed of the resamples.
-        unit: What counts once, `image` or `patient`.
 
     Returns:
         The metrics of `bacteria` and of `virus`.
@@ -372,7 +355,7 @@ def evaluate_by_etiology(
     etiology = etiology_of(predictions.patient_id)
     return {
         kind: evaluate_predictions(
-            predictions[etiology.isin(["normal", kind])], threshold, resamples, seed, unit
+            predictions[etiology.isin(["normal", kind])], threshold, resamples, seed
         )
         for kind in ETIOLOGIES
         if kind != "normal"

@@ -1,6 +1,7 @@
 """The figures of notebooks 05 and 09: curves, counts, intervals and calibration of predictions."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from utils.common.constants import CLASS_NAMES, ETIOLOGIES, NORMAL, PNEUMONIA, SCORED_SPLITS
+from utils.common.constants import CLASS_NAMES, NORMAL, PNEUMONIA, SCORED_SPLITS
 from utils.common.figures import (
     CLASS_COLORS,
     GRAY,
@@ -32,6 +33,7 @@ from utils.common.figures import (
     require_rows,
 )
 from utils.evaluation.metrics import METRICS
+from utils.evaluation.predictions import require_one_split
 from utils.evaluation.tables import NOT_REPORTED, REPORTED_ROW, reported_row
 from utils.evaluation.thresholds import is_positive
 
@@ -46,13 +48,10 @@ def plot_roc(
         predictions: For each model its rows of one split.
         thresholds: For each model the threshold frozen on validation; without them, no points.
     """
-    split = _require_predictions(predictions)
-    if thresholds is not None:
-        _require_thresholds(thresholds, predictions)
-    figure, axes = new_figure(f"ROC, {split}", (7.4, 7))
-    ax = axes[0, 0]
-    for number, (model, rows) in enumerate(predictions.items()):
-        color, line, marker = SERIES[number % len(SERIES)]
+    figure, ax = _new_curves("ROC", predictions, thresholds)
+    for (model, rows), (color, line, marker) in zip(
+        predictions.items(), cycle(SERIES), strict=False
+    ):
         false_alarms, found, _ = roc_curve(rows.y_true, rows.probability, drop_intermediate=False)
         auc = roc_auc_score(rows.y_true, rows.probability)
         ax.plot(false_alarms, found, ls=line, color=color, label=f"{model}: AUC {auc:.3f}")
@@ -65,9 +64,19 @@ def plot_roc(
             _draw_operating_point(ax, point, model, thresholds[model], color, marker)
     ax.plot([0, 1], [0, 1], ls=":", color=GRAY, lw=1.4, label="a coin: AUC 0.5")
     ax.set(xlabel="false alarms (1 - specificity)", ylabel="pneumonia found (sensitivity)")
-    _square_unit_axes(ax)
     ax.legend(loc="lower right")
     return figure
+
+
+def _new_curves(
+    title: str, predictions: dict[str, pd.DataFrame], thresholds: dict[str, float] | None
+) -> tuple[Figure, Axes]:
+    """Return a figure for curves of rates, and its square axes."""
+    split = _require_predictions(predictions, thresholds)
+    figure, ((ax,),) = new_figure(f"{title}, {split}", (7.4, 7))
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    ax.grid()
+    return figure, ax
 
 
 def _draw_operating_point(
@@ -80,11 +89,6 @@ def _draw_operating_point(
     )  # fmt: skip
 
 
-def _square_unit_axes(ax: Axes) -> None:
-    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    ax.grid()
-
-
 @in_house_look
 def plot_precision_recall(
     predictions: dict[str, pd.DataFrame], thresholds: dict[str, float] | None = None
@@ -95,13 +99,10 @@ def plot_precision_recall(
         predictions: For each model its rows of one split.
         thresholds: For each model the threshold frozen on validation; without them, no points.
     """
-    split = _require_predictions(predictions)
-    if thresholds is not None:
-        _require_thresholds(thresholds, predictions)
-    figure, axes = new_figure(f"Precision and recall, {split}", (7.4, 7))
-    ax = axes[0, 0]
-    for number, (model, rows) in enumerate(predictions.items()):
-        color, line, marker = SERIES[number % len(SERIES)]
+    figure, ax = _new_curves("Precision and recall", predictions, thresholds)
+    for (model, rows), (color, line, marker) in zip(
+        predictions.items(), cycle(SERIES), strict=False
+    ):
         precision, recall, _ = precision_recall_curve(rows.y_true, rows.probability)
         average = average_precision_score(rows.y_true, rows.probability)
         label = f"{model}: average precision {average:.3f}"
@@ -115,10 +116,7 @@ def plot_precision_recall(
     ax.axhline(
         prevalence, ls=":", color=GRAY, lw=1.4, label=f"everyone called sick: {prevalence:.3f}"
     )
-    ax.set(
-        xlabel="recall (pneumonia found)", ylabel="precision (calls that are right)",
-    )  # fmt: skip
-    _square_unit_axes(ax)
+    ax.set(xlabel="recall (pneumonia found)", ylabel="precision (calls that are right)")
     ax.legend(loc="lower left")
     return figure
 
@@ -133,8 +131,7 @@ def plot_confusion_matrix(
         predictions: For each model its rows of one split.
         thresholds: For each model its threshold; PNEUMONIA is called at or above it.
     """
-    split = _require_predictions(predictions)
-    _require_thresholds(thresholds, predictions)
+    split = _require_predictions(predictions, thresholds)
     rows, columns = grid_shape(len(predictions), 3)
     figure, axes = new_figure(
         f"Confusion matrix, {split}",
@@ -174,9 +171,7 @@ def plot_probability_histogram(
         predictions: For each model its rows of one split.
         thresholds: For each model its threshold; without them, no line.
     """
-    split = _require_predictions(predictions)
-    if thresholds is not None:
-        _require_thresholds(thresholds, predictions)
+    split = _require_predictions(predictions, thresholds)
     rows, columns = grid_shape(len(predictions), 2)
     figure, axes = new_figure(
         f"Probability of PNEUMONIA, {split}", (5.5 * columns + 1, 4.4 * rows + 0.6), rows, columns,
@@ -191,13 +186,14 @@ def plot_probability_histogram(
                 element="step", alpha=0.25, linewidth=2.2, color=CLASS_COLORS[label],
                 label=name, ax=ax,
             )  # fmt: skip
+        title = model
         if thresholds is not None:
+            title = f"{model}, threshold {thresholds[model]:.2f}"
             ax.axvline(thresholds[model], color="black", lw=1.8, ls="--", label="threshold")
         # Most probabilities lie at the ends; a linear scale would hide the doubtful ones.
         ax.set_yscale("symlog", linthresh=1)
         ax.yaxis.set_major_formatter(THOUSANDS)
-        threshold = "" if thresholds is None else f", threshold {thresholds[model]:.2f}"
-        ax.set(title=f"{model}{threshold}", xlabel="probability of PNEUMONIA", ylabel="")
+        ax.set(title=title, xlabel="probability of PNEUMONIA")
         ax.set_ylabel("images (log scale)" if ax.get_subplotspec().is_first_col() else "")
     highest = max(np.histogram(part.probability, 25)[0].max() for part in predictions.values())
     axes[0, 0].set_ylim(0, 1.6 * highest)
@@ -209,39 +205,29 @@ def plot_probability_histogram(
 def plot_metric_intervals(
     study_metrics: dict[str, Any],
     split: str,
-    section: str = "models",
     metrics: Sequence[str] = tuple(METRICS),
     with_reported: bool = False,
 ) -> Figure:
-    """Plot metrics with their intervals, models beside each other.
+    """Plot metrics by image with their intervals, models beside each other.
 
     Args:
         study_metrics: The content of `metrics.json`; see `study_metrics.evaluate_study`.
         split: `validation` or `test`.
-        section: `models` (by image), `by_patient`, `by_etiology` or `differences`.
         metrics: Keys of `metrics.METRICS`, from top to bottom.
-        with_reported: Whether to add what the reference reported on test, by image.
+        with_reported: Whether to add what the reference reported on test.
     """
-    if section not in study_metrics:
-        raise ValueError(f"these metrics have no {section!r}, only {', '.join(study_metrics)}")
     if split not in SCORED_SPLITS:
         raise ValueError(f"split must be one of {', '.join(SCORED_SPLITS)}, not {split!r}")
     unknown = [metric for metric in metrics if metric not in METRICS]
     if unknown or not metrics:
         raise ValueError(f"unknown metric {unknown}; choose from {', '.join(METRICS)}")
-    if with_reported and (split, section) != ("test", "models"):
+    if with_reported and split != "test":
         raise ValueError("the reference reported metrics of test by image alone")
-    series = _flatten_series(study_metrics[section], split)
-    titles = {
-        "models": f"Scores on {split}, by image",
-        "by_patient": f"Scores on {split}, by patient",
-        "by_etiology": f"Scores on {split}, by etiology",
-        "differences": f"Paired differences on {split}",
-    }
+    series = {model: splits[split] for model, splits in study_metrics["models"].items()}
     # The reference has a line of its own in each row, below the models.
     lines = len(series) + with_reported
-    figure, axes = new_figure(titles[section], (10, 2.0 + (0.3 + 0.22 * lines) * len(metrics)))
-    ax = axes[0, 0]
+    size = (10, 2.0 + (0.3 + 0.22 * lines) * len(metrics))
+    figure, ((ax,),) = new_figure(f"Scores on {split}, by image", size)
     positions = np.arange(len(metrics))
     step = 0.7 / max(lines, 2)
     offsets = (np.arange(lines) - (lines - 1) / 2) * step
@@ -258,33 +244,19 @@ def plot_metric_intervals(
             [float(reported[metrics[number]]) for number in known], np.array(known) + offsets[-1],
             "*", ms=17, color=PUBLISHED_COLOR, mec="black", mew=0.8, ls="none", label=REPORTED_ROW,
         )  # fmt: skip
-    if section == "differences":
-        ax.axvline(0, color=GRAY, lw=1.4, ls=":", label="no difference")
     ax.set_yticks(positions, [METRICS[metric] for metric in metrics])
     ax.set_ylim(len(metrics) - 0.5, -0.5)
     ax.hlines(positions[:-1] + 0.5, 0, 1, color="#DDDDDD", lw=1, transform=ax.get_yaxis_transform())
     ax.grid(axis="x")
-    ax.set_xlabel("difference, 95 % interval" if section == "differences" else "95 % interval")
+    ax.set_xlabel("95 % interval")
     legend_above(figure, ax)
     return figure
 
 
-def _flatten_series(section: dict[str, Any], split: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the metrics of one split by model, or by model and etiology."""
-    series = {}
-    for name, splits in section.items():
-        if split not in splits:
-            raise ValueError(f"{name} has no metrics of {split!r}, only of {', '.join(splits)}")
-        if set(splits[split]) <= set(ETIOLOGIES):
-            for etiology, values in splits[split].items():
-                series[f"{name}, {etiology}"] = values
-        else:
-            series[name] = splits[split]
-    return series
-
-
-def _require_predictions(predictions: dict[str, pd.DataFrame]) -> str:
-    """Check the rows of each model, and return the one split that they are of."""
+def _require_predictions(
+    predictions: dict[str, pd.DataFrame], thresholds: dict[str, float] | None
+) -> str:
+    """Check rows and threshold of each model, and return the one split that the rows are of."""
     if not predictions:
         raise ValueError("no predictions to plot; pass {model: rows of one split}")
     for model, rows in predictions.items():
@@ -292,21 +264,11 @@ def _require_predictions(predictions: dict[str, pd.DataFrame]) -> str:
         require_labels(rows.y_true)
         if rows.y_true.nunique() < 2:
             raise ValueError(f"predictions of {model} hold one class only; both are needed")
-    splits = sorted({split for rows in predictions.values() for split in rows.split})
-    if len(splits) != 1:
+    if thresholds is not None and (missing := predictions.keys() - thresholds):
         raise ValueError(
-            f"predictions of {len(splits)} splits ({', '.join(splits)}) must not be plotted "
-            "together; take one with predictions.select_split"
+            f"no threshold for {', '.join(sorted(missing))}; pass {{model: threshold}}"
         )
-    return splits[0]
-
-
-def _require_thresholds(
-    thresholds: dict[str, float] | None, predictions: dict[str, pd.DataFrame]
-) -> None:
-    missing = [model for model in predictions if model not in (thresholds or {})]
-    if missing:
-        raise ValueError(f"no threshold for {', '.join(missing)}; pass {{model: threshold}}")
+    return require_one_split(pd.concat(predictions.values()))
 
 
 @in_house_look

@@ -125,6 +125,21 @@ def select_split(predictions: pd.DataFrame, split: str) -> pd.DataFrame:
     return rows
 
 
+def require_one_split(predictions: pd.DataFrame) -> str:
+    """Return the split that all rows are of.
+
+    Raises:
+        PredictionsError: if they are of several splits, or there are none.
+    """
+    splits = sorted(set(predictions.split))
+    if len(splits) != 1:
+        raise PredictionsError(
+            f"predictions of {len(splits)} splits ({', '.join(splits)}) must not be taken "
+            "together; take one with predictions.select_split"
+        )
+    return splits[0]
+
+
 def patients_known(predictions: pd.DataFrame) -> bool:
     """Say whether the predictions name their patients."""
     return bool((predictions.patient_id != "").all())
@@ -188,11 +203,10 @@ def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     Raises:
         ValueError: if the models did not predict the same images.
     """
-    first = tables[0].sort_values("image_id", ignore_index=True)
     ordered = [table.sort_values("image_id", ignore_index=True) for table in tables]
-    for table in ordered:
-        if table.image_id.tolist() != first.image_id.tolist():
-            raise ValueError("predictions of different images cannot be averaged")
+    first = ordered[0]
+    if any(table.image_id.tolist() != first.image_id.tolist() for table in ordered):
+        raise ValueError("predictions of different images cannot be averaged")
     return first.assign(probability=np.mean([table.probability for table in ordered], axis=0))
 
 

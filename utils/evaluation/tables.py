@@ -47,6 +47,23 @@ def format_range(values: Sequence[float], digits: int = 3) -> str:
     return f"{mean:.{digits}f}{spread}"
 
 
+def interval_columns(name: str, interval: Interval) -> dict[str, float]:
+    """Return a metric as columns of a row: `<name>`, `<name>_low` and `<name>_high`."""
+    ends = {"value": "", "low": "_low", "high": "_high"}
+    return {f"{name}{end}": interval[key] for key, end in ends.items()}
+
+
+def format_columns(table: pd.DataFrame, name: str, digits: int, signed: bool = False) -> list[str]:
+    """Format what `interval_columns` made of a metric, a hyphen where there is no value."""
+    intervals = table[[name, f"{name}_low", f"{name}_high"]].set_axis(
+        ["value", "low", "high"], axis=1
+    )
+    return [
+        format_interval(interval, digits, signed) if pd.notna(interval["value"]) else "-"
+        for interval in intervals.to_dict("records")
+    ]
+
+
 def reported_row(metrics: Sequence[str]) -> list[str]:
     """Return what the reference reported of some test metrics, a dash where it did not."""
     return [f"{REPORTED[metric]:.2f}" if metric in REPORTED else NOT_REPORTED for metric in metrics]
@@ -98,7 +115,6 @@ def metrics_table(
     split: str,
     section: str = "models",
     metrics: Sequence[str] = tuple(METRICS),
-    digits: int = 3,
     with_reported: bool = False,
 ) -> pd.DataFrame:
     """Return a table of strings for display, such as `0.956 [0.940, 0.970]`.
@@ -108,7 +124,6 @@ def metrics_table(
         split: `validation` or `test`.
         section: `models` (by image), `by_patient`, `by_etiology` or `differences`.
         metrics: Keys of `METRICS`, the columns.
-        digits: Decimals.
         with_reported: Whether to add what the reference reported on test.
 
     Returns:
@@ -132,7 +147,7 @@ def metrics_table(
         }
     signed = section == "differences"
     rows = {
-        name: [format_interval(values[metric], digits, signed) for metric in metrics]
+        name: [format_interval(values[metric], signed=signed) for metric in metrics]
         for name, values in scored.items()
     }
     if with_reported:

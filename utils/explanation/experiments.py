@@ -1,7 +1,7 @@
 """What the experiments on heat maps share: images, what a table is made from, row by row."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from utils.explanation.heat_maps import (
 from utils.explanation.networks import Explained
 
 ROUND = 5
+Measure = Callable[[int], list[dict[str, Any]]]
+"""From the number of an image to its rows."""
 
 
 def keep(study: Study, name: str, made_from: Mapping[str, Any], make: Callable) -> pd.DataFrame:
@@ -36,43 +38,48 @@ def keep(study: Study, name: str, made_from: Mapping[str, Any], make: Callable) 
     return cached_table(table_file(study.study, f"explanation/{name}"), made_from, make)
 
 
-def row_by_row(
+def measure_images(
     study: Study,
     name: str,
     made_from: Mapping[str, Any],
-    image_ids: Sequence[str],
-    make: Callable[[int], list[dict[str, Any]]],
+    prepare: Callable[[], tuple[pd.DataFrame, Measure]],
 ) -> pd.DataFrame:
-    """Make the rows of a table image by image, so that an interrupted run can go on.
+    """Return a table of the study about heat maps, made image by image if need be.
 
-    What is done lies in `.<name>-unfinished.csv`, with a key in each row: of its image, and of
-    what the table is made from, so that nothing is taken over from another network.
+    An interrupted run goes on: what is done lies in `.<name>-unfinished.csv`, with a key in each
+    row, of its image and of what the table is made from, so that nothing is taken over from
+    another network.
 
     Args:
         study: The study.
         name: Of the table.
         made_from: What the table depends on.
-        image_ids: One an image.
-        make: From the number of an image to its rows.
+        prepare: Called where the table has to be made; returns the images, whose `image_id` and
+            `patient_id` begin their rows, and what measures the rest of the rows of one of them.
     """
     file = table_file(study.study, f"explanation/.{name}-unfinished")
-    source = sha256(json.dumps(describe_inputs(made_from), sort_keys=True).encode()).hexdigest()[
-        :12
-    ]
-    keys = [f"{source} {image_id}" for image_id in image_ids]
-    done = pd.read_csv(file) if file.is_file() else pd.DataFrame({"key": []})
-    if not set(done.key) <= set(keys):
-        done = done.iloc[:0]
-    parts = [done]
-    missing = [number for number, key in enumerate(keys) if key not in set(done.key)]
-    for count, number in enumerate(track(missing, name, len(missing)), start=1):
-        parts.append(pd.DataFrame(make(number)).assign(key=keys[number]))
-        if count % 10 == 0:
-            parts = [pd.concat(parts, ignore_index=True)]
-            write_csv(file, parts[0])
-    file.unlink(missing_ok=True)
-    table = pd.concat(parts, ignore_index=True).drop(columns="key")
-    return table.round(ROUND)
+    description = json.dumps(describe_inputs(made_from), sort_keys=True)
+    source = sha256(description.encode()).hexdigest()[:12]
+
+    def make() -> pd.DataFrame:
+        images, measure = prepare()
+        named = images[["image_id", "patient_id"]].to_dict("records")
+        keys = [f"{source} {image_id}" for image_id in images.image_id]
+        done = pd.read_csv(file) if file.is_file() else pd.DataFrame({"key": []})
+        if not set(done.key) <= set(keys):
+            done = done.iloc[:0]
+        parts = [done]
+        missing = [number for number, key in enumerate(keys) if key not in set(done.key)]
+        for count, number in enumerate(track(missing, name, len(missing)), start=1):
+            rows = [named[number] | row for row in measure(number)]
+            parts.append(pd.DataFrame(rows).assign(key=keys[number]))
+            if count % 10 == 0:
+                parts = [pd.concat(parts, ignore_index=True)]
+                write_csv(file, parts[0])
+        file.unlink(missing_ok=True)
+        return pd.concat(parts, ignore_index=True).drop(columns="key").round(ROUND)
+
+    return keep(study, name, made_from, make)
 
 
 def open_test_images(study: Study) -> tuple[Path, pd.DataFrame]:
@@ -81,12 +88,13 @@ def open_test_images(study: Study) -> tuple[Path, pd.DataFrame]:
     return root, index[index.split == "test"]
 
 
-def draw_test_images(study: Study) -> tuple[Path, pd.DataFrame]:
-    """Draw test images, classes alike; return the root and the rows of the index."""
+def draw_test_images(study: Study) -> tuple[pd.DataFrame, np.ndarray]:
+    """Draw test images, classes alike; return the rows of the index and the pixels."""
     root, test = open_test_images(study)
     each = min(study.explained_images // 2, *test.label.value_counts())
     drawn = test.groupby("label").sample(each, random_state=study.seed)
-    return root, drawn.sort_values("image_id", ignore_index=True)
+    images = drawn.sort_values("image_id", ignore_index=True)
+    return images, load_pixels(root, images)
 
 
 def load_pixels(root: Path, images: pd.DataFrame) -> np.ndarray:

@@ -13,15 +13,14 @@ from utils.common.study import Study
 from utils.evaluation.thresholds import is_positive
 from utils.explanation import measures
 from utils.explanation.experiments import (
+    Measure,
     baseline_maps,
     count_cells,
     draw_test_images,
     images_key,
-    keep,
-    load_pixels,
     maps_key,
     maps_of,
-    row_by_row,
+    measure_images,
 )
 from utils.explanation.heat_maps import build_explainers
 from utils.explanation.networks import find_explained
@@ -45,17 +44,16 @@ def measure_faithfulness(study: Study) -> pd.DataFrame:
         deletion, insertion: areas under the curves.
     """
     explained = find_explained(study)
-
     made_from = maps_key(explained) | images_key(study) | {"blur": _BLUR}
 
-    def make() -> pd.DataFrame:
-        root, images = draw_test_images(study)
-        pixels, network = load_pixels(root, images), explained.load()
+    def prepare() -> tuple[pd.DataFrame, Measure]:
+        images, pixels = draw_test_images(study)
+        network = explained.load()
         explainers, cells = build_explainers(network), count_cells(network)
         predicted = is_positive(predict_pixels(network, pixels), 0.5).astype(int)
 
         def measure(number: int) -> list[dict[str, Any]]:
-            image, row = pixels[number], images.iloc[number]
+            image = pixels[number]
             orders = maps_of(image, explainers, predicted[number])
             orders |= baseline_maps(image, cells, number)
             blurred = gaussian_filter(image, (_BLUR, _BLUR, 0))
@@ -64,15 +62,14 @@ def measure_faithfulness(study: Study) -> pd.DataFrame:
             for name, order in orders.items():
                 deletion, insertion = measures.faithfulness(predict, image, order, blurred)
                 rows.append({
-                    "image_id": row.image_id, "patient_id": row.patient_id, "map": name,
-                    "deletion": measures.area_under(deletion),
+                    "map": name, "deletion": measures.area_under(deletion),
                     "insertion": measures.area_under(insertion),
                 })  # fmt: skip
             return rows
 
-        return row_by_row(study, "faithfulness", made_from, images.image_id.tolist(), measure)
+        return images, measure
 
-    return keep(study, "faithfulness", made_from, make)
+    return measure_images(study, "faithfulness", made_from, prepare)
 
 
 def _predict_class(network: keras.Model, class_index: int, images: np.ndarray) -> np.ndarray:
@@ -117,18 +114,17 @@ def measure_stability(study: Study) -> pd.DataFrame:
         image_id, patient_id, map, change, spearman, ssim.
     """
     explained = find_explained(study)
-
     made_from = maps_key(explained) | images_key(study) | {
         "shift": SHIFT, "brighter": BRIGHTER, "moved": MOVED,
     }  # fmt: skip
 
-    def make() -> pd.DataFrame:
-        root, images = draw_test_images(study)
-        pixels, network = load_pixels(root, images), explained.load()
+    def prepare() -> tuple[pd.DataFrame, Measure]:
+        images, pixels = draw_test_images(study)
+        network = explained.load()
         explainers, probability = build_explainers(network), predict_pixels(network, pixels)
 
         def measure(number: int) -> list[dict[str, Any]]:
-            row, perturbations = images.iloc[number], small_perturbations(pixels[number])
+            perturbations = small_perturbations(pixels[number])
             views = np.stack([pixels[number], *(view for view, _ in perturbations.values())])
             moved = np.abs(predict_pixels(network, views[1:]) - probability[number])
             rows = []
@@ -140,11 +136,10 @@ def measure_stability(study: Study) -> pd.DataFrame:
                     pair = _overlap_of(maps[0], maps[position + 1], move)
                     spearman, ssim = measures.similarity(*pair)
                     rows.append({
-                        "image_id": row.image_id, "patient_id": row.patient_id, "map": name,
-                        "change": perturbation, "spearman": spearman, "ssim": ssim,
+                        "map": name, "change": perturbation, "spearman": spearman, "ssim": ssim,
                     })  # fmt: skip
             return rows
 
-        return row_by_row(study, "stability", made_from, images.image_id.tolist(), measure)
+        return images, measure
 
-    return keep(study, "stability", made_from, make)
+    return measure_images(study, "stability", made_from, prepare)

@@ -22,6 +22,7 @@ from tf_keras_vis.utils.scores import CategoricalScore
 
 from utils.common.constants import CLASS_NAMES, NORMAL, PNEUMONIA
 from utils.common.progress import track
+from utils.evaluation.predictions import require_one_split
 from utils.evaluation.thresholds import is_positive
 from utils.models.catalogue import BACKBONES
 
@@ -69,7 +70,6 @@ def explain_images(
     images: np.ndarray,
     layer_name: str | None = None,
     class_index: int = PNEUMONIA,
-    batch_size: int = BATCH_SIZE,
     method: str = "gradcam",
 ) -> np.ndarray:
     """Compute a heat map of one class for each image.
@@ -86,7 +86,6 @@ def explain_images(
         images: (n, h, w, c) in [0, 255], as the model takes them.
         layer_name: Layer with spatial output; by default `default_layer`. SmoothGrad looks at none.
         class_index: Class to explain, PNEUMONIA unless told.
-        batch_size: Images explained at once.
         method: A key of `METHODS`.
 
     Returns:
@@ -98,14 +97,13 @@ def explain_images(
     Raises:
         ValueError: if method, layer, class or images do not fit the model.
     """
-    return build_explainer(model, layer_name, method, batch_size)(images, class_index)
+    return build_explainer(model, layer_name, method)(images, class_index)
 
 
 def build_explainer(
     model: keras.Model,
     layer_name: str | None = None,
     method: str = "gradcam",
-    batch_size: int = BATCH_SIZE,
     scores: keras.Model | None = None,
 ) -> Callable[[np.ndarray, int], np.ndarray]:
     """Return a function from images and a class to the images' maps; see `explain_images`.
@@ -116,7 +114,6 @@ def build_explainer(
         model: As `explain_images` takes it.
         layer_name: See there.
         method: See there.
-        batch_size: See there.
         scores: The copy, from `build_score_model`, where it is there already; a mean of models
             makes its own.
 
@@ -126,20 +123,21 @@ def build_explainer(
     """
     if method not in METHODS:
         raise ValueError(f"there is no method {method!r}; choose one of {', '.join(METHODS)}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
-    members = find_members(model)
-    if members:
-        each = [build_explainer(member, layer_name, method, batch_size) for member in members]
+    if members := find_members(model):
+        each = [build_explainer(member, layer_name, method) for member in members]
         return lambda images, class_index: np.mean(
             [explain(images, class_index) for explain in each], 0, np.float32
         )
     if method != "smoothgrad":
         layer_name = layer_name or default_layer(model)
-        _require_spatial_layer(model, layer_name)
+        if layer_name not in _spatial_layers(model):
+            raise ValueError(
+                f"{model.name} has no layer {layer_name!r} with spatial output; "
+                f"{_describe_candidates(model)}"
+            )
     scores = scores or build_score_model(model)
-    make_cells = _choose_method(method, scores, layer_name, batch_size)
-    at_once = 1 if METHODS[method].one_by_one else batch_size
+    make_cells = _choose_method(method, scores, layer_name)
+    at_once = 1 if METHODS[method].one_by_one else BATCH_SIZE
 
     def explain(images: np.ndarray, class_index: int) -> np.ndarray:
         classes = scores.output_shape[-1]
@@ -174,7 +172,7 @@ def build_explainers(model: keras.Model) -> dict[str, Callable[[np.ndarray, int]
 
 
 def _choose_method(
-    method: str, scores: keras.Model, layer_name: str, batch_size: int
+    method: str, scores: keras.Model, layer_name: str
 ) -> Callable[[int, np.ndarray], np.ndarray]:
     """Return what turns a class and a batch of images into cells, or for SmoothGrad into pixels."""
     if method == "smoothgrad":
@@ -185,7 +183,7 @@ def _choose_method(
             noisy = noisy_copies(batch[0])
             gradients = np.concatenate([
                 saliency(_score(class_index, part), part, keepdims=True, normalize_map=False)
-                for part in np.array_split(noisy, -(-NOISY_COPIES // batch_size))
+                for part in np.array_split(noisy, -(-NOISY_COPIES // BATCH_SIZE))
             ])  # fmt: skip
             return gradients.mean(axis=0, keepdims=True).max(axis=-1)
 
@@ -336,21 +334,13 @@ def _spatial_layers(model: keras.Model) -> list[str]:
     ]
 
 
-def _describe_candidates(model: keras.Model, shown: int = 12) -> str:
-    candidates = _spatial_layers(model)
+def _describe_candidates(model: keras.Model) -> str:
+    candidates, shown = _spatial_layers(model), 12
     if not candidates:
         return "it has no layer with spatial output: join trunk and head into one flat graph"
     rest = len(candidates) - shown
     ending = f" (and {rest} before them)" if rest > 0 else ""
     return f"choose one of {', '.join(candidates[-shown:])}{ending}"
-
-
-def _require_spatial_layer(model: keras.Model, layer_name: str) -> None:
-    if layer_name not in _spatial_layers(model):
-        raise ValueError(
-            f"{model.name} has no layer {layer_name!r} with spatial output; "
-            f"{_describe_candidates(model)}"
-        )
 
 
 def select_cases(predictions: pd.DataFrame, threshold: float, n: int, seed: int) -> pd.DataFrame:
@@ -373,12 +363,7 @@ def select_cases(predictions: pd.DataFrame, threshold: float, n: int, seed: int)
         raise ValueError(f"n must be 1 or more, not {n}")
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must lie in [0, 1], not {threshold}")
-    splits = sorted(set(predictions.split))
-    if len(splits) != 1:
-        raise ValueError(
-            f"cases must come from one split, not from {len(splits)} ({', '.join(splits)}); take "
-            "one with predictions.select_split"
-        )
+    require_one_split(predictions)
     if not predictions.y_true.isin([NORMAL, PNEUMONIA]).all():
         raise ValueError(f"y_true must be 0 ({CLASS_NAMES[0]}) or 1 ({CLASS_NAMES[1]})")
     with_pneumonia = predictions.y_true == PNEUMONIA

@@ -16,6 +16,7 @@ from utils.evaluation.thresholds import is_positive
 from utils.explanation import measures
 from utils.explanation.experiments import (
     ROUND,
+    Measure,
     baseline_maps,
     count_cells,
     images_key,
@@ -23,8 +24,8 @@ from utils.explanation.experiments import (
     load_pixels,
     maps_key,
     maps_of,
+    measure_images,
     open_test_images,
-    row_by_row,
 )
 from utils.explanation.heat_maps import build_explainer, build_explainers
 from utils.explanation.measures import NO_NETWORK
@@ -62,7 +63,7 @@ def measure_truth(study: Study) -> pd.DataFrame:
         "phantoms": [PHANTOM_VERSION, study.known_phantoms], "taught": recipe,
     }  # fmt: skip
 
-    def make() -> pd.DataFrame:
+    def prepare() -> tuple[pd.DataFrame, Measure]:
         root, known = known_phantoms(study)
         networks = {explained.title: explained.load(), "taught": train_on_phantoms(study, recipe)}
         everything = load_pixels(root, known)
@@ -82,7 +83,6 @@ def measure_truth(study: Study) -> pd.DataFrame:
             maps[NO_NETWORK] = baseline_maps(image, cells, number)
             return [
                 {
-                    "image_id": row.image_id, "patient_id": row.patient_id,
                     "etiology": row.etiology, "mask_share": measures.mask_share(mask),
                     "network": name, "auc": auc.get(name),
                     "probability": probabilities[name][position] if name in networks else None,
@@ -95,11 +95,9 @@ def measure_truth(study: Study) -> pd.DataFrame:
                 for method, cam in maps[name].items()
             ]  # fmt: skip
 
-        return row_by_row(
-            study, "truth", made_from, known.image_id.iloc[with_pneumonia].tolist(), measure
-        )
+        return known.iloc[with_pneumonia], measure
 
-    return keep(study, "truth", made_from, make)
+    return measure_images(study, "truth", made_from, prepare)
 
 
 def regions_of_interest() -> dict[str, np.ndarray]:

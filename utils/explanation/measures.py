@@ -55,15 +55,13 @@ def mask_share(mask: np.ndarray) -> float:
     return float(_as_mask(mask).mean())
 
 
-def overlap_table(
-    maps: np.ndarray, masks: np.ndarray, image_ids: Sequence[str] | None = None
-) -> pd.DataFrame:
+def overlap_table(maps: np.ndarray, masks: np.ndarray, image_ids: Sequence[str]) -> pd.DataFrame:
     """Measure each map against its mask, and against the masks of the other images.
 
     Args:
         maps: (n, h, w), not negative.
         masks: (n, h, w) bool, or 0 and 1; an empty one has nothing to be found.
-        image_ids: Names of the rows; numbers from 0 by default.
+        image_ids: Names of the rows.
 
     Returns:
         One row an image:
@@ -76,7 +74,7 @@ def overlap_table(
     maps, masks = np.asarray(maps), np.asarray(masks)
     if maps.ndim != 3 or maps.shape != masks.shape:
         raise ValueError(f"maps {maps.shape} and masks {masks.shape} must both be (n, h, w)")
-    if image_ids is not None and len(image_ids) != len(maps):
+    if len(image_ids) != len(maps):
         raise ValueError(f"{len(maps)} maps but {len(image_ids)} image_ids")
     rows = [
         {
@@ -89,12 +87,7 @@ def overlap_table(
         }
         for row, (cam, mask) in enumerate(zip(maps, masks, strict=True))
     ]
-    columns = [
-        "energy_inside", "energy_in_other_masks", "pointing_hit", "mask_share", "maximum",
-        "zero_map",
-    ]  # fmt: skip
-    index = None if image_ids is None else pd.Index(list(image_ids), name="image_id")
-    return pd.DataFrame(rows, index=index, columns=columns)
+    return pd.DataFrame(rows, index=pd.Index(image_ids, name="image_id"))
 
 
 def _energy_in_others(cam: np.ndarray, masks: np.ndarray) -> float:
@@ -219,7 +212,6 @@ def faithfulness(
     image: np.ndarray,
     order: np.ndarray,
     blurred: np.ndarray,
-    steps: int = STEPS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the deletion and the insertion curve of an order (Petsiuk et al. 2018).
 
@@ -228,14 +220,13 @@ def faithfulness(
         image: (h, w, c) in [0, 255].
         order: (h, w): a heat map, or a baseline.
         blurred: (h, w, c): the image without detail.
-        steps: Number of steps.
 
     Returns:
-        Two (steps + 1,) curves. A faithful map's deletion falls early, its insertion rises early.
+        Two (STEPS + 1,) curves. A faithful map's deletion falls early, its insertion rises early.
     """
     return (
-        np.asarray(predict(perturb(image, order, blurred, steps))),
-        np.asarray(predict(perturb(blurred, order, image, steps))),
+        np.asarray(predict(perturb(image, order, blurred))),
+        np.asarray(predict(perturb(blurred, order, image))),
     )
 
 

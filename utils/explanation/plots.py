@@ -45,7 +45,6 @@ def plot_cam_grid(
     maps: np.ndarray,
     titles: Sequence[str],
     masks: np.ndarray | None = None,
-    columns: int = 3,
 ) -> Figure:
     """Show each image beside its Grad-CAM, all on one colour scale.
 
@@ -57,7 +56,6 @@ def plot_cam_grid(
         maps: (n, h, w), not negative, from `heat_maps.explain_images`.
         titles: A title for each.
         masks: (n, h, w) bool; where given, their outlines are drawn.
-        columns: Cases side by side; each takes two pictures.
     """
     pixels, maps = as_pixels(images), np.asarray(maps)
     _require_maps(maps, pixels)
@@ -65,7 +63,7 @@ def plot_cam_grid(
     if masks is not None and np.shape(masks) != maps.shape:
         raise ValueError(f"masks {np.shape(masks)} do not fit maps {maps.shape}")
     highest = float(maps.max()) or 1.0
-    rows, columns = grid_shape(len(pixels), columns)
+    rows, columns = grid_shape(len(pixels), 3)
     # Two pictures a case, and a narrow gap between cases.
     figure, axes = new_figure(
         "Grad-CAM", (4.0 * columns + 1.3, 2.4 * rows + 0.9), rows, 3 * columns,

@@ -18,7 +18,7 @@ table, that it was at.
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 
@@ -31,13 +31,19 @@ from utils.explanation.sanity_checks import (
     measure_randomization,
 )
 
-TABLES = (
-    "truth", "other_images", "randomisation", "random_labels", "faithfulness", "stability",
-    "attention",
-)  # fmt: skip
+TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
+    "truth": measure_truth,
+    "other_images": measure_other_images,
+    "randomisation": measure_randomization,
+    "random_labels": measure_random_labels,
+    "faithfulness": measure_faithfulness,
+    "stability": measure_stability,
+    "attention": measure_attention,
+}
+"""Every table by its name, and what makes it."""
 
 
-def explain_study(study: Study, tables: Sequence[str] = TABLES) -> dict[str, pd.DataFrame]:
+def explain_study(study: Study, tables: Iterable[str] = TABLES) -> dict[str, pd.DataFrame]:
     """Make the tables that are not kept yet; return all that were asked for, by name.
 
     Args:
@@ -47,20 +53,9 @@ def explain_study(study: Study, tables: Sequence[str] = TABLES) -> dict[str, pd.
     Raises:
         ValueError: if there is no such table.
     """
-    if unknown := sorted(set(tables) - set(_MAKERS)):
+    if unknown := sorted(set(tables) - set(TABLES)):
         raise ValueError(f"there is no table {unknown[0]!r}; choose of {', '.join(TABLES)}")
-    return {name: _MAKERS[name](study) for name in tables}
-
-
-_MAKERS: dict[str, Callable[[Study], pd.DataFrame]] = {
-    "truth": measure_truth,
-    "other_images": measure_other_images,
-    "randomisation": measure_randomization,
-    "random_labels": measure_random_labels,
-    "faithfulness": measure_faithfulness,
-    "stability": measure_stability,
-    "attention": measure_attention,
-}
+    return {name: TABLES[name](study) for name in tables}
 
 
 def main() -> None:

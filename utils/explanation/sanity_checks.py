@@ -6,17 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from utils.common.constants import NORMAL, PNEUMONIA
+from utils.common.constants import PNEUMONIA
 from utils.common.study import Study
 from utils.explanation import measures
 from utils.explanation.experiments import (
+    Measure,
     draw_test_images,
     images_key,
-    keep,
-    load_pixels,
     maps_key,
     maps_of,
-    row_by_row,
+    measure_images,
 )
 from utils.explanation.heat_maps import build_explainers
 from utils.explanation.networks import (
@@ -52,31 +51,23 @@ def measure_other_images(study: Study) -> pd.DataFrame:
     explained = find_explained(study)
     made_from = maps_key(explained) | images_key(study)
 
-    def make() -> pd.DataFrame:
-        root, images = draw_test_images(study)
-        with_pneumonia, without_pneumonia = (
-            images[images.label == PNEUMONIA],
-            images[images.label == NORMAL],
-        )
+    def prepare() -> tuple[pd.DataFrame, Measure]:
+        images, pixels = draw_test_images(study)
         explainers = build_explainers(explained.load())
-        pixels = [load_pixels(root, part) for part in (with_pneumonia, without_pneumonia)]
+        positive = (images.label == PNEUMONIA).to_numpy()
+        parts = pixels[positive], pixels[~positive]
+        healthy_ids = images.image_id[~positive].to_numpy()
 
         def measure(number: int) -> list[dict[str, Any]]:
-            row = with_pneumonia.iloc[number]
-            first, second = (maps_of(part[number], explainers) for part in pixels)
+            first, second = (maps_of(part[number], explainers) for part in parts)
             return [
-                {
-                    "image_id": row.image_id, "patient_id": row.patient_id,
-                    "healthy_id": without_pneumonia.image_id.iloc[number],
-                } | similarity
+                {"healthy_id": healthy_ids[number]} | similarity
                 for similarity in _similarity_rows(first, second)
-            ]  # fmt: skip
+            ]
 
-        return row_by_row(
-            study, "other_images", made_from, with_pneumonia.image_id.tolist(), measure
-        )
+        return images[positive], measure
 
-    return keep(study, "other_images", made_from, make)
+    return measure_images(study, "other_images", made_from, prepare)
 
 
 def measure_randomization(study: Study) -> pd.DataFrame:
@@ -88,9 +79,9 @@ def measure_randomization(study: Study) -> pd.DataFrame:
     explained = find_explained(study)
     made_from = maps_key(explained) | images_key(study) | {"levels": LEVELS}
 
-    def make() -> pd.DataFrame:
-        root, images = draw_test_images(study)
-        pixels, network = load_pixels(root, images), explained.load()
+    def prepare() -> tuple[pd.DataFrame, Measure]:
+        images, pixels = draw_test_images(study)
+        network = explained.load()
         explainers = build_explainers(network)
         randomised = {
             layer: build_explainers(random)
@@ -98,19 +89,16 @@ def measure_randomization(study: Study) -> pd.DataFrame:
         }
 
         def measure(number: int) -> list[dict[str, Any]]:
-            row, first = images.iloc[number], maps_of(pixels[number], explainers)
+            first = maps_of(pixels[number], explainers)
             return [
-                {
-                    "image_id": row.image_id, "patient_id": row.patient_id,
-                    "step": step, "layer": layer,
-                } | similarity
+                {"step": step, "layer": layer} | similarity
                 for step, (layer, random) in enumerate(randomised.items(), start=1)
                 for similarity in _similarity_rows(first, maps_of(pixels[number], random))
-            ]  # fmt: skip
+            ]
 
-        return row_by_row(study, "randomisation", made_from, images.image_id.tolist(), measure)
+        return images, measure
 
-    return keep(study, "randomisation", made_from, make)
+    return measure_images(study, "randomisation", made_from, prepare)
 
 
 def measure_random_labels(study: Study) -> pd.DataFrame:
@@ -127,24 +115,19 @@ def measure_random_labels(study: Study) -> pd.DataFrame:
         "recipe": recipe, "training_images": RANDOM_LABEL_IMAGES,
     }  # fmt: skip
 
-    def make() -> pd.DataFrame:
-        root, images = draw_test_images(study)
-        pixels, explainers = load_pixels(root, images), build_explainers(explained.load())
+    def prepare() -> tuple[pd.DataFrame, Measure]:
+        images, pixels = draw_test_images(study)
+        explainers = build_explainers(explained.load())
         network, accuracy = train_on_random_labels(study, recipe)
         by_heart = build_explainers(network)
 
         def measure(number: int) -> list[dict[str, Any]]:
-            row, image = images.iloc[number], pixels[number]
+            first, second = (maps_of(pixels[number], each) for each in (explainers, by_heart))
             return [
-                {
-                    "image_id": row.image_id, "patient_id": row.patient_id,
-                    "training_accuracy": accuracy,
-                } | similarity
-                for similarity in _similarity_rows(
-                    maps_of(image, explainers), maps_of(image, by_heart)
-                )
-            ]  # fmt: skip
+                {"training_accuracy": accuracy} | similarity
+                for similarity in _similarity_rows(first, second)
+            ]
 
-        return row_by_row(study, "random_labels", made_from, images.image_id.tolist(), measure)
+        return images, measure
 
-    return keep(study, "random_labels", made_from, make)
+    return measure_images(study, "random_labels", made_from, prepare)

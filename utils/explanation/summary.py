@@ -11,7 +11,7 @@ import pandas as pd
 
 from utils.common.constants import PNEUMONIA
 from utils.evaluation.bootstrap import mean_interval
-from utils.evaluation.tables import format_interval
+from utils.evaluation.tables import format_columns, interval_columns
 from utils.explanation.heat_maps import CASES
 from utils.explanation.measures import BASELINES, NO_NETWORK, TITLES
 
@@ -46,7 +46,7 @@ def summarize(
             "images": len(group), "zero": int(group[measures[0]].isna().sum()),
         }  # fmt: skip
         for measure in measures:
-            row |= _flatten(measure, _interval(group, measure, resamples, seed))
+            row |= interval_columns(measure, _interval(group, measure, resamples, seed))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -56,14 +56,6 @@ def _interval(group: pd.DataFrame, measure: str, resamples: int, seed: int) -> d
     if known.patient_id.nunique() < 2:
         return dict.fromkeys(("value", "low", "high"), float("nan"))
     return mean_interval(known[measure].to_numpy(), known.patient_id.to_numpy(), resamples, seed)
-
-
-def _flatten(measure: str, interval: dict[str, float]) -> dict[str, float]:
-    return {
-        measure: interval["value"],
-        f"{measure}_low": interval["low"],
-        f"{measure}_high": interval["high"],
-    }
 
 
 def as_text(
@@ -83,26 +75,20 @@ def as_text(
     if "map" in shown:
         shown["map"] = shown["map"].map(TITLES)
     for measure, title in measures.items():
-        shown[title] = [
-            "-" if np.isnan(value) else format_interval(
-                {"value": value, "low": low, "high": high}, digits, signed
-            )
-            for value, low, high in summary[[measure, f"{measure}_low", f"{measure}_high"]].values
-        ]  # fmt: skip
+        shown[title] = format_columns(summary, measure, digits, signed)
     return shown
 
 
-def side_by_side(summary: pd.DataFrame, column: str, measure: str, digits: int = 2) -> pd.DataFrame:
+def side_by_side(summary: pd.DataFrame, column: str, measure: str) -> pd.DataFrame:
     """Return one measure as text, maps below each other and the values of a column abreast.
 
     Args:
         summary: From `summarize` by `map` and `column`, or by `network`, `map` and `column`.
         column: Whose values become columns, in their order of appearance.
         measure: That is shown.
-        digits: Behind the point.
     """
     keys = [name for name in ("network", "map") if name in summary]
-    text = as_text(summary, {measure: measure}, digits)
+    text = as_text(summary, {measure: measure})
     table = text.pivot(index=keys, columns=column, values=measure)
     order = text[keys].drop_duplicates()
     index = pd.MultiIndex.from_frame(order) if len(keys) > 1 else pd.Index(order[keys[0]])

@@ -50,22 +50,16 @@ def preprocess_array(images: np.ndarray) -> np.ndarray:
     return keras.ops.convert_to_numpy(preprocess_images(images.astype(np.float32)))
 
 
-def build_backbone(
-    weights: Weights, split_layer: str | None = None, precision: str = "float32"
-) -> keras.Model:
-    """Build the frozen part of a network, from pixels to the activations of one layer.
+def build_backbone(weights: Weights, precision: str = "float32") -> keras.Model:
+    """Build the frozen part of a network, from pixels to the activations of its last layer.
 
     Args:
         weights: Resolved weights; they name the backbone.
-        split_layer: Layer whose output ends the backbone; the backbone's last one by default.
         precision: In which the layers compute, of `precision.PRECISIONS` but `auto`; weights
             stay float32.
 
     Returns:
         A model from (n, 224, 224, 3) RGB in [0, 255] to activations, not trainable.
-
-    Raises:
-        SplitError: if the network cannot be cut at that layer.
     """
     facts = BACKBONES[weights.backbone]
     build = getattr(keras.applications, facts.keras_name)
@@ -80,7 +74,7 @@ def build_backbone(
     load_backbone_weights(backbone, weights)
     whole = keras.Model(image, backbone.output, name=weights.backbone)
     whole.trainable = False
-    return whole if split_layer is None else split_model(whole, split_layer)[0]
+    return whole
 
 
 def split_model(model: keras.Model, split_layer: str) -> tuple[keras.Model, keras.Model]:

@@ -101,13 +101,8 @@ def read_final_models(
         return table[table.split.isin(SCORED_SPLITS)]
 
     models: dict[str, FinalModel] = {}
-    for name, files in (
-        (BASELINE, [BASELINE]),
-        (
-            REIMPLEMENTATION,
-            [REIMPLEMENTATION, *(final_name(REIMPLEMENTATION, seed) for seed in seeds[1:])],
-        ),
-    ):
+    for name, other_seeds in ((BASELINE, []), (REIMPLEMENTATION, seeds[1:])):
+        files = [name, *(final_name(name, seed) for seed in other_seeds)]
         tables = tuple(read(file) for file in files)
         threshold = choose_validation_threshold(average_predictions(tables))
         models[name] = FinalModel(name, threshold, tables)
@@ -189,27 +184,24 @@ def _values(predictions: pd.DataFrame, threshold: float) -> dict[str, float]:
     return {metric: round(value, DECIMALS) for metric, value in values.items()}
 
 
-def seed_table(scores: Mapping[str, Any], metrics: Sequence[str] = SEED_METRICS) -> pd.DataFrame:
+def seed_table(scores: Mapping[str, Any]) -> pd.DataFrame:
     """Return mean and range over the seeds on test, as text such as `0.981 (0.979-0.984)`."""
     rows = {}
     for name, scored in scores.items():
-        values = {metric: [seed[metric] for seed in scored["seeds"]] for metric in metrics}
+        values = {metric: [seed[metric] for seed in scored["seeds"]] for metric in SEED_METRICS}
         rows[name] = [len(scored["seeds"])] + [format_range(each) for each in values.values()]
-    columns = ["seeds", *(METRICS[metric] for metric in metrics)]
+    columns = ["seeds", *(METRICS[metric] for metric in SEED_METRICS)]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
-def score_table(
-    scores: Mapping[str, Any], metrics: Sequence[str], split: str = "test"
-) -> pd.DataFrame:
-    """Return metrics with intervals, of the mean over the seeds, as text."""
+def score_table(scores: Mapping[str, Any], metrics: Sequence[str]) -> pd.DataFrame:
+    """Return metrics with intervals on test, of the mean over the seeds, as text."""
     rows = {
-        name: [format_interval(scored[split][metric]) for metric in metrics]
+        name: [format_interval(scored["test"][metric]) for metric in metrics]
         for name, scored in scores.items()
     }
-    return pd.DataFrame.from_dict(
-        rows, orient="index", columns=[METRICS[metric] for metric in metrics]
-    )
+    columns = [METRICS[metric] for metric in metrics]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def reading_table(

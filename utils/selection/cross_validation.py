@@ -11,7 +11,6 @@ read.
 import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -38,11 +37,6 @@ from utils.training.fine_tuning import train_candidate
 VERSION = 1
 """Of networks, augmentation and stress. Raise it when a change of their code makes other numbers:
 all candidates are then screened anew."""
-
-
-def make_folds(images: pd.DataFrame) -> dict[str, Fold]:
-    """Return all folds of the development images by name: `plain`, `block1`, ..."""
-    return {fold.name: fold for fold in [plain_fold(images), *block_folds(images)]}
 
 
 def cross_validate(
@@ -72,8 +66,9 @@ def cross_validate(
     ]  # fmt: skip
     if not missing:
         return
-    root, images = open_development_images(study)
-    known = make_folds(images)
+    root, index = open_study_index(study)
+    images = development_index(index)
+    known = {fold.name: fold for fold in [plain_fold(images), *block_folds(images)]}
     pixels: dict[int, np.ndarray] = {}
     for candidate, fold, seed in missing:
         if candidate.size not in pixels:
@@ -135,12 +130,6 @@ def _read_records(
         for candidate in candidates for fold in folds for seed in seeds
     ]  # fmt: skip
     return [read_json(file) for file in files]
-
-
-def open_development_images(study: Study) -> tuple[Path, pd.DataFrame]:
-    """Return the root of a study's data set and the index of its development images."""
-    root, index = open_study_index(study)
-    return root, development_index(index)
 
 
 def _validate_one(

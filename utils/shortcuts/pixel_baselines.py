@@ -20,7 +20,7 @@ from utils.common.progress import track
 from utils.data.images import load_image
 from utils.evaluation.metrics import METRICS, evaluate_predictions
 from utils.evaluation.predictions import patients_known
-from utils.evaluation.tables import format_interval
+from utils.evaluation.tables import format_columns, interval_columns
 
 BASELINES = {
     "majority_class": "majority class",
@@ -162,30 +162,21 @@ def score_pixel_baselines(
             part = predictions[predictions.split == split]
             metrics = evaluate_predictions(part, 0.5, resamples, seed, level=level)
             for metric in BASELINE_METRICS:
-                name = f"{split}_{metric}"
-                rows[kind][name] = metrics[metric]["value"]
-                rows[kind][f"{name}_low"] = metrics[metric]["low"]
-                rows[kind][f"{name}_high"] = metrics[metric]["high"]
+                rows[kind] |= interval_columns(f"{split}_{metric}", metrics[metric])
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("baseline")
 
 
-def baselines_table(scores: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
+def baselines_table(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the scores as strings for display, such as `0.89 [0.86, 0.91]`.
 
     Args:
         scores: From `score_pixel_baselines`.
-        digits: Decimals.
     """
-    columns = {}
-    for split in SCORED_SPLITS:
-        for metric in BASELINE_METRICS:
-            name = f"{split}_{metric}"
-            columns[f"{split} {METRICS[metric]}"] = [
-                format_interval({"value": value, "low": low, "high": high}, digits)
-                for value, low, high in zip(
-                    scores[name], scores[f"{name}_low"], scores[f"{name}_high"], strict=True
-                )
-            ]
+    columns = {
+        f"{split} {METRICS[metric]}": format_columns(scores, f"{split}_{metric}", digits=2)
+        for split in SCORED_SPLITS
+        for metric in BASELINE_METRICS
+    }
     return pd.DataFrame(columns, index=scores.index.map(BASELINES))
 
 

@@ -66,23 +66,15 @@ def declared_parameters(notebook: NotebookNode) -> dict[str, Any]:
         raise NotebookError(f"{len(cells)} cells are tagged `parameters`; exactly one must be")
     parameters = {}
     for statement in ast.parse(cells[0].source).body:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if _is_literal(value):
-                parameters[name] = ast.literal_eval(value)
-            case _:
-                raise NotebookError(
-                    f"the parameters cell holds `{ast.unparse(statement)}`; only `name = literal` "
-                    "is allowed there, derived values belong into the next cell"
-                )
+        try:
+            (target,) = statement.targets
+            parameters[target.id] = ast.literal_eval(statement.value)
+        except (AttributeError, ValueError) as error:
+            raise NotebookError(
+                f"the parameters cell holds `{ast.unparse(statement)}`; only `name = literal` "
+                "is allowed there, derived values belong into the next cell"
+            ) from error
     return parameters
-
-
-def _is_literal(value: ast.expr) -> bool:
-    try:
-        ast.literal_eval(value)
-    except ValueError:
-        return False
-    return True
 
 
 def choose_parameters(

@@ -101,7 +101,6 @@ def release_detector(
         Its record: file, hash, and the share of images that it flags by what they are.
     """
     feature_model = build_feature_model(network)
-
     features = {
         split: run_network(feature_model, load_images(root, rows.image_id), f"features, {split}")
         for split, rows in parts.items()

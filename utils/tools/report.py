@@ -187,12 +187,6 @@ def notebooks_table(minutes: dict[str, float]) -> str:
     return _table(["notebook", "question", "minutes, full study"], rows)
 
 
-def _read_speed(results: Path) -> dict[str, Any] | None:
-    """Read the benchmark on the real data that lies beside a folder of results, if there is one."""
-    file = results.parent / "bench" / "full.json"
-    return read_json(file) if file.is_file() else None
-
-
 def speed_section(record: dict[str, Any]) -> str:
     """Return the numbers on speed: the loops, the goals, and what stands in their way.
 
@@ -235,10 +229,8 @@ def _quality_sentence(record: dict[str, Any]) -> str:
     )
 
 
-def scaling_blocks(record: dict[str, Any] | None) -> dict[str, str]:
+def scaling_blocks(record: dict[str, Any]) -> dict[str, str]:
     """Return the generated blocks of docs/scaling.md by the names of `SCALING_BLOCKS`."""
-    if record is None:
-        return dict.fromkeys(SCALING_BLOCKS, NOT_MEASURED)
     rate, step = record["extraction"]["ours"]["median"], record["step"]["seconds"]["median"]
     machine = record["machine"]
     settings, fit = record["settings"], record["cost_per_image"]["fit"]
@@ -296,26 +288,32 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def render_scaling(text: str, results: Path = RESULTS) -> str:
-    """Return docs/scaling.md with its blocks made anew."""
-    for name, content in scaling_blocks(_read_speed(results)).items():
-        text = replace_block(text, name, content)
-    return text
+def render_scaling(text: str, results: Path) -> str:
+    """Return docs/scaling.md with its blocks made anew from the benchmark on the real data."""
+    blocks, file = dict.fromkeys(SCALING_BLOCKS, NOT_MEASURED), results.parent / "bench/full.json"
+    if file.is_file():
+        blocks = scaling_blocks(read_json(file))
+    return replace_blocks(text, blocks)
 
 
-def render_card(text: str, results: Path = RESULTS) -> str:
+def render_card(text: str, results: Path) -> str:
     """Return MODEL_CARD.md with its blocks made anew."""
     blocks = dict.fromkeys(CARD_BLOCKS, NOT_FINISHED)
     if (results / "final_metrics.json").is_file():
         blocks = card_blocks(results, SHIPPED)
+    return replace_blocks(text, blocks)
+
+
+def render_shipped(text: str, results: Path) -> str:
+    """Return models/README.md with the record of the shipped model made anew."""
+    return replace_block(text, "shipped", shipped_block(results, SHIPPED))
+
+
+def replace_blocks(text: str, blocks: dict[str, str]) -> str:
+    """Replace what lies between several pairs of markers; see `replace_block`."""
     for name, content in blocks.items():
         text = replace_block(text, name, content)
     return text
-
-
-def render_shipped(text: str, results: Path = RESULTS) -> str:
-    """Return models/README.md with the record of the shipped model made anew."""
-    return replace_block(text, "shipped", shipped_block(results, SHIPPED))
 
 
 def replace_block(text: str, name: str, content: str) -> str:
@@ -335,28 +333,25 @@ def replace_block(text: str, name: str, content: str) -> str:
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 
-def render_readme(text: str, results: Path = RESULTS) -> str:
+def render_readme(text: str, results: Path) -> str:
     """Return the README with its tables made anew from a folder of results."""
     metrics = _read(results / "metrics.json")
     provenance = {
         model: _read(results / "provenance" / f"{model}.json") for model in metrics["models"]
     }
-    minutes = _read(results / "provenance" / "minutes.json")
     seeds = {model: load_seeds(results / "predictions", model) for model in metrics["models"]}
-    tables = f"{baselines_table(seeds)}\n\n{SEED_42}\n\n{results_table(metrics, provenance)}"
-    text = replace_block(text, "results", tables)
     final = results / "final_metrics.json"
-    text = replace_block(
-        text, "final", final_table(read_json(final)) if final.is_file() else NOT_FINISHED
-    )
-    return replace_block(text, "minutes", notebooks_table(minutes))
+    blocks = {
+        "results": f"{baselines_table(seeds)}\n\n{SEED_42}\n\n"
+        + results_table(metrics, provenance),
+        "final": final_table(read_json(final)) if final.is_file() else NOT_FINISHED,
+        "minutes": notebooks_table(_read(results / "provenance" / "minutes.json")),
+    }
+    return replace_blocks(text, blocks)
 
 
 def find_drift(
-    text: str,
-    results: Path = RESULTS,
-    render: Callable[[str, Path], str] = render_readme,
-    name: str = "README.md",
+    text: str, results: Path, render: Callable[[str, Path], str], name: str
 ) -> list[str]:
     """Return the lines of a diff from a document to what the results say; none where they agree."""
     return list(

@@ -102,11 +102,6 @@ def read_site(folder: Path) -> Site:
     return Site(folder, {file: read_page(file) for file in files})
 
 
-def is_elsewhere(address: str) -> bool:
-    """Tell whether an address is that of another server."""
-    return bool(urlsplit(address).netloc)
-
-
 def find_loaded_from_elsewhere(site: Site) -> list[str]:
     """Name what pages and style sheets fetch from other servers to be shown; links may lead there.
 
@@ -117,7 +112,7 @@ def find_loaded_from_elsewhere(site: Site) -> list[str]:
         f"{site.name(file)}: <{tag}> loads {address}; keep a copy in the site"
         for file, page in site.pages.items()
         for tag, address in page.loaded
-        if is_elsewhere(address)
+        if urlsplit(address).netloc
     ]
     for file in sorted(site.folder.rglob("*.css")):
         for address in LOADING_STYLE.findall(file.read_text(encoding="utf-8")):

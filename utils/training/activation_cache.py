@@ -142,9 +142,6 @@ def clean_cache(cache: Path, unused_only: bool = False) -> float:
             for file in store.leftovers:
                 freed += file.stat().st_size / 1e9
                 file.unlink()
-    # Version 1 kept its description beside the folder.
-    for file in cache.glob("*.store"):
-        file.unlink()
     return freed
 
 

@@ -135,15 +135,14 @@ def build_candidate(candidate: Candidate, seed: int) -> tuple[keras.Model, str]:
 def _freeze(network: keras.Model, candidate: Candidate, pretrained: bool) -> None:
     """Freeze what comes before the first trained layer, and ImageNet's batch statistics."""
     names = [layer.name for layer in network.layers]
-    starts = {"all": 0, "head": names.index("mean_over_places")}
-    if candidate.first_trained not in names and candidate.first_trained not in starts:
+    starts = {name: number for number, name in enumerate(names)}
+    starts |= {"all": 0, "head": names.index("mean_over_places")}
+    if candidate.first_trained not in starts:
         raise ValueError(
             f"{candidate.name}: {candidate.architecture} has no layer "
             f"{candidate.first_trained!r} to train from; name one of its layers, 'all' or 'head'"
         )
-    first = starts.get(candidate.first_trained)
-    first = names.index(candidate.first_trained) if first is None else first
-    for layer in network.layers[:first]:
+    for layer in network.layers[: starts[candidate.first_trained]]:
         layer.trainable = False
     if pretrained and not candidate.trained_statistics:
         for layer in network.layers:
