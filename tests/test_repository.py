@@ -270,6 +270,7 @@ def test_ignored_files_are_not_listed_and_new_ones_are(tmp_path):
     ignored = [
         "data/phantoms/a.png", "data/activations/a.npy", "results/full/notebooks/a.ipynb",
         "results/full/models/a.keras", "results/sample/metrics.json", "figures/sample/a.png",
+        "results/mine/metrics.json", "figures/mine/a.png",
         ".venv/a.py", "notebooks/01.failed.ipynb", "notebooks/.ipynb_checkpoints/a.ipynb",
         "utils/__pycache__/a.pyc",
     ]  # fmt: skip
