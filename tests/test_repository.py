@@ -270,6 +270,7 @@ def test_ignored_files_are_not_listed_and_new_ones_are(tmp_path):
     ignored = [
         "data/phantoms/a.png", "data/activations/a.npy", "results/full/notebooks/a.ipynb",
         "results/full/models/a.keras", "results/sample/metrics.json", "figures/sample/a.png",
+        "results/mine/metrics.json", "figures/mine/a.png",
         ".venv/a.py", "notebooks/01.failed.ipynb", "notebooks/.ipynb_checkpoints/a.ipynb",
         "utils/__pycache__/a.pyc",
     ]  # fmt: skip
@@ -410,6 +411,27 @@ def test_links_of_documents_lead_somewhere(document):
     links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
     folder = (ROOT / document).parent
     assert [link for link in links if link and not (folder / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_and_modules_that_documents_name_exist(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    files = re.findall(r"`((?:demo|docs|exercises|studies|tests|utils)/[\w./]*)`", text)
+    files += [name.replace(".", "/") + ".py" for name in re.findall(r"\b(utils\.\w+\.\w+)", text)]
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    assert files or document != "CONTRIBUTING.md"
+
+
+def test_names_in_worked_examples_are_defined_somewhere():
+    document = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    examples = document.split("## Worked examples")[1].split("\n## ")[0]
+    files = [file for folder in ("utils", "tests") for file in ROOT.glob(f"{folder}/**/*.py")]
+    code = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    named = set(re.findall(r"`(\w*[A-Z_]\w*)`", examples)) - {"DATA_DIR", "Makefile"}
+    assert {"BackboneFacts", "TRANSFORMS", "copies_key", "choose_threshold"} <= named
+    for name in named:
+        definition = rf"^ *(?:(?:def|class) {name}\b|{name}(?:: \w+)? =)"
+        assert re.search(definition, code, re.MULTILINE), f"nothing defines {name}"
 
 
 def test_one_list_of_versions():

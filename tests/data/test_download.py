@@ -20,7 +20,7 @@ from PIL import Image
 
 from tests.http_server import Fault, serve
 from utils.common.constants import CLASS_NAMES
-from utils.common.files import file_sha256, read_json
+from utils.common.files import file_sha256, read_json, write_json
 from utils.common.paths import ROOT
 from utils.common.study import load_study
 from utils.data import archive as module_of_archive
@@ -365,6 +365,9 @@ def test_a_complete_data_set_is_left_alone(root, archive, tmp_path):
         fetch(root, archive=other)
     with pytest.raises(FetchError, match="holds the data set of source 'archive'. Move it away"):
         fetch(root, "medmnist")
+    write_json(root / "source.json", record | {"source": "one of your own"})
+    with pytest.raises(FetchError, match="holds the data set of source 'one of your own'"):
+        fetch(root, "kaggle")
 
 
 @pytest.mark.parametrize("damage", ["remove", "truncate", "record"])

@@ -142,8 +142,8 @@ def _check_present(root: Path, source: str | None, archive: Path | None) -> dict
             f"{show_counts(expected[0])} ({expected[1]:,} bytes), but it holds "
             f"{show_counts(found[0])} ({found[1]:,} bytes). {remedy}"
         )
-    other_source = (known_source == "medmnist") != (source == "medmnist")
-    if (source or archive) and other_source:
+    known = "kaggle" if known_source == "archive" else known_source  # the same, fetched by hand
+    if (source or archive) and known != (source or "kaggle"):
         raise FetchError(f"{root} holds the data set of source {known_source!r}. {remedy}")
     if archive and archive.is_file() and known_sha256 not in (None, file_sha256(archive)):
         raise FetchError(f"{root} comes from another archive, {record['archive']}. {remedy}")
