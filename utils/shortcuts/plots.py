@@ -24,8 +24,6 @@ def plot_baseline_scores(scores: pd.DataFrame) -> Figure:
     Args:
         scores: From `pixel_baselines.score_pixel_baselines`, one row a baseline.
     """
-    if "baseline" in scores.columns:
-        scores = scores.set_index("baseline")
     metric = "roc_auc"
     columns = [f"{split}_{metric}{end}" for split in SCORED_SPLITS for end in ("", "_low", "_high")]
     require_rows(scores, columns, "the table of baselines")
