@@ -394,8 +394,8 @@ def test_the_history_marks_the_kept_epoch_and_falling_rates():
     assert loss.figure.get_suptitle().strip() == "ResNet50"
 
 
-def test_a_history_of_one_epoch_without_rates_is_plotted():
-    figure = plot_history(make_history().head(1).drop(columns="learning_rate"))
+def test_a_history_of_one_epoch_is_plotted():
+    figure = plot_history(make_history().head(1))
     assert "learning rate" not in texts_of(figure)
 
 
@@ -431,11 +431,9 @@ def test_intervals_stand_where_they_belong():
     ]
 
 
-def test_baselines_are_read_from_the_table_or_its_file():
-    scores = make_scores()
-    for table in (scores, scores.reset_index()):
-        ax = plot_baseline_scores(table).axes[0]
-        assert [label.get_text() for label in ax.get_yticklabels()] == list(BASELINES.values())
+def test_baselines_are_read_from_the_table():
+    ax = plot_baseline_scores(make_scores()).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(BASELINES.values())
 
 
 def test_maps_share_one_scale_and_tell_their_maximum():

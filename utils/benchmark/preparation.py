@@ -125,22 +125,15 @@ def choose_images(index: pd.DataFrame, count: int, validation_fraction: float) -
     parts = []
     for split, number in wanted.items():
         rows = distinct[distinct.split == split]
-        without_pneumonia, with_pneumonia = (
-            rows[rows.label == label] for label in (1 - PNEUMONIA, PNEUMONIA)
-        )
-        sick_wanted = min(
-            max(round(number * len(with_pneumonia) / max(len(rows), 1)), 1), number - 1
-        )
-        if (
-            len(with_pneumonia) < sick_wanted
-            or len(without_pneumonia) < number - sick_wanted
-            or number < 2
-        ):
+        positive, negative = rows[rows.label == PNEUMONIA], rows[rows.label != PNEUMONIA]
+        share = len(positive) / max(len(rows), 1)
+        positives = min(max(round(number * share), 1), number - 1)
+        if number < 2 or len(positive) < positives or len(negative) < number - positives:
             raise BenchError(
                 f"{number} {split} images are wanted of {len(rows)} distinct ones; "
                 "choose another N="
             )
-        parts += [without_pneumonia.head(number - sick_wanted), with_pneumonia.head(sick_wanted)]
+        parts += [negative.head(number - positives), positive.head(positives)]
     return pd.concat(parts).sort_values("image_id").reset_index(drop=True)
 
 

@@ -55,10 +55,6 @@ class _RandomLayer(layers.Layer):
         """Return all images changed."""
         raise NotImplementedError
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Return the shape of the input."""
-        return input_shape
-
 
 class RandomExposure(_RandomLayer):
     """Change brightness and contrast as tube voltage and exposure do, and gamma as a display does.

@@ -188,7 +188,6 @@ def build_index(root: Path, seed: int, validation_fraction: float) -> pd.DataFra
     """
     if not 0 < validation_fraction < 1:
         raise ValueError(f"validation_fraction must lie between 0 and 1, not {validation_fraction}")
-    root = Path(root)
     files = _list_images(root)
     if not files:
         raise DatasetError(f"no images below {root}/train and {root}/test; run `make data`")

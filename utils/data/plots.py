@@ -40,8 +40,7 @@ def plot_class_balance(index: pd.DataFrame) -> Figure:
     require_rows(index, ("split", "label"), "the index")
     require_labels(index.label)
     counts = _count_classes(index)
-    figure, axes = new_figure("Images by split and class", (9, 5))
-    ax = axes[0, 0]
+    figure, ((ax,),) = new_figure("Images by split and class", (9, 5))
     _class_bars(ax, counts)
     share = counts[PNEUMONIA] / counts.sum(axis=1)
     ax.set_xticks(
@@ -69,8 +68,7 @@ def plot_images_per_patient(index: pd.DataFrame) -> Figure:
     images = index.groupby(["patient_id", "label"]).size().reset_index(name="images")
     counts = images.groupby(["images", "label"]).size().unstack(fill_value=0)
     counts = counts.reindex(columns=[NORMAL, PNEUMONIA], fill_value=0)
-    figure, axes = new_figure("Images of one patient", (9, 5))
-    ax = axes[0, 0]
+    figure, ((ax,),) = new_figure("Images of one patient", (9, 5))
     for label, name in enumerate(CLASS_NAMES):
         ax.bar(
             counts.index + (label - 0.5) * 0.4, counts[label], 0.4,
@@ -103,8 +101,7 @@ def plot_intensity_distributions(
             f"mean_intensity {mean_intensity.shape} and labels {labels.shape} must both be (n,)"
         )
     require_labels(labels)
-    figure, axes = new_figure("Mean intensity of an image", (9, 5))
-    ax = axes[0, 0]
+    figure, ((ax,),) = new_figure("Mean intensity of an image", (9, 5))
     bins = np.linspace(np.floor(mean_intensity.min()), np.ceil(mean_intensity.max()), 41)
     for label, name in enumerate(CLASS_NAMES):
         values = mean_intensity[labels == label]

@@ -176,32 +176,25 @@ class _Scorer:
                 return np.zeros_like(positives), np.zeros_like(negatives)
             return true_positives[:, groups - 1], false_positives[:, groups - 1]
 
-        def rates(cut: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            hits, alarms = at(cut)
-            rejected = negatives - alarms
-            return (hits + rejected) / everyone, hits / positives, rejected / negatives
-
         hits, alarms = at(0.5)
         rejected = negatives - alarms
         f1_sick = 2 * hits / (hits + alarms + positives)
         f1_healthy = 2 * rejected / (everyone - hits - alarms + negatives)
-        accuracy, sensitivity, specificity = rates(self._threshold)
         found, false_alarms = at(self._threshold)
         cleared = negatives - false_alarms
         wanted = (_WANTED_SENSITIVITY - _ROUNDING) * positives
         reached = np.argmax(true_positives >= wanted[:, None], axis=1)
         alarms_there = false_positives[np.arange(len(reached)), reached]
-        accuracy_at_half, sensitivity_at_half, specificity_at_half = rates(0.5)
         values = {
-            "accuracy_at_0.5": accuracy_at_half,
-            "accuracy_at_threshold": accuracy,
+            "accuracy_at_0.5": (hits + rejected) / everyone,
+            "accuracy_at_threshold": (found + cleared) / everyone,
             "weighted_f1": (positives * f1_sick + negatives * f1_healthy) / everyone,
             "roc_auc": auc,
             "average_precision": average_precision,
-            "sensitivity": sensitivity,
-            "specificity": specificity,
-            "sensitivity_at_0.5": sensitivity_at_half,
-            "specificity_at_0.5": specificity_at_half,
+            "sensitivity": found / positives,
+            "specificity": cleared / negatives,
+            "sensitivity_at_0.5": hits / positives,
+            "specificity_at_0.5": rejected / negatives,
             # Nobody called sick (or healthy) is a value of 0, as scikit-learn has it.
             "ppv": found / np.maximum(found + false_alarms, 1),
             "npv": cleared / np.maximum(cleared + positives - found, 1),

@@ -133,12 +133,8 @@ def plot_confusion_matrix(
     """
     split = _require_predictions(predictions, thresholds)
     rows, columns = grid_shape(len(predictions), 3)
-    figure, axes = new_figure(
-        f"Confusion matrix, {split}",
-        (max(4.2 * columns + 0.8, 6.5), 4.3 * rows + 0.6),
-        rows,
-        columns,
-    )
+    size = (max(4.2 * columns + 0.8, 6.5), 4.3 * rows + 0.6)
+    figure, axes = new_figure(f"Confusion matrix, {split}", size, rows, columns)
     for ax in axes.flat[len(predictions) :]:
         ax.set_axis_off()
     for ax, (model, part) in zip(axes.flat, predictions.items(), strict=False):

@@ -32,7 +32,6 @@ def load_predictions(file: Path) -> pd.DataFrame:
     Raises:
         PredictionsError: if a column, a value or a row is not as described.
     """
-    file = Path(file)
     remedy = "write the file anew with the notebook that trains the model"
     with open(file, encoding="utf-8", newline="") as stream:
         reader = csv.reader(stream)

@@ -5,6 +5,7 @@ image that hardly speaks for the class would look like that of one that shouts i
 worth is measured in `utils.explanation.measures`.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -306,17 +307,16 @@ def default_layer(model: keras.Model) -> str:
     Raises:
         ValueError: if no layer has spatial output.
     """
-    names = [name for name in _spatial_layers(model) if _positions(model.get_layer(name)) > 1]
+    names = [
+        name for name in _spatial_layers(model)
+        if math.prod(model.get_layer(name).output.shape[1:3]) > 1
+    ]  # fmt: skip
     for backbone in BACKBONES.values():
         if backbone.gradcam_layer in names:
             return backbone.gradcam_layer
     if not names:
         raise ValueError(f"{model.name} cannot be explained: {_describe_candidates(model)}")
     return names[-1]
-
-
-def _positions(layer: keras.Layer) -> int:
-    return layer.output.shape[1] * layer.output.shape[2]
 
 
 def zero_maps(maps: np.ndarray) -> np.ndarray:
@@ -343,6 +343,12 @@ def _describe_candidates(model: keras.Model) -> str:
     return f"choose one of {', '.join(candidates[-shown:])}{ending}"
 
 
+def name_cases(y_true: pd.Series, predicted: pd.Series) -> np.ndarray:
+    """Return the outcome of each prediction, a key of `CASES`; `predicted` says where positive."""
+    positive = y_true == PNEUMONIA
+    return np.select([positive & predicted, positive, ~predicted], ["TP", "FN", "TN"], "FP")
+
+
 def select_cases(predictions: pd.DataFrame, threshold: float, n: int, seed: int) -> pd.DataFrame:
     """Draw right and wrong cases of both classes at random, so that none is picked to please.
 
@@ -366,17 +372,10 @@ def select_cases(predictions: pd.DataFrame, threshold: float, n: int, seed: int)
     require_one_split(predictions)
     if not predictions.y_true.isin([NORMAL, PNEUMONIA]).all():
         raise ValueError(f"y_true must be 0 ({CLASS_NAMES[0]}) or 1 ({CLASS_NAMES[1]})")
-    with_pneumonia = predictions.y_true == PNEUMONIA
-    predicted = is_positive(predictions.probability, threshold)
-    kinds = {
-        "TP": with_pneumonia & predicted,
-        "FN": with_pneumonia & ~predicted,
-        "TN": ~with_pneumonia & ~predicted,
-        "FP": ~with_pneumonia & predicted,
-    }
+    cases = name_cases(predictions.y_true, is_positive(predictions.probability, threshold))
     drawn = []
     for number, case in enumerate(CASES):
-        rows = predictions[kinds[case]].sort_values("image_id")
+        rows = predictions[cases == case].sort_values("image_id")
         rows = rows.iloc[np.random.default_rng([seed, number]).permutation(len(rows))]
         if (rows.patient_id != "").all():
             # Every patient's first image comes before anyone's second.

@@ -6,13 +6,12 @@ everywhere has no measure; it is counted beside the mean, and is not in it.
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
 from utils.common.constants import PNEUMONIA
 from utils.evaluation.bootstrap import mean_interval
 from utils.evaluation.tables import format_columns, interval_columns
-from utils.explanation.heat_maps import CASES
+from utils.explanation.heat_maps import CASES, name_cases
 from utils.explanation.measures import BASELINES, NO_NETWORK, TITLES
 
 TRUTH_MEASURES = {
@@ -156,12 +155,7 @@ def best_baselines(
 
 def with_outcome(attention: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with their `outcome`, in the order of `heat_maps.CASES`, at 0.5."""
-    with_pneumonia, predicted = attention.y_true == PNEUMONIA, attention.called == PNEUMONIA
-    case = pd.Series(
-        np.select(
-            [with_pneumonia & predicted, with_pneumonia, ~predicted], ["TP", "FN", "TN"], "FP"
-        )
-    )
+    case = pd.Series(name_cases(attention.y_true, attention.called == PNEUMONIA))
     order = case.map(list(CASES).index).argsort(kind="stable")
     return attention.assign(outcome=case.map(CASES).to_numpy()).iloc[order]
 

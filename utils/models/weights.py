@@ -87,12 +87,9 @@ def load_backbone_weights(model: keras.Model, weights: Weights) -> None:
     with h5py.File(weights.file) as content:
         written_by_keras_2 = "layer_names" in content.attrs
     try:
-        if not written_by_keras_2:
-            model.load_weights(weights.file)
-            return
         # Keras tells the two formats apart by the suffix alone.
         with tempfile.TemporaryDirectory() as folder:
-            link = Path(folder) / "weights.h5"
+            link = Path(folder) / ("model.h5" if written_by_keras_2 else "model.weights.h5")
             link.symlink_to(weights.file.resolve())
             model.load_weights(link)
     except (ValueError, KeyError, OSError) as error:

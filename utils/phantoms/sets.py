@@ -151,7 +151,6 @@ def write_phantom_dataset(
     Raises:
         PhantomError: if `root` holds something else; it is left as it is.
     """
-    root = Path(root)
     plan = plan_phantom_dataset(n_images, seed)
     source = {
         "source": "phantoms", "seed": seed, "n_images": n_images, "version": PHANTOM_VERSION,
@@ -223,7 +222,7 @@ def load_opacity_mask(root: Path, image_id: str) -> np.ndarray:
     Raises:
         PhantomError: if there is no mask of that name: only phantoms have one.
     """
-    file = _mask_file(Path(root), image_id)
+    file = _mask_file(root, image_id)
     if not file.is_file():
         raise PhantomError(
             f"{file} is not there: only phantoms have known opacities; check that {root} holds "

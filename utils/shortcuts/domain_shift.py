@@ -46,12 +46,8 @@ def measure_domain_shift(study: Study) -> pd.DataFrame:
             for split in SCORED_SPLITS:
                 chosen = (index.split.isin(("train", split)) & (index.label == label)).to_numpy()
                 elsewhere = (index.split == split).to_numpy()[chosen]
-                auc = tell_domains_apart(
-                    cues[chosen].to_numpy(),
-                    elsewhere,
-                    index.patient_id[chosen],
-                    study.seed,
-                )
+                features, patients = cues[chosen].to_numpy(), index.patient_id[chosen]
+                auc = tell_domains_apart(features, elsewhere, patients, study.seed)
                 rows.append((class_name, split, round(auc, 4)))
         return pd.DataFrame(rows, columns=["class", "split", "roc_auc"])
 

@@ -24,13 +24,10 @@ def plot_baseline_scores(scores: pd.DataFrame) -> Figure:
     Args:
         scores: From `pixel_baselines.score_pixel_baselines`, one row a baseline.
     """
-    if "baseline" in scores.columns:
-        scores = scores.set_index("baseline")
     metric = "roc_auc"
     columns = [f"{split}_{metric}{end}" for split in SCORED_SPLITS for end in ("", "_low", "_high")]
     require_rows(scores, columns, "the table of baselines")
-    figure, axes = new_figure("What pixel statistics reach", (9, 1.6 + 0.85 * len(scores)))
-    ax = axes[0, 0]
+    figure, ((ax,),) = new_figure("What pixel statistics reach", (9, 1.6 + 0.85 * len(scores)))
     positions = np.arange(len(scores))
     for number, split in enumerate(SCORED_SPLITS):
         name = f"{split}_{metric}"

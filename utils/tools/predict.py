@@ -5,7 +5,6 @@ research material, not a medical device.
 """
 
 import argparse
-import csv
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from utils.common.constants import CLASS_NAMES, DISCLAIMER, NORMAL, PNEUMONIA
-from utils.common.files import write_atomically
+from utils.common.constants import CLASS_NAMES, DISCLAIMER, NORMAL, PNEUMONIA, PREDICTION_COLUMNS
+from utils.common.files import write_csv
 from utils.data.images import IMAGE_SUFFIXES
 from utils.evaluation.metrics import METRICS, evaluate_predictions
 from utils.evaluation.predictions import PredictionsError
@@ -49,8 +48,11 @@ class Scores:
     """Files that are no images."""
 
 
-def find_images(folder: Path) -> tuple[list[Path], int]:
+def find_images(folder: Path) -> tuple[list[str], int]:
     """List the image files below a folder, in one order everywhere; count what is no image.
+
+    Returns:
+        POSIX paths below the folder, and the number of the other files.
 
     Raises:
         PredictError: if there is no such folder or it holds no image.
@@ -58,17 +60,16 @@ def find_images(folder: Path) -> tuple[list[Path], int]:
     if not folder.is_dir():
         raise PredictError(f"IMAGES={folder} is no folder; name one that holds PNG or JPEG files")
     files = [path for path in folder.rglob("*") if path.is_file()]
-    images = [
-        path for path in files
+    images = sorted(
+        path.relative_to(folder).as_posix() for path in files
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    ]  # fmt: skip
+    )  # fmt: skip
     if not images:
         raise PredictError(
             f"IMAGES={folder} holds no image ({len(files)} other files); "
             f"known are {', '.join(IMAGE_SUFFIXES)}"
         )
-    ordered = sorted(images, key=lambda path: path.relative_to(folder).as_posix())
-    return ordered, len(files) - len(images)
+    return images, len(files) - len(images)
 
 
 def score_folder(network: "keras.Model", folder: Path) -> Scores:
@@ -81,8 +82,7 @@ def score_folder(network: "keras.Model", folder: Path) -> Scores:
     # Not before `main` has said which model is taken: loading Keras takes seconds.
     from utils.models.prediction import predict_files
 
-    files, ignored = find_images(folder)
-    names = [file.relative_to(folder).as_posix() for file in files]
+    names, ignored = find_images(folder)
     unreadable: dict[str, str] = {}
     probabilities = predict_files(network, folder, names, "scoring images", unreadable)
     return Scores(names, probabilities, unreadable, ignored)
@@ -94,19 +94,15 @@ def write_scores(file: Path, scores: Scores, threshold: float) -> None:
     Raises:
         PredictError: if the file cannot be written.
     """
+    rows = []
+    for image, probability in zip(scores.images, scores.probabilities, strict=True):
+        if image in scores.unreadable:
+            rows.append([image, "", "", ""])
+        else:
+            name = CLASS_NAMES[PNEUMONIA if is_positive(probability, threshold) else NORMAL]
+            rows.append([image, f"{probability:.6f}", name, f"{threshold:.6f}"])
     try:
-        with (
-            write_atomically(file) as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as stream,
-        ):
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            for image, probability in zip(scores.images, scores.probabilities, strict=True):
-                if image in scores.unreadable:
-                    writer.writerow([image, "", "", ""])
-                else:
-                    name = CLASS_NAMES[PNEUMONIA if is_positive(probability, threshold) else NORMAL]
-                    writer.writerow([image, f"{probability:.6f}", name, f"{threshold:.6f}"])
+        write_csv(file, pd.DataFrame(rows, columns=list(COLUMNS)))
     except OSError as error:
         raise PredictError(f"OUT={file} cannot be written ({error}); name another file") from error
 
@@ -146,8 +142,7 @@ def evaluate_scores(scores: Scores, threshold: float) -> list[str]:
             )
         if image not in scores.unreadable:
             rows.append((image, "", "test", CLASS_NAMES.index(parent), probability))
-    columns = ["image_id", "patient_id", "split", "y_true", "probability"]
-    predictions = pd.DataFrame(rows, columns=columns)
+    predictions = pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS))
     if predictions.y_true.nunique() < 2:
         raise PredictError("EVALUATE=1 needs images of both classes; only one has been scored")
     try:

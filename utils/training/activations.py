@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -326,7 +326,6 @@ class ActivationStore:
 
     def _compute(self, root: Path, tasks: Sequence[_Task]) -> None:
         """Run the backbone over some images and keep the activations block by block."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / STORE_FILE, self.description)
         batches = self._batches(root, tasks)
         progress = track(batches, f"{self.backbone.name}, {len(tasks):,} forward passes",
@@ -340,14 +339,10 @@ class ActivationStore:
 
     def _batches(self, root: Path, tasks: Sequence[_Task]) -> Iterator[np.ndarray]:
         """Yield batches of augmented images; the next one is made while the network runs."""
-        decoded: tuple[str, np.ndarray] | None = None
 
+        @lru_cache(1)  # the copies of an image follow each other, over the border of a batch too
         def load(image_id: str) -> np.ndarray:
-            # The copies of an image follow each other, over the border of a batch too.
-            nonlocal decoded
-            if decoded is None or decoded[0] != image_id:
-                decoded = image_id, load_image(root / image_id)
-            return decoded[1]
+            return load_image(root / image_id)
 
         def prepare(start: int) -> np.ndarray:
             part = tasks[start : start + BATCH_SIZE]

@@ -25,12 +25,10 @@ def plot_history(history: pd.DataFrame, title: str = "Training") -> Figure:
         history: From `head.train_head`, one row an epoch.
         title: Title of the figure.
     """
-    columns = ("epoch", "loss", "val_loss", "accuracy", "val_accuracy")
+    columns = ("epoch", "loss", "val_loss", "accuracy", "val_accuracy", "learning_rate")
     require_rows(history, columns, "the history")
     best = history.loc[history.val_loss.idxmin()]
-    drops = []
-    if "learning_rate" in history.columns:
-        drops = list(history.epoch[history.learning_rate.diff() < 0] - 0.5)
+    drops = history.epoch[history.learning_rate.diff() < 0] - 0.5
     figure, axes = new_figure(title, (11, 5), 1, 2)
     for ax, metric in zip(axes[0], ("loss", "accuracy"), strict=True):
         ax.plot(history.epoch, history[metric], "--s", color=GRAY, label="training")
