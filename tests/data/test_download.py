@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,7 @@ from utils.data.download import data_set_present, fetch, main
 from utils.data.images import load_image
 from utils.data.index import build_index, patient_number, split_level
 from utils.data.medmnist import download_medmnist, write_medmnist_images
-from utils.data.sources import CHEST_XRAY, KAGGLE_HANDLE
+from utils.data.sources import KAGGLE_COUNTS, KAGGLE_HANDLE
 
 NAMES = (
     "train/NORMAL/IM-0001-0001.jpeg",
@@ -43,6 +42,11 @@ NAMES = (
     "test/PNEUMONIA/person3_virus_1.jpeg",
 )
 VAL_NAMES = ("val/NORMAL/IM-0003-0001.jpeg", "val/PNEUMONIA/person4_virus_1.jpeg")
+SMALL_COUNTS = {
+    "train": {"NORMAL": 2, "PNEUMONIA": 2},
+    "val": {"NORMAL": 1, "PNEUMONIA": 1},
+    "test": {"NORMAL": 1, "PNEUMONIA": 1},
+}
 
 
 def image_bytes(number: int = 0, mode: str = "L", image_format: str = "JPEG") -> bytes:
@@ -117,8 +121,7 @@ def test_the_content_hash_does_not_depend_on_the_packing(root, archive, tmp_path
 
 
 def test_the_complete_data_set_gives_no_warning(root, tmp_path, monkeypatch):
-    counts = {"train": (2, 2), "val": (1, 1), "test": (1, 1)}
-    monkeypatch.setattr(module, "CHEST_XRAY", replace(CHEST_XRAY, image_counts=counts))
+    monkeypatch.setattr(module, "KAGGLE_COUNTS", SMALL_COUNTS)
     fetch(root, archive=write_zip(tmp_path / "a.zip", small_files(NAMES + VAL_NAMES)))
     report = read_json(root / "report.json")
     assert report["warnings"] == [] and report["counts"]["val"] == {"NORMAL": 1, "PNEUMONIA": 1}
@@ -588,8 +591,7 @@ def kaggle(tmp_path, monkeypatch):
     files = small_files(NAMES + VAL_NAMES)
     nested = small_files(NAMES + VAL_NAMES, "chest_xray/chest_xray/")
     write_zip(folder / DOWNLOAD_DATASET, files | nested | {"chest_xray/.DS_Store": b"Bud1"})
-    counts = {"train": (2, 2), "val": (1, 1), "test": (1, 1)}
-    monkeypatch.setattr(module, "CHEST_XRAY", replace(CHEST_XRAY, image_counts=counts))
+    monkeypatch.setattr(module, "KAGGLE_COUNTS", SMALL_COUNTS)
     for variable in ("KAGGLE_API_ENVIRONMENT", "KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -649,11 +651,9 @@ def count_patients(index: pd.DataFrame, column: str) -> tuple[dict[str, int], in
 @pytest.mark.skipif("XRAY_ARCHIVE" not in os.environ, reason="XRAY_ARCHIVE names no archive")
 def test_the_real_archive_is_what_the_datasheet_says(root):
     record = fetch(root, archive=Path(os.environ["XRAY_ARCHIVE"]))
-    counts = {folder: tuple(classes.values()) for folder, classes in record["counts"].items()}
-    facts = CHEST_XRAY.image_counts
-    assert counts == {folder: facts[folder] for folder in counts} and {"train", "test"} <= set(
-        counts
-    )
+    counts = record["counts"]
+    assert counts == {folder: KAGGLE_COUNTS[folder] for folder in counts}
+    assert {"train", "test"} <= set(counts)
 
     study = load_study("full")
     index = build_index(root, study.seed, study.validation_fraction)

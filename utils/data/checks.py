@@ -14,7 +14,7 @@ from utils.common.files import file_sha256
 from utils.common.progress import track
 from utils.data.images import IMAGE_SUFFIXES, DatasetError, read_image
 from utils.data.index import parse_name
-from utils.data.sources import CHEST_XRAY
+from utils.data.sources import KAGGLE_ADDRESS
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def check_images(
             raise FetchError(
                 f"{archive} has no images in {' and '.join(missing)} (found: "
                 f"{show_counts(report.counts)}); it is not whole, or another data set: take the "
-                f"zip of {CHEST_XRAY.address}"
+                f"zip of {KAGGLE_ADDRESS}"
             )
     hashes = {image_id: result.sha256 for image_id, result in checked.items()}
     test = {sha256 for image_id, sha256 in hashes.items() if image_id.startswith("test/")}

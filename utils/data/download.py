@@ -27,13 +27,20 @@ import pooch
 from kagglehub.config import get_cache_folder
 from kagglehub.exceptions import DataCorruptionError
 
-from utils.common.constants import CLASS_NAMES, IMAGE_LEVEL_SPLIT, PATIENT_LEVEL_SPLIT
+from utils.common.constants import IMAGE_LEVEL_SPLIT, PATIENT_LEVEL_SPLIT
 from utils.common.files import file_sha256, read_json, write_json
 from utils.common.paths import dataset_dir
 from utils.data.archive import list_folder, list_zip, open_zip, unpack
 from utils.data.checks import FetchError, Report, check_images, measure, one_line, show_counts
 from utils.data.medmnist import download_medmnist, write_medmnist_images
-from utils.data.sources import CHEST_XRAY, KAGGLE_HANDLE, MEDMNIST_MD5, MEDMNIST_URL
+from utils.data.sources import (
+    KAGGLE_ADDRESS,
+    KAGGLE_COUNTS,
+    KAGGLE_HANDLE,
+    LICENCE,
+    MEDMNIST_MD5,
+    MEDMNIST_URL,
+)
 
 logger = logging.getLogger(__name__)
 SOURCES = ("kaggle", "medmnist")
@@ -203,19 +210,19 @@ def _take_kaggle(scratch: Path, report: Report) -> dict[str, Any]:
             ) from error
         raise FetchError(
             f"Kaggle: {one_line(error)}; run again to resume, or if that fails too delete "
-            f"{cache}, or download the zip from {CHEST_XRAY.address} with a browser and run "
+            f"{cache}, or download the zip from {KAGGLE_ADDRESS} with a browser and run "
             "make data ARCHIVE=<the zip>"
         ) from error
     unpack(list_folder(folder), scratch, str(folder), report)
     hashes = check_images(scratch, report, str(folder), names_carry_patients=True)
-    if report.counts != _kaggle_counts():
+    if report.counts != KAGGLE_COUNTS:
         raise FetchError(
-            f"Kaggle's data set should hold {show_counts(_kaggle_counts())}, but {folder} holds "
+            f"Kaggle's data set should hold {show_counts(KAGGLE_COUNTS)}, but {folder} holds "
             f"{show_counts(report.counts)}; delete {cache} and run again, or accept it "
             f"as it is: make data ARCHIVE='{folder}'"
         )
     logger.info("kagglehub keeps its own copy in %s; the study does not need it any more", cache)
-    return _describe("kaggle", CHEST_XRAY.address, PATIENT_LEVEL_SPLIT, hashes) | {
+    return _describe("kaggle", KAGGLE_ADDRESS, PATIENT_LEVEL_SPLIT, hashes) | {
         "kaggle_version": folder.name
     }
 
@@ -229,12 +236,12 @@ def _take_archive(scratch: Path, archive: Path, report: Report) -> dict[str, Any
             entries, sha256 = list_zip(open_zip(archive, stack), archive), file_sha256(archive)
         unpack(entries, scratch, str(archive), report)
     hashes = check_images(scratch, report, str(archive), names_carry_patients=True)
-    if report.counts != _kaggle_counts():
+    if report.counts != KAGGLE_COUNTS:
         report.warn(
             f"{archive.name} is not the complete data set of Kaggle: it holds "
-            f"{show_counts(report.counts)}; Kaggle's holds {show_counts(_kaggle_counts())}"
+            f"{show_counts(report.counts)}; Kaggle's holds {show_counts(KAGGLE_COUNTS)}"
         )
-    return _describe("archive", CHEST_XRAY.address, PATIENT_LEVEL_SPLIT, hashes) | {
+    return _describe("archive", KAGGLE_ADDRESS, PATIENT_LEVEL_SPLIT, hashes) | {
         "archive": archive.name,
         "archive_sha256": sha256,
     }
@@ -268,15 +275,8 @@ def _describe(source: str, address: str, split: str, hashes: dict[str, str]) -> 
         "source": source,
         "split": split,
         "address": address,
-        "licence": CHEST_XRAY.licence,
+        "licence": LICENCE,
         "content_sha256": hashlib.sha256(lines.encode()).hexdigest(),
-    }
-
-
-def _kaggle_counts() -> dict[str, dict[str, int]]:
-    return {
-        folder: dict(zip(CLASS_NAMES, counts, strict=True))
-        for folder, counts in CHEST_XRAY.image_counts.items()
     }
 
 

@@ -33,18 +33,13 @@ Measure = Callable[[int], list[dict[str, Any]]]
 """From the number of an image to its rows."""
 
 
-def keep(study: Study, name: str, made_from: Mapping[str, Any], make: Callable) -> pd.DataFrame:
-    """Return a table of the study about heat maps, made if need be; see `cached_table`."""
-    return cached_table(table_file(study.study, f"explanation/{name}"), made_from, make)
-
-
 def measure_images(
     study: Study,
     name: str,
     made_from: Mapping[str, Any],
     prepare: Callable[[], tuple[pd.DataFrame, Measure]],
 ) -> pd.DataFrame:
-    """Return a table of the study about heat maps, made image by image if need be.
+    """Return a table of `results/<study>/explanation/`, made image by image if need be.
 
     An interrupted run goes on: what is done lies in `.<name>-unfinished.csv`, with a key in each
     row, of its image and of what the table is made from, so that nothing is taken over from
@@ -79,7 +74,7 @@ def measure_images(
         file.unlink(missing_ok=True)
         return pd.concat(parts, ignore_index=True).drop(columns="key").round(ROUND)
 
-    return keep(study, name, made_from, make)
+    return cached_table(table_file(study.study, f"explanation/{name}"), made_from, make)
 
 
 def open_test_images(study: Study) -> tuple[Path, pd.DataFrame]:

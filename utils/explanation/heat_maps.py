@@ -50,16 +50,18 @@ class Method:
     """A way to make heat maps."""
 
     title: str
+    maker: type
+    """Of tf-keras-vis, which makes the maps."""
     one_by_one: bool = False
     """Whether other images of a batch would change a map."""
 
 
 METHODS = {
-    "gradcam": Method("Grad-CAM"),
-    "gradcam_plus_plus": Method("Grad-CAM++"),
-    "layercam": Method("LayerCAM"),
-    "scorecam": Method("Score-CAM", one_by_one=True),
-    "smoothgrad": Method("SmoothGrad", one_by_one=True),
+    "gradcam": Method("Grad-CAM", Gradcam),
+    "gradcam_plus_plus": Method("Grad-CAM++", GradcamPlusPlus),
+    "layercam": Method("LayerCAM", Layercam),
+    "scorecam": Method("Score-CAM", Scorecam, one_by_one=True),
+    "smoothgrad": Method("SmoothGrad", Saliency, one_by_one=True),
 }
 """The methods by the name that `explain_images` takes: Selvaraju et al. 2017, Chattopadhay et al.
 2018, Jiang et al. 2021, Wang et al. 2020, Smilkov et al. 2017. SmoothGrad is a map of pixels, the
@@ -176,14 +178,14 @@ def _choose_method(
     method: str, scores: keras.Model, layer_name: str
 ) -> Callable[[int, np.ndarray], np.ndarray]:
     """Return what turns a class and a batch of images into cells, or for SmoothGrad into pixels."""
+    explainer = METHODS[method].maker(scores)
     if method == "smoothgrad":
-        saliency = Saliency(scores)
 
         def explain_pixels(class_index: int, batch: np.ndarray) -> np.ndarray:
             # tf-keras-vis adds noise itself, but takes its copies one by one: four times slower.
             noisy = noisy_copies(batch[0])
             gradients = np.concatenate([
-                saliency(_score(class_index, part), part, keepdims=True, normalize_map=False)
+                explainer(_score(class_index, part), part, keepdims=True, normalize_map=False)
                 for part in np.array_split(noisy, -(-NOISY_COPIES // BATCH_SIZE))
             ])  # fmt: skip
             return gradients.mean(axis=0, keepdims=True).max(axis=-1)
@@ -201,17 +203,13 @@ def _choose_method(
     }
     if method == "scorecam":
         channels = scores.get_layer(layer_name).output.shape[-1]
-        scorecam = Scorecam(scores)
+        arguments["max_N"] = min(STRONGEST_CHANNELS, channels)
 
-        def explain_by_masking(class_index: int, batch: np.ndarray) -> np.ndarray:
-            strongest, score = min(STRONGEST_CHANNELS, channels), _score(class_index, batch)
-            with _without_progress_of_keras():
-                return scorecam(score, batch, max_N=strongest, **arguments)
+    def explain_cells(class_index: int, batch: np.ndarray) -> np.ndarray:
+        with _without_progress_of_keras():
+            return explainer(_score(class_index, batch), batch, **arguments)
 
-        return explain_by_masking
-    maker = {"gradcam": Gradcam, "gradcam_plus_plus": GradcamPlusPlus, "layercam": Layercam}
-    gradcam = maker[method](scores)
-    return lambda class_index, batch: gradcam(_score(class_index, batch), batch, **arguments)
+    return explain_cells
 
 
 def _score(class_index: int, batch: np.ndarray) -> CategoricalScore:

@@ -8,7 +8,8 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from utils.common.constants import IMAGE_SIZE, PNEUMONIA
-from utils.common.paths import dataset_dir, final_name, model_file, predictions_file
+from utils.common.files import cached_table
+from utils.common.paths import dataset_dir, final_name, model_file, predictions_file, table_file
 from utils.common.study import Study
 from utils.data.index import build_index
 from utils.data.regions import inside_frame, lung_template
@@ -20,7 +21,6 @@ from utils.explanation.experiments import (
     baseline_maps,
     count_cells,
     images_key,
-    keep,
     load_pixels,
     maps_key,
     maps_of,
@@ -152,4 +152,4 @@ def measure_attention(study: Study) -> pd.DataFrame:
         "dataset": images_key(study)["dataset"], "networks": names,
         "border": BORDER, "corner": CORNER,
     }  # fmt: skip
-    return keep(study, "attention", made_from, make)
+    return cached_table(table_file(study.study, "explanation/attention"), made_from, make)

@@ -43,10 +43,6 @@ class Phantom:
     """(size, size) bool: where the disease is; all False in a normal phantom."""
     lung_mask: np.ndarray
     """(size, size) bool: the lungs, as far as heart and diaphragm leave them in sight."""
-    etiology: str
-    """`normal`, `bacteria` or `virus`."""
-    patient_seed: int
-    view: int
 
 
 def render_phantom(
@@ -95,14 +91,7 @@ def render_phantom(
     random = stream("noise", patient_seed, view)
     image = _expose(attenuate(lost_air), attenuate(healthy), canvas, taken, random)
     lung_mask = lung > 0.12
-    return Phantom(
-        image=image,
-        opacity_mask=(extent > 0.35) & lung_mask,
-        lung_mask=lung_mask,
-        etiology=etiology,
-        patient_seed=patient_seed,
-        view=view,
-    )
+    return Phantom(image, opacity_mask=(extent > 0.35) & lung_mask, lung_mask=lung_mask)
 
 
 def _soft_tissue(canvas: Canvas, anatomy: Anatomy, view: View) -> Shape:

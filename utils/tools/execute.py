@@ -171,14 +171,11 @@ def solve_exercises(notebook: NotebookNode, source: Path) -> int:
         source: Its file; the solutions are in `exercises/solutions/`, beside its folder.
 
     Raises:
-        NotebookError: if exercises and solutions do not fit together.
+        SolutionsError: if exercises and solutions do not fit together.
     """
-    try:
-        exercises = find_exercises(notebook)
-        if exercises or solutions_file(source).is_file():
-            fill_in(notebook, read_solutions(solutions_file(source)))
-    except SolutionsError as error:
-        raise NotebookError(str(error)) from error
+    exercises = find_exercises(notebook)
+    if exercises or solutions_file(source).is_file():
+        fill_in(notebook, read_solutions(solutions_file(source)))
     return len(exercises)
 
 
@@ -299,7 +296,7 @@ def run(arguments: argparse.Namespace) -> None:
             kind = f"study {study.study}"
         if arguments.solutions and (count := solve_exercises(notebook, source)):
             kind += f", exercises solved: {count}"
-    except (NotebookError, StudyError) as error:
+    except (NotebookError, SolutionsError, StudyError) as error:
         raise NotebookError(f"{source.name}: {error}") from error
     logger.info("%s: running with %s", source.name, kind)
     minutes = execute_notebook(notebook, source, target, parameters)

@@ -71,7 +71,9 @@ def shipped_block(results: Path, shipped: Path) -> str:
                       f"{', '.join(record['threshold_from'])}"],
         ["temperature", f"{record['temperature']:.3f}, fitted on validation: probabilities that "
                         "`make demo` shows are calibrated by it"],
-        ["flagged as no chest radiograph", _describe_flagged(record["novelty"]["flagged"])],
+        ["flagged as no chest radiograph", ", ".join(
+            f"{rate:.1%} of {what}" for what, rate in record["novelty"]["flagged"].items()
+        )],
     ]  # fmt: skip
     if (results / "final_metrics.json").is_file():
         test = read_json(results / "final_metrics.json")["small"]["test"]
@@ -79,10 +81,6 @@ def shipped_block(results: Path, shipped: Path) -> str:
             [f"{METRICS[each]}, test", format_interval(test[each])] for each in RESULT_METRICS
         ]
     return _table(["", ""], facts)
-
-
-def _describe_flagged(flagged: dict[str, float]) -> str:
-    return ", ".join(f"{rate:.1%} of {what}" for what, rate in flagged.items())
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

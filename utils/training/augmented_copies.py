@@ -21,7 +21,6 @@ from utils.training.activations import training_copies
 from utils.training.head import Recipe, prepare_head_data, score_head, train_plainly
 
 SEEDS = (42, 43, 44)
-COLUMNS = ("views", "seed", "images", "epochs", "loss", "accuracy", "auc")
 TABLE = "views_cost"
 
 
@@ -60,19 +59,19 @@ def measure_copies_cost(study: Study, images: int, contenders: tuple[int, ...]) 
         training_copies(max(contenders), study.seed),
     )  # fmt: skip
     file = table_file(study.study, TABLE)
-    rows = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=list(COLUMNS))
+    rows = pd.read_csv(file).to_dict("records") if file.is_file() else []
     for seed in SEEDS:
         for count in contenders:
             wanted = {"views": count, "seed": seed, "images": len(part), "epochs": study.epochs}
-            if any(not find_changed_inputs(row, wanted) for row in rows.to_dict("records")):
+            if any(not find_changed_inputs(row, wanted) for row in rows):
                 continue
             head = build_head(data.backbone.output_shape[1:], seed)
             recipe = Recipe.of_study(study, seed=seed)
             train_plainly(head, data.copies[:count], part.label.to_numpy(), recipe)
             scores = score_head(head, data.held_out["validation"], validation.label.to_numpy())
-            rows = pd.DataFrame([*rows.to_dict("records"), wanted | scores], columns=list(COLUMNS))
-            write_csv(file, rows)
-    return rows
+            rows.append(wanted | scores)
+            write_csv(file, pd.DataFrame(rows))
+    return pd.DataFrame(rows)
 
 
 def main() -> None:
