@@ -314,27 +314,20 @@ def predict_test_with_crops(study: Study, choices: Mapping[str, Any]) -> pd.Data
 
 
 def main() -> None:
-    """Train finalists from the command line; without names, rebuild the chosen model."""
+    """Rebuild the chosen model from the command line: train what is missing, then join it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="full")
-    parser.add_argument("--candidates", nargs="+", help="train these instead, and build nothing")
-    parser.add_argument("--seeds", nargs="+", type=int)
-    arguments = parser.parse_args()
-    study = load_study(arguments.study)
-    seeds = arguments.seeds or study.final_seeds
-    choices = None if arguments.candidates else read_choices(arguments.study)
+    study = load_study(parser.parse_args().study)
+    choices = read_choices(study.study)
     recipes = {each.name: each for each in pick_candidates(None, study.candidate_epochs)}
-    for name in arguments.candidates or final_names(choices):
-        for seed in seeds:
-            candidate = recipes[name]
-            file = model_file(arguments.study, final_name(name, seed))
-            if file.is_file() and is_finished(study, candidate, seed):
-                continue
-            rebuilt = train_final(study, candidate, seed)
-            if rebuilt is not None:
-                sys.stdout.write(f"{name}, seed {seed}: {rebuilt}\n")
-    if choices is not None:
-        sys.stdout.write(f"{build_chosen(arguments.study, choices, seeds)}\n")
+    for name in final_names(choices):
+        for seed in study.final_seeds:
+            file = model_file(study.study, final_name(name, seed))
+            if not file.is_file() or not is_finished(study, recipes[name], seed):
+                rebuilt = train_final(study, recipes[name], seed)
+                if rebuilt is not None:
+                    sys.stdout.write(f"{name}, seed {seed}: {rebuilt}\n")
+    sys.stdout.write(f"{build_chosen(study.study, choices, study.final_seeds)}\n")
 
 
 if __name__ == "__main__":
