@@ -37,7 +37,7 @@ from utils.data.sources import (
     KAGGLE_ADDRESS,
     KAGGLE_COUNTS,
     KAGGLE_HANDLE,
-    LICENCE,
+    LICENSE,
     MEDMNIST_MD5,
     MEDMNIST_URL,
 )
@@ -275,7 +275,7 @@ def _describe(source: str, address: str, split: str, hashes: dict[str, str]) -> 
         "source": source,
         "split": split,
         "address": address,
-        "licence": LICENCE,
+        "licence": LICENSE,
         "content_sha256": hashlib.sha256(lines.encode()).hexdigest(),
     }
 

@@ -1,6 +1,6 @@
-"""Public data sets: addresses, counts, hashes and the licence; `data/README.md` cites them."""
+"""Public data sets: addresses, counts, hashes and the license; `data/README.md` cites them."""
 
-LICENCE = "CC BY 4.0"
+LICENSE = "CC BY 4.0"
 
 KAGGLE_HANDLE = "paultimothymooney/chest-xray-pneumonia"
 KAGGLE_ADDRESS = f"https://www.kaggle.com/datasets/{KAGGLE_HANDLE}"
