@@ -18,11 +18,12 @@ def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["numbers.json"]
 
 
-def test_the_temporary_file_keeps_the_suffix(tmp_path):
-    with write_atomically(tmp_path / "folder" / "model.keras") as temporary:
-        assert temporary.suffix == ".keras"
+@pytest.mark.parametrize("name", ["model.keras", "resnet50_notop.weights.h5"])
+def test_the_temporary_file_keeps_every_suffix(tmp_path, name):
+    with write_atomically(tmp_path / "folder" / name) as temporary:
+        assert temporary.name.startswith(".") and temporary.name.endswith(f".{name}")
         temporary.write_bytes(b"model")
-    assert (tmp_path / "folder" / "model.keras").read_bytes() == b"model"
+    assert (tmp_path / "folder" / name).read_bytes() == b"model"
 
 
 def test_json_refuses_what_is_not_json(tmp_path):

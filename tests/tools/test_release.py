@@ -28,7 +28,7 @@ def test_a_shipped_model_scores_without_any_training(tmp_path, monkeypatch):
         below = getattr(release, name).relative_to(SHIPPED)
         monkeypatch.setattr(release, name, folder / below)
     train_final(study, SMALL, 42)
-    cross_validate("full", [SMALL], ["block1", "block2"], [42])
+    cross_validate(study, [SMALL], ["block1", "block2"], [42])
     file = release.release_model("full", "tiny", 42, ["block1", "block2"])
     assert file.stat().st_size < 10_000_000
     record = json.loads((folder / "models.json").read_text())["small"]

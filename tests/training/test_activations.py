@@ -285,8 +285,8 @@ FILL = """
 import sys
 from pathlib import Path
 from tests.builders import build_small_backbone
-from utils import activations
 from utils.data.index import build_index
+from utils.training import activations
 activations.BLOCK_SIZE = activations.BATCH_SIZE = 2
 root, cache = map(Path, sys.argv[1:])
 activations.ActivationStore(cache, build_small_backbone()).load(root, build_index(root, 1, 0.3))

@@ -20,12 +20,12 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` and rename it to `path` on success.
 
     A reader sees the old file or the new one, never a half-written one; after an error the
-    temporary file is removed and `path` is as it was. The temporary name keeps the suffix,
-    because Keras and others choose a format by it.
+    temporary file is removed and `path` is as it was. The temporary name keeps every suffix,
+    because Keras and others choose a format by them: `.weights.h5` is not `.h5`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
