@@ -361,14 +361,18 @@ def test_every_result_has_its_line():
     assert [pattern for pattern in patterns if not any(file.match(pattern) for file in files)] == []
 
 
-def test_help_lists_every_command():
-    helped = subprocess.run(
+def show_help() -> str:
+    return subprocess.run(
         ["make", "help", f"PYTHON={sys.executable}"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     ).stdout
+
+
+def test_help_lists_every_command():
+    helped = show_help()
     targets = make_targets()
     for name, text in targets.items():
         assert text, f"`make {name}` has no help text"
@@ -376,14 +380,7 @@ def test_help_lists_every_command():
 
 
 def test_help_sets_apart_what_rebuilds_committed_results():
-    helped = subprocess.run(
-        ["make", "help", f"PYTHON={sys.executable}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    everyday, rebuild = re.split(r"^Rebuild committed results.*$", helped, flags=re.MULTILINE)
+    everyday, rebuild = re.split(r"^Rebuild committed results.*$", show_help(), flags=re.MULTILINE)
     rebuilding = {"screen", "chosen", "explain", "ship", "notebooks", "views-cost", "bench"}
     rebuilding |= {"readme", "demo-picture"}
     assert set(re.findall(r"^make ([a-z-]+)", rebuild, re.MULTILINE)) == rebuilding

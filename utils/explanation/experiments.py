@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from utils.common.constants import PNEUMONIA
-from utils.common.files import cached_table, describe_inputs, read_json, write_csv
-from utils.common.paths import provenance_file, table_file
+from utils.common.files import cached_table, describe_inputs, write_csv
+from utils.common.paths import results_dir, table_file
 from utils.common.progress import track
+from utils.common.provenance import read_provenance
 from utils.common.study import Study
 from utils.data.images import load_images
 from utils.data.index import open_study_index
@@ -99,7 +100,7 @@ def load_pixels(root: Path, images: pd.DataFrame) -> np.ndarray:
 
 def images_key(study: Study) -> dict[str, Any]:
     """Return what the choice of test images depends on."""
-    dataset = read_json(provenance_file(study.study, "resnet50"))["dataset"]
+    dataset = read_provenance(results_dir(study.study), "resnet50")["dataset"]
     return {"dataset": dataset["fingerprint"], "images": study.explained_images}
 
 

@@ -20,8 +20,9 @@ import keras
 import pandas as pd
 
 from utils.common.constants import SCORED_SPLITS
-from utils.common.files import file_sha256, read_json
-from utils.common.paths import final_name, held_out_dir, model_file, provenance_file
+from utils.common.files import file_sha256
+from utils.common.paths import final_name, held_out_dir, model_file, results_dir
+from utils.common.provenance import read_provenance
 from utils.common.study import load_study
 from utils.data.images import load_images
 from utils.data.index import build_index, open_dataset, open_study_index
@@ -58,7 +59,7 @@ def release_model(study_name: str, candidate: str, seed: int, folds: Sequence[st
         TooLargeError: if it does not fit into 10 MB.
     """
     name = final_name(candidate, seed)
-    record = read_json(provenance_file(study_name, name))
+    record = read_provenance(results_dir(study_name), name)
     network = keras.models.load_model(model_file(study_name, name), compile=False)
     file = SHIPPED / f"{SHIPPED_MODEL}.keras"
     shrink_model(network, file)
