@@ -242,6 +242,12 @@ TRANSFORMS = {
     "reference_zoom": Transform(
         6, lambda seed: layers.RandomZoom((-0.2, 0.2), (-0.2, 0.2), fill_mode="nearest", seed=seed)
     ),
+    "brightness": Transform(
+        14, lambda seed: layers.RandomBrightness(0.3, value_range=(0, WHITE), seed=seed)
+    ),
+    "contrast": Transform(
+        15, lambda seed: layers.RandomContrast(0.3, value_range=(0, WHITE), seed=seed)
+    ),
     "exposure": Transform(7, lambda seed: RandomExposure(seed, 0.8)),
     "spectrum": Transform(8, lambda seed: RandomSpectrum(seed, 0.8)),
     "spectrum_transfer": Transform(9, lambda seed: SpectrumTransfer(seed, 0.5)),
@@ -256,6 +262,7 @@ A new one stands where it is to be applied and takes the next free number; the n
 others stay, and with them what committed candidates were trained on."""
 
 MILD_GEOMETRY = ("rotation", "shift", "zoom")
+PHOTOMETRIC = ("brightness", "contrast", "exposure", "spectrum", "noise")
 STRONG_GEOMETRY = ("flip", "reference_rotation", "reference_shift", "reference_zoom")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from skimage.exposure import equalize_adapthist
 
 from utils.data.acquisition import build_augmentation
+from utils.data.crops import crop_images
 from utils.models.architectures import build_network, load_pretrained
 from utils.models.pretrained import describe_graph
 from utils.models.recipe import Candidate
@@ -56,6 +57,9 @@ class _Batches(keras.utils.PyDataset):
         rows = self._order[batch * size : (batch + 1) * size]
         images, labels = self._images[rows].astype(np.float32), self._labels[rows]
         random = np.random.default_rng([self._seed, self._epoch, batch])
+        if self._candidate.smallest_crop:
+            side, smallest = self._candidate.size, self._candidate.smallest_crop
+            images = crop_images(self._images[rows], side, smallest, random)
         if self._equalized is not None:
             chosen = random.random(size) < self._candidate.equalized
             images[chosen] = self._equalized[rows[chosen]]
@@ -164,7 +168,7 @@ def train_candidate(
 
     Args:
         candidate: What to train.
-        images: (n, size, size, 1) uint8 gray in [0, 255].
+        images: (n, size, size, 1) uint8 gray in [0, 255]; (n, 224, 224, 1) for one that crops.
         labels: (n,) 0 or 1.
         seed: Of initial weights, order, dropout and augmentation.
         checkpoint: File beside which the state is kept.
