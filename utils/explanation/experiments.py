@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from utils.data.images import load_images
 from utils.data.index import open_study_index
 from utils.explanation import measures
 from utils.explanation.heat_maps import (
+    BATCH_SIZE,
     METHODS,
     NOISE,
     NOISE_SEED,
@@ -133,6 +135,31 @@ def maps_of(
 ) -> dict[str, np.ndarray]:
     """Return the (224, 224) maps of one image by every method, from `build_explainers`."""
     return {name: explain(image[None], class_index)[0] for name, explain in explainers.items()}
+
+
+def maps_in_batches(
+    pixels: np.ndarray, explainers: Mapping[str, Callable]
+) -> Callable[[int], dict[str, np.ndarray]]:
+    """Return a function from the number of an image to its maps by every method, for PNEUMONIA.
+
+    Images are explained in batches: for one image alone, most of the time of a gradient goes into
+    calling a hundred layers. The last batch is kept, for callers that go through the images.
+
+    Args:
+        pixels: (n, 224, 224, 3) in [0, 255].
+        explainers: From `build_explainers`.
+    """
+
+    @lru_cache(maxsize=1)
+    def explain_batch(start: int) -> dict[str, np.ndarray]:
+        batch = pixels[start : start + BATCH_SIZE]
+        return {name: explain(batch, PNEUMONIA) for name, explain in explainers.items()}
+
+    def find_maps(number: int) -> dict[str, np.ndarray]:
+        start = number - number % BATCH_SIZE
+        return {name: maps[number - start] for name, maps in explain_batch(start).items()}
+
+    return find_maps
 
 
 def count_cells(network: keras.Model) -> int:

@@ -22,8 +22,8 @@ from utils.explanation.experiments import (
     count_cells,
     images_key,
     load_pixels,
+    maps_in_batches,
     maps_key,
-    maps_of,
     measure_images,
     open_test_images,
 )
@@ -71,15 +71,18 @@ def measure_truth(study: Study) -> pd.DataFrame:
             name: predict_pixels(network, everything) for name, network in networks.items()
         }
         auc = {name: roc_auc_score(known.label, found) for name, found in probabilities.items()}
-        explainers = {name: build_explainers(network) for name, network in networks.items()}
         cells = count_cells(networks["taught"])
         with_pneumonia = np.flatnonzero(known.label == PNEUMONIA)
+        explained_maps = {
+            name: maps_in_batches(everything[with_pneumonia], build_explainers(network))
+            for name, network in networks.items()
+        }
 
         def measure(number: int) -> list[dict[str, Any]]:
             position = with_pneumonia[number]
             image, row = everything[position], known.iloc[position]
             mask = load_opacity_mask(root, row.image_id)
-            maps = {name: maps_of(image, explainers[name]) for name in networks}
+            maps = {name: find_maps(number) for name, find_maps in explained_maps.items()}
             maps[NO_NETWORK] = baseline_maps(image, cells, number)
             return [
                 {

@@ -13,8 +13,8 @@ from utils.explanation.experiments import (
     Measure,
     draw_test_images,
     images_key,
+    maps_in_batches,
     maps_key,
-    maps_of,
     measure_images,
 )
 from utils.explanation.heat_maps import build_explainers
@@ -55,11 +55,13 @@ def measure_other_images(study: Study) -> pd.DataFrame:
         images, pixels = draw_test_images(study)
         explainers = build_explainers(explained.load())
         positive = (images.label == PNEUMONIA).to_numpy()
-        parts = pixels[positive], pixels[~positive]
+        parts = [
+            maps_in_batches(part, explainers) for part in (pixels[positive], pixels[~positive])
+        ]
         healthy_ids = images.image_id[~positive].to_numpy()
 
         def measure(number: int) -> list[dict[str, Any]]:
-            first, second = (maps_of(part[number], explainers) for part in parts)
+            first, second = (maps(number) for maps in parts)
             return [
                 {"healthy_id": healthy_ids[number]} | similarity
                 for similarity in _similarity_rows(first, second)
@@ -82,18 +84,18 @@ def measure_randomization(study: Study) -> pd.DataFrame:
     def prepare() -> tuple[pd.DataFrame, Measure]:
         images, pixels = draw_test_images(study)
         network = explained.load()
-        explainers = build_explainers(network)
-        randomised = {
-            layer: build_explainers(random)
+        maps = maps_in_batches(pixels, build_explainers(network))
+        randomized = {
+            layer: maps_in_batches(pixels, build_explainers(random))
             for layer, random in randomize_in_steps(network, study.seed)
         }
 
         def measure(number: int) -> list[dict[str, Any]]:
-            first = maps_of(pixels[number], explainers)
+            first = maps(number)
             return [
                 {"step": step, "layer": layer} | similarity
-                for step, (layer, random) in enumerate(randomised.items(), start=1)
-                for similarity in _similarity_rows(first, maps_of(pixels[number], random))
+                for step, (layer, random) in enumerate(randomized.items(), start=1)
+                for similarity in _similarity_rows(first, random(number))
             ]
 
         return images, measure
@@ -117,12 +119,13 @@ def measure_random_labels(study: Study) -> pd.DataFrame:
 
     def prepare() -> tuple[pd.DataFrame, Measure]:
         images, pixels = draw_test_images(study)
-        explainers = build_explainers(explained.load())
         network, accuracy = train_on_random_labels(study, recipe)
-        by_heart = build_explainers(network)
+        parts = [
+            maps_in_batches(pixels, build_explainers(each)) for each in (explained.load(), network)
+        ]
 
         def measure(number: int) -> list[dict[str, Any]]:
-            first, second = (maps_of(pixels[number], each) for each in (explainers, by_heart))
+            first, second = (maps(number) for maps in parts)
             return [
                 {"training_accuracy": accuracy} | similarity
                 for similarity in _similarity_rows(first, second)
