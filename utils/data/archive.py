@@ -1,4 +1,4 @@
-"""The zip or folder that a data set comes in: what it holds, and how it is unpacked."""
+"""What a data set comes in: a file to download, a zip or a folder, and how it is unpacked."""
 
 import hashlib
 import os
@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+import pooch
+
 from utils.common.constants import CLASS_NAMES
 from utils.common.progress import track
-from utils.data.checks import FOLDERS, FetchError, Report, raise_if_refused, some
+from utils.data.checks import FOLDERS, FetchError, Report, one_line, raise_if_refused, some
 from utils.data.images import IMAGE_SUFFIXES
 
 # Reasons for which an entry of an archive is left out; each is listed in the report.
@@ -52,6 +54,29 @@ class Place:
     def image_id(self) -> str:
         """POSIX path below the root of the data set."""
         return f"{self.folder}/{self.class_name}/{self.file_name}"
+
+
+def download_file(url: str, known_hash: str, target: Path, otherwise: str, bar: bool) -> None:
+    """Download a file and compare its hash; one that is there and right is not fetched again.
+
+    Args:
+        url: Its address.
+        known_hash: `md5:` or `sha256:` and the digits.
+        target: Where it goes, whole and compared or not at all.
+        otherwise: What else to do if it fails, for the error.
+        bar: Show progress of this file.
+
+    Raises:
+        FetchError: if the server fails, breaks off, or sends something else.
+    """
+    downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=30)
+    try:
+        pooch.retrieve(url, known_hash, target.name, target.parent, downloader=downloader)
+    except (OSError, ValueError) as error:
+        # Failures of `requests` are OSErrors without a number, a wrong hash is a ValueError.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise FetchError(f"{url}: {one_line(error)}; run again, or {otherwise}") from error
 
 
 def open_zip(archive: Path, stack: ExitStack) -> zipfile.ZipFile:

@@ -1,5 +1,6 @@
 """How an image file is read: every pixel that the study sees comes through here."""
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +42,11 @@ def read_image(path: Path | BinaryIO) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         message = f"{path} cannot be read as an image ({error}); fetch it again"
         raise DatasetError(message) from error
+
+
+def pixel_sha256(pixels: np.ndarray) -> str:
+    """Return the SHA-256 of an image's shape and pixels, however its file is encoded."""
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
 def load_image(path: Path | BinaryIO, size: int = IMAGE_SIZE) -> np.ndarray:

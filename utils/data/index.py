@@ -23,7 +23,7 @@ from utils.common.files import read_json, write_csv
 from utils.common.paths import dataset_dir
 from utils.common.progress import track
 from utils.common.study import Study
-from utils.data.images import IMAGE_SUFFIXES, DatasetError, read_image
+from utils.data.images import IMAGE_SUFFIXES, DatasetError, pixel_sha256, read_image
 from utils.phantoms.sets import write_phantom_dataset
 
 INDEX_COLUMNS = (
@@ -138,11 +138,7 @@ def _label_of_folder(path: Path) -> int:
 
 def _describe_pixels(path: Path) -> tuple[int, int, str]:
     pixels = read_image(path)
-    return (
-        pixels.shape[1],
-        pixels.shape[0],
-        hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
-    )
+    return pixels.shape[1], pixels.shape[0], pixel_sha256(pixels)
 
 
 def _scan_pixels(root: Path, files: list[Path]) -> pd.DataFrame:

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import pooch
 from PIL import Image
 
 from utils.common.constants import CLASS_NAMES
 from utils.common.progress import track
+from utils.data.archive import download_file
 from utils.data.checks import FOLDERS, FetchError, one_line
 from utils.data.sources import MEDMNIST_MD5, MEDMNIST_URL
 
@@ -24,17 +24,9 @@ def download_medmnist(folder: Path) -> Path:
         FetchError: if the server fails, breaks off, or sends something else.
     """
     url, name = MEDMNIST_URL, MEDMNIST_URL.rsplit("/", 1)[1]
-    downloader = pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=30)
-    try:
-        return Path(pooch.retrieve(url, f"md5:{MEDMNIST_MD5}", name, folder, downloader=downloader))
-    except (OSError, ValueError) as error:
-        # Failures of `requests` are OSErrors without a number, a wrong hash is a ValueError.
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise FetchError(
-            f"{url}: {one_line(error)}; run again, or download it with a browser and run "
-            f"make data SOURCE=medmnist ARCHIVE={name}"
-        ) from error
+    by_hand = f"download it with a browser and run make data SOURCE=medmnist ARCHIVE={name}"
+    download_file(url, f"md5:{MEDMNIST_MD5}", folder / name, by_hand, bar=True)
+    return folder / name
 
 
 def write_medmnist_images(file: Path, root: Path) -> None:
