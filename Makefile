@@ -82,7 +82,7 @@ help: ## List these commands
 setup: ## Create .venv and install the pinned packages (the other commands do so too)
 all: $(EXECUTED) ## Run the study: notebooks 01-10, those whose inputs changed; SOLUTIONS=1 solves them
 	@echo "Study '$(STUDY)' is up to date: executed notebooks in $(EXECUTED_DIR)"
-data: ## Fetch the real data set: from Kaggle, or ARCHIVE=file.zip, or SOURCE=medmnist
+data: ## Fetch the real data set: from Kaggle, or ARCHIVE=file.zip, or SOURCE=medmnist; external test: SOURCE=nih_adults
 	$(RUN) utils.data.download $(if $(ARCHIVE),--archive '$(ARCHIVE)') $(if $(SOURCE),--source $(SOURCE))
 lab: ; $(RUN) jupyterlab notebooks ## Open the notebooks in JupyterLab
 predict: ## Score a folder: IMAGES=folder OUT=file.csv [MODEL=name] [EVALUATE=1]

@@ -9,7 +9,7 @@ from enum import Enum
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 
 class Fault(Enum):
@@ -18,6 +18,7 @@ class Fault(Enum):
     SERVER_ERROR = "answer with status 500"
     BREAK_OFF = "announce the whole file, send half of it and close the connection"
     WRONG_CONTENT = "send other bytes of the same length under the old hash"
+    WRONG_SIZE = "send half of the file as if that were all"
 
 
 class LocalServer(ThreadingHTTPServer):
@@ -44,7 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         # The body of a POST must be read, or closing the connection resets it.
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        path = urlsplit(self.path).path.strip("/")
+        path = unquote(urlsplit(self.path).path).strip("/")
         self.server.requests.append(path)
         fault = self.server.faults.get(path)
         file = self.server.folder / path
@@ -58,6 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
         md5 = base64.b64encode(hashlib.md5(content).digest()).decode()
         if fault is Fault.WRONG_CONTENT:
             content = bytes(byte ^ 255 for byte in content)
+        if fault is Fault.WRONG_SIZE:
+            content = content[: len(content) // 2]
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", "application/octet-stream")
         self.send_header("Content-Length", str(len(content)))

@@ -73,6 +73,9 @@ SHIPPED_DETECTOR = "models/small_novelty.npz"
 DEMO_PICTURE = "docs/demo.png"
 """The demo page with a phantom, drawn by `make demo-picture`."""
 
+DATA_FILES = {"data/README.md", "data/nih_adults.csv", "data/nih_adults.md"}
+"""What may be committed of data/: datasheets, and the index of images that lie elsewhere."""
+
 PICTURE_SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".svg", ".pdf", ".dcm",
     ".npy", ".npz", ".zip",
@@ -142,7 +145,7 @@ def find_misplaced(files: list[Path]) -> list[str]:
             f"notebooks/{name}.ipynb" for name in NAMES
         }:
             found.append(f"{file} is not one of the study's notebooks")
-        elif folder == "data" and file.as_posix() != "data/README.md":
+        elif folder == "data" and file.as_posix() not in DATA_FILES:
             found.append(f"{file} is data")
     return found
 
@@ -245,6 +248,9 @@ def test_the_first_notebook_says_that_it_shows_phantoms():
         "models/NORMAL/a.jpeg",
         "notebooks/01_data_exploration.failed.ipynb",
         "data/chest_xray/source.json",
+        "data/nih_adults/source.json",
+        "data/nih_adults/README.md",
+        "data/nih_adults.png",
     ],
 )
 def test_misplaced_file_is_noticed(name):
@@ -255,6 +261,7 @@ def test_misplaced_file_is_noticed(name):
     "name",
     [
         "figures/full/05_roc.png", "results/full/metrics.json", "data/README.md",
+        "data/nih_adults.csv", "data/nih_adults.md",
         "results/bench/full.json", "figures/bench/full_scaling.png",
         "results/full/predictions/vgg19.csv", "notebooks/06_grad_cam.ipynb", "README.md",
         "models/small.keras", "models/phantoms/NORMAL/IM-0001-0001.jpeg",
@@ -269,12 +276,19 @@ def test_ignored_files_are_not_listed_and_new_ones_are(tmp_path):
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     ignored = [
         "data/phantoms/a.png", "data/activations/a.npy", "results/full/notebooks/a.ipynb",
+        "data/nih_adults/NORMAL/a.png", "data/.nih_adults.downloads/NORMAL/a.png",
         "results/full/models/a.keras", "results/sample/metrics.json", "figures/sample/a.png",
         "results/mine/metrics.json", "figures/mine/a.png",
         ".venv/a.py", "notebooks/01.failed.ipynb", "notebooks/.ipynb_checkpoints/a.ipynb",
         "utils/__pycache__/a.pyc",
     ]  # fmt: skip
-    kept = ["data/README.md", "results/full/metrics.json", "figures/full/grid.png"]
+    kept = [
+        "data/README.md",
+        "data/nih_adults.csv",
+        "data/nih_adults.md",
+        "results/full/metrics.json",
+        "figures/full/grid.png",
+    ]
     for name in ignored + kept:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -388,8 +402,9 @@ def test_help_sets_apart_what_rebuilds_committed_results():
 
 
 DOCUMENTS = [
-    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "docs/scaling.md",
-    "docs/teaching.md", "docs/using.md", "results/full/README.md", "utils/README.md",
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "data/nih_adults.md",
+    "docs/scaling.md", "docs/teaching.md", "docs/using.md",
+    "results/full/README.md", "utils/README.md",
 ]  # fmt: skip
 
 

@@ -374,10 +374,12 @@ def test_data_passes_archive_and_source_on(tree):
     tree.make("data")
     tree.make("data", "ARCHIVE=my chest x-rays.zip")
     tree.make("data", "SOURCE=medmnist")
+    tree.make("data", "SOURCE=nih_adults", "ARCHIVE=adults")
     assert tree.calls() == [
         "-m utils.data.download",
         "-m utils.data.download --archive my chest x-rays.zip",
         "-m utils.data.download --source medmnist",
+        "-m utils.data.download --archive adults --source nih_adults",
     ]
 
 

@@ -18,3 +18,5 @@ PATIENT_LEVEL_SPLIT, IMAGE_LEVEL_SPLIT = "patient-level split", "image-level spl
 
 SPLITS = ("train", "validation", "test")
 SCORED_SPLITS = ("validation", "test")
+EXTERNAL_SPLIT = "external"
+"""Split of a data set from another hospital, on which nothing is trained and nothing chosen."""

@@ -56,7 +56,9 @@ class Place:
         return f"{self.folder}/{self.class_name}/{self.file_name}"
 
 
-def download_file(url: str, known_hash: str, target: Path, otherwise: str, bar: bool) -> None:
+def download_file(
+    url: str, known_hash: str, target: Path, otherwise: str, size: int | None = None
+) -> None:
     """Download a file and compare its hash; one that is there and right is not fetched again.
 
     Args:
@@ -64,14 +66,20 @@ def download_file(url: str, known_hash: str, target: Path, otherwise: str, bar: 
         known_hash: `md5:` or `sha256:` and the digits.
         target: Where it goes, whole and compared or not at all.
         otherwise: What else to do if it fails, for the error.
-        bar: Show progress of this file.
+        size: Its bytes. Where they are not known, a bar shows how many there are to come.
 
     Raises:
         FetchError: if the server fails, breaks off, or sends something else.
     """
-    downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=30)
+    download = pooch.HTTPDownloader(progressbar=size is None, chunk_size=2**16, timeout=30)
+
+    def download_and_measure(url: str, file: str, pup: pooch.Pooch | None) -> None:
+        download(url, file, pup)
+        if size is not None and (found := os.path.getsize(file)) != size:
+            raise ValueError(f"{found:,} bytes came instead of {size:,}")
+
     try:
-        pooch.retrieve(url, known_hash, target.name, target.parent, downloader=downloader)
+        pooch.retrieve(url, known_hash, target.name, target.parent, downloader=download_and_measure)
     except (OSError, ValueError) as error:
         # Failures of `requests` are OSErrors without a number, a wrong hash is a ValueError.
         if isinstance(error, OSError) and error.errno is not None:
@@ -177,7 +185,7 @@ def unpack(entries: list[Entry], scratch: Path, archive: str, report: Report) ->
             report.skip(place, entry.name)
     outermost = _choose_bases([place for place, _ in placed], archive)
     placed.sort(key=lambda pair: (pair[0].base != outermost[pair[0].folder], pair[1].name))
-    _require_space(
+    require_space(
         scratch, sum(entry.size for place, entry in placed if place.base == outermost[place.folder])
     )
     taken: dict[str, tuple[str, str]] = {}
@@ -238,7 +246,8 @@ def _copy(entry: Entry, target: Path | None, archive: str) -> str:
     return digest.hexdigest()
 
 
-def _require_space(folder: Path, needed: int) -> None:
+def require_space(folder: Path, needed: int) -> None:
+    """Raise a FetchError where the disk of a data set's scratch folder has too few bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise FetchError(

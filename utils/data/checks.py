@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from utils.common.constants import CLASS_NAMES
+from utils.common.constants import CLASS_NAMES, EXTERNAL_SPLIT
 from utils.common.files import file_sha256
 from utils.common.progress import track
 from utils.data.images import IMAGE_SUFFIXES, DatasetError, read_image
@@ -64,20 +64,25 @@ class Report:
 
 
 def measure(root: Path) -> tuple[dict[str, dict[str, int]], int]:
-    """Count the images of a data set by folder and class, and their bytes."""
+    """Count the images of a data set by folder and class, and their bytes.
+
+    Classes that lie at the root itself, as those of an external test, count as `external`.
+    """
+    folders = {folder: root / folder for folder in FOLDERS if (root / folder).is_dir()}
+    if any((root / class_name).is_dir() for class_name in CLASS_NAMES):
+        folders[EXTERNAL_SPLIT] = root
     counts: dict[str, dict[str, int]] = {}
     size = 0
-    for folder in FOLDERS:
-        if (root / folder).is_dir():
-            counts[folder] = {}
-            for class_name in CLASS_NAMES:
-                files = [
-                    path
-                    for path in (root / folder / class_name).glob("*")
-                    if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-                ]
-                counts[folder][class_name] = len(files)
-                size += sum(path.stat().st_size for path in files)
+    for folder, path in folders.items():
+        counts[folder] = {}
+        for class_name in CLASS_NAMES:
+            files = [
+                file
+                for file in (path / class_name).glob("*")
+                if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+            ]
+            counts[folder][class_name] = len(files)
+            size += sum(file.stat().st_size for file in files)
     return counts, size
 
 
@@ -151,15 +156,17 @@ def _check_image(path: Path, name_carries_patient: bool) -> _CheckedImage:
     return _CheckedImage(mode, file_sha256(path))
 
 
-def raise_if_refused(report: Report, archive: str) -> None:
+UNPACK_BY_HAND = (
+    "download it again, and if the files are still damaged unpack it by hand, repair or remove "
+    "them, and pass the folder: make data ARCHIVE=<folder>"
+)
+
+
+def raise_if_refused(report: Report, archive: str, remedy: str = UNPACK_BY_HAND) -> None:
     """Raise a FetchError that names what was refused, if anything was."""
     if report.refused:
         examples = [f"{name} ({reason})" for name, reason in report.refused.items()]
-        raise FetchError(
-            f"{archive}: {some(examples)} refused; download it again, and if the files are still "
-            "damaged unpack it by hand, repair or remove them, and pass the folder: "
-            "make data ARCHIVE=<folder>"
-        )
+        raise FetchError(f"{archive}: {some(examples)} refused; {remedy}")
 
 
 def some(names: Sequence[str], shown: int = 5) -> str:

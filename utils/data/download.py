@@ -2,8 +2,10 @@
 
 `python -m utils.data.download` takes it from Kaggle, `--archive FILE.zip` from a zip that was
 downloaded by hand (or a folder that was unpacked by hand), and `--source medmnist` takes
-PneumoniaMNIST at 224 pixels from Zenodo. Whatever was skipped, converted or refused is listed in
-`report.json`; `source.json` says where a complete data set came from.
+PneumoniaMNIST at 224 pixels from Zenodo. `--source nih_adults` takes the external test from GitHub,
+or with `--archive` from a folder of its images, and gives it a folder of its own. Whatever was
+skipped, converted or refused is listed in `report.json`; `source.json` says where a complete data
+set came from.
 """
 
 import argparse
@@ -27,12 +29,13 @@ import pooch
 from kagglehub.config import get_cache_folder
 from kagglehub.exceptions import DataCorruptionError
 
-from utils.common.constants import IMAGE_LEVEL_SPLIT, PATIENT_LEVEL_SPLIT
+from utils.common.constants import EXTERNAL_SPLIT, IMAGE_LEVEL_SPLIT, PATIENT_LEVEL_SPLIT
 from utils.common.files import file_sha256, read_json, write_json
 from utils.common.paths import dataset_dir
 from utils.data.archive import list_folder, list_zip, open_zip, unpack
 from utils.data.checks import FetchError, Report, check_images, measure, one_line, show_counts
 from utils.data.medmnist import download_medmnist, write_medmnist_images
+from utils.data.nih_adults import INDEX_FILE, collect_nih_adults
 from utils.data.sources import (
     KAGGLE_ADDRESS,
     KAGGLE_COUNTS,
@@ -40,10 +43,15 @@ from utils.data.sources import (
     LICENSE,
     MEDMNIST_MD5,
     MEDMNIST_URL,
+    NIH_ADDRESS,
+    NIH_COMMIT,
+    NIH_CONTENT_SHA256,
+    NIH_LICENSE,
+    NIH_REPOSITORY,
 )
 
 logger = logging.getLogger(__name__)
-SOURCES = ("kaggle", "medmnist")
+SOURCES = ("kaggle", "medmnist", "nih_adults")
 
 
 def data_set_present(root: Path) -> bool:
@@ -56,8 +64,8 @@ def fetch(root: Path, source: str | None = None, archive: Path | None = None) ->
 
     Args:
         root: Where it goes: `<root>/{train,test[,val]}/{NORMAL,PNEUMONIA}/*`, `source.json`,
-            `report.json`.
-        source: `kaggle` (the default) or `medmnist`.
+            `report.json`; of the external test `<root>/{NORMAL,PNEUMONIA}/*`.
+        source: `kaggle` (the default), `medmnist` or `nih_adults`.
         archive: A file or unpacked folder to take instead of downloading.
 
     Returns:
@@ -166,6 +174,8 @@ def _fill_and_install(
     try:
         if source == "medmnist":
             record = _take_medmnist(scratch, root.parent, archive, report)
+        elif source == "nih_adults":
+            record = _take_nih_adults(scratch, root, archive, report)
         elif archive is not None:
             record = _take_archive(scratch, archive, report)
         else:
@@ -268,14 +278,36 @@ def _take_medmnist(
     }
 
 
-def _describe(source: str, address: str, split: str, hashes: dict[str, str]) -> dict[str, Any]:
+def _take_nih_adults(
+    scratch: Path, root: Path, archive: Path | None, report: Report
+) -> dict[str, Any]:
+    """Take the adults of ChestX-ray14, file by file or from a folder of their images."""
+    downloads = root.with_name(f".{root.name}.downloads")
+    hashes = collect_nih_adults(scratch, downloads, archive, report)
+    record = _describe("nih_adults", NIH_ADDRESS, EXTERNAL_SPLIT, hashes, NIH_LICENSE)
+    if record["content_sha256"] != NIH_CONTENT_SHA256:
+        report.warn(
+            "the pixels are not those that this study was scored on, so probabilities may differ "
+            "from the committed ones"
+        )
+    return record | {
+        "repository": NIH_REPOSITORY,
+        "commit": NIH_COMMIT,
+        "index_sha256": file_sha256(INDEX_FILE),
+        "archive": archive and archive.name,
+    }
+
+
+def _describe(
+    source: str, address: str, split: str, hashes: dict[str, str], license_name: str = LICENSE
+) -> dict[str, Any]:
     """Say what a data set is; its content hash does not depend on how it was packed."""
     lines = "".join(f"{image_id} {hashes[image_id]}\n" for image_id in sorted(hashes))
     return {
         "source": source,
         "split": split,
         "address": address,
-        "licence": LICENSE,
+        "licence": license_name,
         "content_sha256": hashlib.sha256(lines.encode()).hexdigest(),
     }
 
@@ -285,11 +317,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m utils.data.download", description=__doc__)
     parser.add_argument("--archive", type=Path, help="zip or folder to take, not downloaded")
     parser.add_argument("--source", choices=SOURCES, help="kaggle by default")
-    parser.add_argument("--root", type=Path, help="data/chest_xray by default")
+    parser.add_argument("--root", type=Path, help="data/chest_xray or data/nih_adults by default")
     arguments = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logger.setLevel(logging.INFO)
-    root = arguments.root or dataset_dir("chest_xray")
+    name = "nih_adults" if arguments.source == "nih_adults" else "chest_xray"
+    root = arguments.root or dataset_dir(name)
     try:
         fetch(root, arguments.source, arguments.archive)
     except FetchError as error:

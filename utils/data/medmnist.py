@@ -25,7 +25,7 @@ def download_medmnist(folder: Path) -> Path:
     """
     url, name = MEDMNIST_URL, MEDMNIST_URL.rsplit("/", 1)[1]
     by_hand = f"download it with a browser and run make data SOURCE=medmnist ARCHIVE={name}"
-    download_file(url, f"md5:{MEDMNIST_MD5}", folder / name, by_hand, bar=True)
+    download_file(url, f"md5:{MEDMNIST_MD5}", folder / name, by_hand)
     return folder / name
 
 
