@@ -36,6 +36,7 @@ include_patterns = [
     "CONTRIBUTING.md",
     "MODEL_CARD.md",
     "data/README.md",
+    "data/nih_adults.md",
     "models/README.md",
     "results/full/README.md",
     "utils/README.md",

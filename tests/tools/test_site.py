@@ -70,7 +70,8 @@ def site(tmp_path_factory):
 @pytest.mark.slow
 def test_site_has_its_pages(site):
     documents = [file.relative_to(ROOT).as_posix() for file in ROOT.glob("*.md")]
-    documents += ["data/README.md", "models/README.md", "results/full/README.md", "utils/README.md"]
+    documents += ["data/README.md", "data/nih_adults.md", "models/README.md"]
+    documents += ["results/full/README.md", "utils/README.md"]
     documents += [f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md")]
     pages = [f"notebooks/{name}.html" for name in NOTEBOOKS]
     pages += [document.replace(".md", ".html") for document in documents]
