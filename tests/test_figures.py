@@ -123,7 +123,7 @@ def make_mask(count: int, size: int = 16) -> np.ndarray:
 
 
 def captions(count: int) -> list[str]:
-    return [f"PNEUMONIA, found\np = 0.{number}" for number in range(count)]
+    return [f"false negative (PNEUMONIA)\np = 0.{number}" for number in range(count)]
 
 
 DRAWINGS: dict[str, Callable[[], Figure]] = {
@@ -353,7 +353,7 @@ def test_the_roc_legend_tells_the_auc():
     figure = plot_roc({"small": rows}, {"small": 0.4})
     assert "small: AUC 0.750" in texts_of(figure)
     (point,) = [line for line in figure.axes[0].lines if "threshold" in line.get_label()]
-    # At the threshold itself the answer is PNEUMONIA: both sick found, one false alarm of two.
+    # At the threshold itself PNEUMONIA is predicted: two true positives, one false positive of two.
     assert (point.get_xdata()[0], point.get_ydata()[0]) == (0.5, 1.0)
 
 
@@ -363,7 +363,7 @@ def test_precision_recall_shows_prevalence():
     )
     figure = plot_precision_recall({"small": rows}, {"small": 0.95})
     assert "small: average precision 1.000" in texts_of(figure)
-    assert "everyone called sick: 0.750" in texts_of(figure)
+    assert "all predicted positive: 0.750" in texts_of(figure)
     assert "at threshold" not in texts_of(figure)  # nobody is called: there is no precision
 
 
@@ -558,7 +558,7 @@ WRONG = {
     ),
     "reported on validation": (
         lambda: plot_metric_intervals(make_metrics(), "validation", with_reported=True),
-        "test by image alone",
+        "per image on test only",
     ),
     "maps of other images": (
         lambda: plot_cam_grid(make_images(2), make_maps(3), "ab"),

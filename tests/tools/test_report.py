@@ -136,8 +136,8 @@ def test_the_table_holds_the_numbers_with_their_provenance(results, metrics):
     validation = metrics["models"]["resnet50"]["validation"]["roc_auc"]
     assert rows["| ResNet50"][7:] == [format_interval(validation), "ImageNet", "4 |"]
     assert rows["| VGG19"][8] == "**ImageNet blocks 1-3, random blocks 4-5**"
-    assert rows["| reference as reported"][4] == "0.97"
-    names = ("| on test", "| VGG19", "| ResNet50", "| reference as reported")
+    assert rows["| published baseline, as reported"][4] == "0.97"
+    names = ("| on test", "| VGG19", "| ResNet50", "| published baseline, as reported")
     assert [len(rows[name]) for name in names] == [10] * 4
     assert "90 images of 45 patients" in text
     assert "95% intervals from 20 bootstrap resamples of patients, seed 42" in text
