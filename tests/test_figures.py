@@ -384,13 +384,13 @@ def test_the_probability_histogram_shows_every_image():
     assert ax.get_ylim()[1] > rows.y_true.value_counts().max()
 
 
-def test_the_history_marks_the_kept_epoch_and_falling_rates():
+def test_the_history_marks_the_kept_epoch_and_reduced_rates():
     loss, accuracy = plot_history(make_history(), "ResNet50").axes
     for ax, value in ((loss, 0.3), (accuracy, 0.9)):
         lines = {line.get_label(): line for line in ax.lines}
         kept = lines["kept epoch: lowest validation loss"]
         assert (kept.get_xdata()[0], kept.get_ydata()[0]) == (3, value)
-        assert lines["learning rate falls"].get_xdata()[0] == 4.5
+        assert lines["learning rate reduced"].get_xdata()[0] == 4.5
     assert loss.figure.get_suptitle().strip() == "ResNet50"
 
 

@@ -273,6 +273,7 @@ def test_the_model_card_is_guarded_too(readme, results, monkeypatch):
     monkeypatch.setattr(report, "shipped_block", lambda *folders: "new as well")
     assert run(readme, results, "--check") == 1
     assert run(readme, results) == 0
+    assert "| shipped | 0 | 0.980" in readme.read_text()
     assert card.read_text().count("new") == len(CARD_BLOCKS)
     assert "new as well" in readme.with_name("shipped.md").read_text()
 
