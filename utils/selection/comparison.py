@@ -74,6 +74,11 @@ class FinalModel:
     seeds: tuple[pd.DataFrame, ...]
 
     @property
+    def title(self) -> str:
+        """What it is called in tables."""
+        return displayed(self.name)
+
+    @property
     def mean(self) -> pd.DataFrame:
         """Predictions whose probability is the mean over the seeds."""
         return average_predictions(self.seeds)
