@@ -586,7 +586,7 @@ def test_wrong_input_is_refused(name):
         plot()
 
 
-def test_the_classes_can_be_told_apart_without_colour_vision():
+def test_the_classes_can_be_told_apart_without_color_vision():
     # Brightness alone, as in a gray copy, differs between the classes.
     def brightness(color: str) -> float:
         return float(np.dot(matplotlib.colors.to_rgb(color), (0.299, 0.587, 0.114)))

@@ -183,9 +183,9 @@ def test_errors_are_counted_by_group(models):
     mean = models["a"].mean
     rows = mean.assign(probability=np.where(mean.y_true == 1, 0.9, 0.1))
     test = rows.index[rows.split == "test"]
-    ill = rows.loc[test].index[rows.loc[test].patient_id.str.endswith("virus")]
-    rows.loc[ill[0], "probability"] = 1e-6  # wrong with high confidence
-    rows.loc[ill[1], "probability"] = 0.499  # wrong
+    positive = rows.loc[test].index[rows.loc[test].patient_id.str.endswith("virus")]
+    rows.loc[positive[0], "probability"] = 1e-6  # wrong with high confidence
+    rows.loc[positive[1], "probability"] = 0.499  # wrong
     table = error_table(FinalModel("a", 0.5, (rows,))).set_index("group")
     assert table.images.sum() == len(test)
     assert table.wrong.sum() == 2 and table["wrong with high confidence"].sum() == 1

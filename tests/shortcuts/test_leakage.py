@@ -27,7 +27,7 @@ def count_shared_patients(images, held_out):
     return len(set(patients[held_out]) & set(patients[~held_out]))
 
 
-def test_a_careless_split_shares_patients(images):
+def test_a_flawed_split_shares_patients(images):
     held_out = split_images_at_random(images, 0.15, seed=1)
     assert held_out.sum() == 60
     assert images.label[held_out].mean() == pytest.approx(images.label.mean())

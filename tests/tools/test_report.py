@@ -225,7 +225,7 @@ def test_predictions_shrink_with_cores_and_name_their_units(results):
     write_speed(results)
     text = render_scaling(SCALING_TEMPLATE, results)
     (row,) = [line for line in text.splitlines() if line.startswith("| 1,000,000 |")]
-    # 4 views of 850,000 images and one of 150,000, at 16 images a second on two cores.
+    # 4 copies of 850,000 images and one of 150,000, at 16 images per second on two cores.
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1:5] == ["2.6 days", "7.7 hours", "1.9 hours", "14.4 minutes"]
     assert cells[6] == "743 GB"

@@ -1,4 +1,4 @@
-"""How an image file is read: every pixel that the study sees comes through here."""
+"""How an image file is read: every pixel that the study uses comes through here."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -163,15 +163,15 @@ def _failures(scores: dict[str, Any], names: list[str]) -> str:
 
 def _cost(results: Path) -> str:
     """Return the hours of all training runs, and their energy at an assumed power."""
-    screened = [read_json(file)["minutes"] for file in results.glob("screening/*/block*.json")]
+    validated = [read_json(file)["minutes"] for file in results.glob("screening/*/block*.json")]
     final = [
         record.get("training_minutes") or record["run"]["minutes"]
         for record in map(read_json, sorted(results.glob("provenance/final/*.json")))
     ]
-    hours = (sum(screened) + sum(final)) / 60
+    hours = (sum(validated) + sum(final)) / 60
     energy = hours * CORES * WATTS_PER_CORE / 1000
     return (
-        f"{len(screened)} training runs on folds took {sum(screened) / 60:.1f} hours and "
+        f"{len(validated)} training runs on folds took {sum(validated) / 60:.1f} hours and "
         f"{len(final)} final runs {sum(final) / 60:.1f} hours of wall-clock time, often two at a "
         f"time on {CORES} cores. Assuming {WATTS_PER_CORE} W per core, this is at most "
         f"{energy:.2f} kWh."
