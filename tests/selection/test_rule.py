@@ -210,7 +210,7 @@ def test_members_are_averaged_image_by_image():
         np.testing.assert_allclose(
             mean.table[change], (first.table[change] + second.table[change]) / 2
         )
-    with pytest.raises(SelectionError, match="different trainings"):
+    with pytest.raises(SelectionError, match="different training runs"):
         average_members([[first], [held_out("b", "block2", 1.0)]])
 
 

@@ -175,6 +175,7 @@ def plot_truth(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
 def _label_panel(ax: Axes, title: str) -> None:
     """Name the measure of a panel whose rows are named on the left."""
     ax.set_xlim(0, None)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel(title)
     ax.grid(axis="x")
     ax.label_outer()

@@ -74,7 +74,7 @@ def plot_differences(compared: pd.DataFrame, base: str, title: str) -> Figure:
     """
     require_rows(compared, ["candidate", "difference", "low", "high"], "the table of differences")
     rows = compared[compared.candidate != base]
-    figure, ((ax,),) = new_figure(title, (9.5, 1.8 + 0.4 * len(rows)))
+    figure, ((ax,),) = new_figure(title, (9.5, 2.1 + 0.4 * len(rows)))
     positions = np.arange(len(rows))[::-1]
     ax.axvline(0, color=GRAY, linestyle="--", label=base)
     lengths = interval_lengths(rows.difference, rows.low, rows.high)
@@ -82,7 +82,7 @@ def plot_differences(compared: pd.DataFrame, base: str, title: str) -> Figure:
     ax.set_yticks(positions, rows.candidate)
     ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.xaxis.set_major_locator(MaxNLocator(6))
-    ax.set_xlabel(f"difference in criterion from {base} (95% interval over patients)")
+    ax.set_xlabel(f"difference in criterion from {base}\n(95% interval over patients)")
     ax.grid(axis="x")
     return figure
 
