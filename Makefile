@@ -4,10 +4,10 @@
 #   STUDY    sample or full; by default full where data/chest_xray holds a data set
 #   PYTHON   the Python that .venv is made from (3.11 to 3.13)
 #   VENV     another environment to use, such as VENV="$CONDA_PREFIX"
-#   PRECISION  of the frozen network on augmented views: float32 (default), bfloat16, mixed_float16, auto
+#   PRECISION  of the frozen network on augmented copies: float32 (default), bfloat16, mixed_float16, auto
 #   SOLUTIONS  1 fills the exercises of the notebooks in from exercises/solutions/ before they run
 #   WORKERS  processes that run the unit tests: 2 by default, each of up to 5 GB
-#   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR  other places for these
+#   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR  other folders for these
 
 PYTHON ?= python3
 VENV := $(or $(VENV),.venv)
@@ -39,8 +39,8 @@ EXECUTED_DIR := $(RESULTS)/$(STUDY)/notebooks
 EXERCISES := $(EXECUTED_DIR)/.exercises-$(if $(SOLUTIONS),solved,unanswered)
 MODULES := .make/modules.mk
 
-# One row a notebook: its name, what it reads of those before it, and the published files that it
-# shows beside its own numbers. What `make all` runs, and when again, follows from these rows.
+# One row per notebook: its name, what it reads of those before it, and the published files that it
+# shows next to its own numbers. What `make all` runs, and when again, follows from these rows.
 notebook = $(eval $(call ROW,$(strip $(1)),$(2),$(3)))
 define ROW
 NOTEBOOKS += $(1)
@@ -102,7 +102,7 @@ clean: ## Remove what runs leave, but not data, cached activations, .venv and co
 	rm -rf .make .pytest_cache .ruff_cache build docs/api *.egg-info notebooks/.ipynb_checkpoints
 	find utils exercises demo tests -name __pycache__ -prune -exec rm -rf {} +
 
-##@ Single checks, and the activations that are kept between runs
+##@ Single checks, and the activations that are cached between runs
 lint: ; $(RUN) ruff check && $(RUN) ruff format --check ## Check code and its layout with ruff
 # Results go to a scratch folder; 05 and 07 to 10 read the committed results of the full study, and
 # fail where one of its tables does not belong to its inputs, instead of making it again.
@@ -112,7 +112,7 @@ nbval: ## Run the committed notebooks again and compare their outputs
 	if tty <&2 >/dev/null; then export PROGRESS_STREAM="$$(tty <&2)"; fi && \
 	RESULTS_DIR="$$scratch/results" FIGURES_DIR="$$scratch/figures" REMAKE_TABLES=0 $(RUN) pytest $(SOURCES) \
 		--nbval --nbval-current-env --nbval-cell-timeout 1800 --timeout 0 --exitfirst
-cache: ; @$(RUN) utils.training.activation_cache list ## List the cached activations: size, age, and what may go
+cache: ; @$(RUN) utils.training.activation_cache list ## List the cached activations: size, age, and what can be deleted
 cache-fill: ## Compute activations ahead, or a part: SHARD=3/16; BACKBONE=name, as in utils/models/catalogue.py
 	$(RUN) utils.training.activation_cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50) --shard $(or $(SHARD),1/1)
 cache-clean: ; $(RUN) utils.training.activation_cache clean ## Remove the cached activations
@@ -125,13 +125,13 @@ chosen: ## Rebuild the chosen model of STUDY=full from the data alone
 	$(RUN) utils.selection.final_models --study $(STUDY)
 explain: ## Test heat maps of the single model: tables in results/STUDY/explanation, resumably
 	$(RUN) utils.explanation.run --study $(STUDY)
-ship: ## Round a finished model and ship it in models/: CANDIDATE=name
+ship: ## Round a final model and release it in models/: CANDIDATE=name
 	$(RUN) utils.tools.release --study $(STUDY) --candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))'
 notebooks: ## Execute the notebooks with their own defaults and save them as committed
 	@for notebook in $(SOURCES); do $(RUN) utils.tools.execute "$$notebook" --save-committed || exit 1; done
-views-cost: ## Measure what few cached views cost against a fresh view every epoch
+views-cost: ## Measure what few cached augmented copies cost, versus a fresh copy every epoch
 	$(RUN) utils.training.augmented_copies --study $(STUDY)
-bench: ## Time this study against the usual loops; phantoms unless STUDY=full, N=500 images
+bench: ## Time this study and the usual loops; phantoms unless STUDY=full, N=500 images
 	$(RUN) utils.benchmark.run --study $(BENCH_STUDY) --images $(or $(N),500)
 readme: ; $(RUN) utils.tools.report ## Write the README's tables from results/full
 demo-picture: ; $(RUN) demo.picture ## Draw the picture of the demo in docs/using.md; needs a Chromium browser

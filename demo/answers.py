@@ -1,4 +1,4 @@
-"""What a model answers to one image: probability, heat map, and whether it knows such images."""
+"""What a model answers to one image: probability, heat map, and whether it is in distribution."""
 
 import threading
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from utils.models.registry import DETECTOR_FILE, SHIPPED, Scorer, open_shipped_m
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of one image."""
+    """What is said about one image."""
 
     probability: float
     """Of PNEUMONIA, as `make predict` writes it."""
@@ -30,7 +30,7 @@ class Answer:
     heat: np.ndarray
     """(224, 224) float32, not negative: Grad-CAM for the label, in units of the class score."""
     strange: bool
-    """Whether the image is unlike the radiographs that the small model was trained on."""
+    """Whether the image is unlike the radiographs that the shipped model was trained on."""
 
 
 class Answerer:
@@ -60,7 +60,7 @@ class Answerer:
         return float(apply_temperature(self.scorer.threshold, self.scorer.temperature))
 
     def answer(self, pixels: np.ndarray) -> Answer:
-        """Return what the model says of an image.
+        """Return what the model predicts for an image.
 
         Args:
             pixels: (224, 224, 3) uint8 RGB in [0, 255], from `images.load_image`.

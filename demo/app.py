@@ -39,7 +39,7 @@ class RefusedImage(Exception):
     """An image that is not answered; the message says why, the status goes to the client."""
 
     def __init__(self, status: int, message: str) -> None:
-        """Keep the HTTP status beside the message."""
+        """Keep the HTTP status next to the message."""
         super().__init__(message)
         self.status = status
 
@@ -167,13 +167,13 @@ def describe_answer(answerer: Answerer, answer: Answer, pixels: np.ndarray) -> d
         "model": scorer.name,
         "provenance": scorer.description,
         "image": _to_data_address(pixels),
-        "heat_map": _to_data_address(colour_heat(answer.heat)),
+        "heat_map": _to_data_address(color_heat(answer.heat)),
         "heat_maximum": float(answer.heat.max()),
         "disclaimer": DISCLAIMER,
     }
 
 
-def colour_heat(heat: np.ndarray) -> np.ndarray:
+def color_heat(heat: np.ndarray) -> np.ndarray:
     """Return a heat map as (h, w, 4) uint8 RGBA: the hotter the redder; clear where it is zero.
 
     Args:

@@ -17,7 +17,7 @@ from utils.common.paths import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PICTURE = ROOT / "docs" / "demo.png"
-WIDTH, COLOURS = 680, 256
+WIDTH, COLORS = 680, 256
 SAMPLE = "Phantom 1"
 
 
@@ -47,7 +47,7 @@ def start_demo(*arguments: str, **environment: str) -> subprocess.Popen:
 
     Args:
         arguments: Of the command line.
-        environment: Variables that are set for it, beside those of this process.
+        environment: Variables that are set for it, besides those of this process.
     """
     return subprocess.Popen(
         [sys.executable, "-m", "demo", *arguments],
@@ -78,13 +78,13 @@ def main() -> None:
             page = browser.new_page(viewport={"width": WIDTH, "height": 600})
             page.goto(read_address(process))
             page.get_by_role("button", name=SAMPLE).click()
-            page.get_by_role("heading", name="The model says").wait_for()
+            page.get_by_role("heading", name="The model predicts").wait_for()
             shot = page.screenshot(full_page=True)
     finally:
         process.terminate()
     with write_atomically(PICTURE) as temporary, Image.open(io.BytesIO(shot)) as picture:
         # A palette is enough, and half the size.
-        picture.convert("RGB").quantize(COLOURS).save(temporary, "PNG", optimize=True)
+        picture.convert("RGB").quantize(COLORS).save(temporary, "PNG", optimize=True)
 
 
 if __name__ == "__main__":

@@ -81,12 +81,12 @@ def check_chance_of_disease(chance: float, metrics: dict[str, Any]) -> str:
     chance = read_number(chance, "the chance", 0, 1)
     scores = metrics["models"][MODEL]["test"]
     sensitivity, specificity = (scores[name]["value"] for name in ("sensitivity", "specificity"))
-    ill, healthy = PREVALENCE * sensitivity, (1 - PREVALENCE) * (1 - specificity)
-    value = ill / (ill + healthy)
+    tp, fp = PREVALENCE * sensitivity, (1 - PREVALENCE) * (1 - specificity)
+    value = tp / (tp + fp)
     if abs(chance - value) <= CHANCE_TOLERANCE:
         return (
-            f"{value:.0%}: of 1,000 children, {1000 * ill:.0f} with pneumonia and "
-            f"{1000 * healthy:.0f} without are predicted positive; in the test set, where most "
+            f"{value:.0%}: of 1,000 children, {1000 * tp:.0f} with pneumonia and "
+            f"{1000 * fp:.0f} without are predicted positive; in the test set, where most "
             f"have pneumonia, it was "
             f"{scores['ppv']['value']:.0%}"
         )

@@ -71,7 +71,7 @@ def check_best_of_many(errors: float, recipes: int) -> str:
 
 
 @exercise
-def check_paired_judgement(times: float, compared: pd.DataFrame, name: str) -> str:
+def check_paired_judgment(times: float, compared: pd.DataFrame, name: str) -> str:
     """Check how much wider an interval would be if two recipes had different patients.
 
     Args:

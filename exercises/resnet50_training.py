@@ -54,13 +54,13 @@ def check_wider_input(parameters: int, activation_shape: tuple[int, int, int]) -
 
 
 @exercise
-def check_one_sigmoid_unit(call_pneumonia: Callable[[np.ndarray], np.ndarray]) -> str:
+def check_one_sigmoid_unit(to_labels: Callable[[np.ndarray], np.ndarray]) -> str:
     """Check how the output of a single sigmoid unit is turned into labels.
 
     Args:
-        call_pneumonia: From (n, 1) probabilities of PNEUMONIA to (n,) labels, 1 from 0.5 upward.
+        to_labels: From (n, 1) probabilities of PNEUMONIA to (n,) labels, 1 from 0.5 upward.
     """
-    labels = np.asarray(call(call_pneumonia, OUTPUT.copy()))
+    labels = np.asarray(call(to_labels, OUTPUT.copy()))
     if labels.shape == OUTPUT.shape:
         raise WrongAnswer(
             f"the labels have the shape {labels.shape}. Compared with {len(OUTPUT)} true "

@@ -28,7 +28,7 @@ def write_image(path: Path, value: int, size: int = 16) -> None:
 
 
 def write_dataset(root: Path, numbers: range = range(1, 41), size: int = 16) -> Path:
-    """Write a data set under Kaggle names: one image a patient number and kind, 8 of them test."""
+    """Write a data set under Kaggle names: an image per patient number and kind, 8 of them test."""
     value = 0
     for folder, patterns in KAGGLE_NAMES.items():
         for pattern in patterns:

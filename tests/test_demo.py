@@ -14,7 +14,7 @@ from PIL import Image
 
 from demo import answers
 from demo.answers import Answerer, load_answerer
-from demo.app import HEADERS, MAX_BYTES, MAX_PIXELS, colour_heat, create_app
+from demo.app import HEADERS, MAX_BYTES, MAX_PIXELS, color_heat, create_app
 from utils.common.constants import DISCLAIMER
 from utils.common.paths import ROOT
 from utils.evaluation.calibration import apply_temperature
@@ -223,6 +223,6 @@ def test_the_page_loads_nothing_from_elsewhere_and_has_no_inline_script(client):
 
 def test_heat_is_redder_and_more_opaque_the_hotter():
     heat = np.array([[0.0, 1.0, 2.0]])
-    pixels = colour_heat(heat)
+    pixels = color_heat(heat)
     assert pixels[0, :, 3].tolist() == [0, 128, 255] and pixels[0, :, 1].tolist() == [170, 85, 0]
-    assert colour_heat(np.zeros((2, 2)))[..., 3].max() == 0
+    assert color_heat(np.zeros((2, 2)))[..., 3].max() == 0

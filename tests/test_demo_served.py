@@ -153,15 +153,15 @@ def test_the_warning_is_the_first_thing_to_read(page):
 
 def test_an_upload_is_answered_in_words_and_pictures(page):
     upload(page, read_phantom())
-    heading = page.get_by_role("heading", name="The model says")
+    heading = page.get_by_role("heading", name="The model predicts")
     expect(heading).to_be_focused()
     expect(page.locator("#words")).to_contain_text("Probability of PNEUMONIA: ")
-    expect(page.locator("#threshold")).to_contain_text("the model says PNEUMONIA")
+    expect(page.locator("#threshold")).to_contain_text("the model predicts PNEUMONIA")
     bar = page.get_by_role("img", name="Probability of PNEUMONIA")
-    share = float(re.search(r"PNEUMONIA ([\d.]+) %", bar.get_attribute("aria-label"))[1]) / 100
+    share = float(re.search(r"PNEUMONIA ([\d.]+)%", bar.get_attribute("aria-label"))[1]) / 100
     drawn = page.locator("#share").bounding_box()["width"] / bar.bounding_box()["width"]
     assert drawn == pytest.approx(share, abs=0.01)
-    for name in ("The image as the model sees it", "Heat map over the image"):
+    for name in ("The image as the model receives it", "Heat map over the image"):
         picture = page.get_by_role("img", name=name)
         assert picture.evaluate("image => image.complete && image.naturalWidth") == 224
     expect(page.locator("#model")).to_have_text("small")
@@ -181,7 +181,7 @@ def test_an_image_can_be_dropped(page):
         pixels,
     )
     page.dispatch_event("#drop", "drop", {"dataTransfer": data})
-    expect(page.get_by_role("heading", name="The model says")).to_be_visible()
+    expect(page.get_by_role("heading", name="The model predicts")).to_be_visible()
 
 
 def test_a_phantom_and_the_slider_work_with_the_keyboard_alone(page):
@@ -190,7 +190,7 @@ def test_a_phantom_and_the_slider_work_with_the_keyboard_alone(page):
         if page.evaluate("document.activeElement.dataset.sample || ''"):
             break
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="The model says")).to_be_focused()
+    expect(page.get_by_role("heading", name="The model predicts")).to_be_focused()
     page.keyboard.press("Tab")
     slider = page.get_by_role("slider", name="Opacity of the map")
     expect(slider).to_be_focused()
@@ -223,7 +223,7 @@ def test_errors_are_said_and_the_old_answer_goes(page):
 def test_a_photograph_gets_a_warning_instead_of_an_answer(page):
     upload(page, (Path(skimage.__file__).parent / "data" / "astronaut.png").read_bytes())
     expect(page.locator("#strange")).to_contain_text("does not look like a chest radiograph")
-    expect(page.get_by_role("heading", name="No answer that means anything")).to_be_visible()
+    expect(page.get_by_role("heading", name="No meaningful prediction")).to_be_visible()
 
 
 def test_a_server_that_is_gone_is_said_so(page):

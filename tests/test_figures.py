@@ -123,7 +123,7 @@ def make_mask(count: int, size: int = 16) -> np.ndarray:
 
 
 def captions(count: int) -> list[str]:
-    return [f"PNEUMONIA, found\np = 0.{number}" for number in range(count)]
+    return [f"false negative (PNEUMONIA)\np = 0.{number}" for number in range(count)]
 
 
 DRAWINGS: dict[str, Callable[[], Figure]] = {
@@ -353,7 +353,7 @@ def test_the_roc_legend_tells_the_auc():
     figure = plot_roc({"small": rows}, {"small": 0.4})
     assert "small: AUC 0.750" in texts_of(figure)
     (point,) = [line for line in figure.axes[0].lines if "threshold" in line.get_label()]
-    # At the threshold itself the answer is PNEUMONIA: both sick found, one false alarm of two.
+    # At the threshold itself PNEUMONIA is predicted: two true positives, one false positive of two.
     assert (point.get_xdata()[0], point.get_ydata()[0]) == (0.5, 1.0)
 
 
@@ -363,7 +363,7 @@ def test_precision_recall_shows_prevalence():
     )
     figure = plot_precision_recall({"small": rows}, {"small": 0.95})
     assert "small: average precision 1.000" in texts_of(figure)
-    assert "everyone called sick: 0.750" in texts_of(figure)
+    assert "all predicted positive: 0.750" in texts_of(figure)
     assert "at threshold" not in texts_of(figure)  # nobody is called: there is no precision
 
 
@@ -384,13 +384,13 @@ def test_the_probability_histogram_shows_every_image():
     assert ax.get_ylim()[1] > rows.y_true.value_counts().max()
 
 
-def test_the_history_marks_the_kept_epoch_and_falling_rates():
+def test_the_history_marks_the_kept_epoch_and_reduced_rates():
     loss, accuracy = plot_history(make_history(), "ResNet50").axes
     for ax, value in ((loss, 0.3), (accuracy, 0.9)):
         lines = {line.get_label(): line for line in ax.lines}
         kept = lines["kept epoch: lowest validation loss"]
         assert (kept.get_xdata()[0], kept.get_ydata()[0]) == (3, value)
-        assert lines["learning rate falls"].get_xdata()[0] == 4.5
+        assert lines["learning rate reduced"].get_xdata()[0] == 4.5
     assert loss.figure.get_suptitle().strip() == "ResNet50"
 
 
@@ -558,7 +558,7 @@ WRONG = {
     ),
     "reported on validation": (
         lambda: plot_metric_intervals(make_metrics(), "validation", with_reported=True),
-        "test by image alone",
+        "per image on test only",
     ),
     "maps of other images": (
         lambda: plot_cam_grid(make_images(2), make_maps(3), "ab"),
@@ -586,7 +586,7 @@ def test_wrong_input_is_refused(name):
         plot()
 
 
-def test_the_classes_can_be_told_apart_without_colour_vision():
+def test_the_classes_can_be_told_apart_without_color_vision():
     # Brightness alone, as in a gray copy, differs between the classes.
     def brightness(color: str) -> float:
         return float(np.dot(matplotlib.colors.to_rgb(color), (0.299, 0.587, 0.114)))

@@ -473,7 +473,7 @@ def good_notebook() -> NotebookNode:
     cells = [
         markdown_cell(OPENING),
         code_cell("from utils import plots"),
-        markdown_cell("## The parameters of this run"),
+        markdown_cell("## Parameters"),
         code_cell('study = "sample"  # name of the study', "parameters"),
         code_cell("derived = load_study(study)"),
     ]

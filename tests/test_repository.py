@@ -84,7 +84,7 @@ PICTURE_SUFFIXES = {
 RESULT_SUFFIXES = {".csv", ".json", ".md"}
 MAX_BYTES = 5_000_000
 MIN_FLAT_SHARE = 0.8
-"""Share of pixels like their neighbours below which a picture is no drawing: drawings of this
+"""Share of pixels like their neighbors below which a picture is no drawing: drawings of this
 study have 0.88 or more, figures that show images 0.51 or less, a radiograph alone 0.04."""
 
 PRIVATE = (

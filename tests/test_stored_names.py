@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from utils.common.names import DISPLAYED
 from utils.common.paths import ROOT
 
 TABLE = (ROOT / "results" / "full" / "README.md").read_text(encoding="utf-8")
@@ -13,6 +14,11 @@ STORED = re.findall(r"^\| `(\w+)` \| [^|`]+ \|$", TABLE, re.MULTILINE)
 
 def test_the_table_is_found():
     assert {"small", "views", "screening"} <= set(STORED)
+
+
+def test_models_are_displayed_as_the_table_says():
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|`]+) \|$", TABLE, re.MULTILINE))
+    assert {rows[re.sub(r"_seed\d+$", "", name)] for name in DISPLAYED} == set(DISPLAYED.values())
 
 
 @pytest.mark.parametrize("name", STORED)

@@ -1,7 +1,7 @@
 "use strict";
 
 const element = (id) => document.getElementById(id);
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const percent = (share) => `${(100 * share).toFixed(1)}%`;
 let latest = 0; // answers to earlier images that arrive late are not shown
 
 function show(id, text) {
@@ -19,7 +19,7 @@ function showAnswer(answer) {
   const share = answer.calibrated_probability;
   show("status", "");
   element("error").hidden = true;
-  show("label", answer.strange ? "No answer that means anything" : `The model says ${answer.label}`);
+  show("label", answer.strange ? "No meaningful prediction" : `The model predicts ${answer.label}`);
   element("strange").hidden = !answer.strange;
   element("share").className = answer.label.toLowerCase();
   element("share").style.width = `${100 * share}%`;
@@ -27,20 +27,21 @@ function showAnswer(answer) {
   element("bar").setAttribute("aria-label",
     `Probability of PNEUMONIA ${percent(share)}, threshold ${percent(answer.calibrated_threshold)}`);
   show("words",
-    `Probability of PNEUMONIA: ${percent(share)}, calibrated. Of 100 images with this answer, about ` +
-    `${Math.round(100 * share)} should show pneumonia, if they come from where the model was trained.`);
+    `Probability of PNEUMONIA: ${percent(share)}, after temperature scaling on validation images. It is not a ` +
+    "frequency: of the images with this probability, a quite different proportion may show pneumonia " +
+    "(see the calibration in the model card).");
   show("threshold",
-    `From ${percent(answer.calibrated_threshold)} on, the mark on the bar, the model says PNEUMONIA. The ` +
-    `threshold was chosen before any test, on children whom the model had not seen. Uncalibrated: ` +
+    `From ${percent(answer.calibrated_threshold)} on, the mark on the bar, the model predicts PNEUMONIA. The ` +
+    `threshold was chosen on held-out patients, not on the test set. Before scaling: ` +
     `probability ${answer.probability.toFixed(4)}, threshold ${answer.threshold.toFixed(4)}.`);
   element("image").src = answer.image;
   element("under").src = answer.image;
   element("heat").src = answer.heat_map;
-  show("explained", `What speaks for ${answer.label} (Grad-CAM)`);
+  show("explained", `Grad-CAM for ${answer.label}`);
   show("height", answer.heat_maximum > 0
-    ? `The map is stretched to its largest value, ${answer.heat_maximum.toPrecision(3)} in units of the class ` +
+    ? `The map is scaled to its own maximum, ${answer.heat_maximum.toPrecision(3)} in units of the class ` +
       "score. It does not show where a disease is, and is weak evidence of what the model used."
-    : "The map is zero everywhere: nothing in the layer that is explained speaks for this label.");
+    : "The map is zero everywhere: nothing in the explained layer is evidence for this label.");
   show("model", answer.model);
   show("provenance", answer.provenance);
   show("time", `${answer.milliseconds} ms`);
@@ -50,7 +51,7 @@ function showAnswer(answer) {
 
 async function ask(image) {
   const number = ++latest;
-  show("status", "The model is looking …");
+  show("status", "The model is running …");
   element("error").hidden = true;
   const form = new FormData();
   form.append("image", image, "image");

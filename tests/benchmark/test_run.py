@@ -29,7 +29,7 @@ from utils.common.study import load_study
 
 
 def make_index(count: int = 400) -> pd.DataFrame:
-    """Return an index in which 3 of 4 images are sick and each tenth has a twin."""
+    """Return an index in which 3 of 4 images show pneumonia and each tenth has a duplicate."""
     random = np.random.default_rng(0)
     numbers = np.arange(count)
     hashes = [random.bytes(32).hex() for _ in numbers]
@@ -224,10 +224,10 @@ def test_the_printed_tables_are_aligned_and_complete():
     for name in (*CONTENDERS, *GOALS):
         assert name in text
     lines = text.splitlines()
-    first = next(number for number, line in enumerate(lines) if "seconds an epoch" in line)
+    first = next(number for number, line in enumerate(lines) if "seconds per epoch" in line)
     table = lines[first : first + 1 + len(CONTENDERS)]
     assert len({len(line) for line in table}) == 1
-    assert "ms an image" in text and "bfloat16" in text
+    assert "ms per image" in text and "bfloat16" in text
 
 
 @pytest.mark.slow

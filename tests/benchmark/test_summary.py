@@ -136,7 +136,7 @@ def test_a_ratio_out_of_reach_of_any_cache_says_so():
     record["contenders"]["tf_data_loop"]["seconds"] = 300.0
     record["ratios"]["cold"] = 1.5
     limit = judge_goals(record)["cold"]["limit"]
-    assert limit.startswith("no cache of 4 views can reach 5 here")
+    assert limit.startswith("no cache of 4 copies can reach 5 here")
     assert f"{300 / record['ceiling']['cold']:.1f}" in limit
 
 

@@ -52,7 +52,7 @@ def test_every_image_has_draws_of_its_own():
     assert len(np.unique(exposed[:, 0, 0, 0].round(2))) > 4
     framed = ops.convert_to_numpy(RandomFrame(1)(flat, training=True))
     assert len({int((image == 120).sum()) for image in framed}) > 4
-    assert (framed[:, 8:24, 8:24] == 120).all(), "the centre is never covered"
+    assert (framed[:, 8:24, 8:24] == 120).all(), "the center is never covered"
 
 
 def test_a_share_of_the_images_is_left_as_it_is():
@@ -79,7 +79,7 @@ def test_the_strength_of_each_finer_band_is_carried_over():
         ops.convert_to_numpy(_band_strength(ops.convert_to_tensor(each), bands))
         for each in (result, images, partners)
     )
-    # Neighbouring bands overlap, so a band's gain reaches a little into the next one.
+    # Neighboring bands overlap, so a band's gain reaches a little into the next one.
     np.testing.assert_allclose(got[:, 2:], wanted[:, 2:], rtol=0.25)
     assert np.abs(np.log(got / wanted))[:, 2:].mean() < np.abs(np.log(own / wanted))[:, 2:].mean()
     means = ops.convert_to_numpy(result).mean((1, 2, 3))

@@ -1,4 +1,4 @@
-"""Views are reproducible, and the geometry is that of the reference's ImageDataGenerator."""
+"""Augmented copies are reproducible; the geometry is that of Keras' ImageDataGenerator."""
 
 import numpy as np
 import pytest
@@ -89,7 +89,7 @@ def test_single_transforms_leave_the_others_alone():
         draw_single_transform("twist", "image", 0, 0)
 
 
-def test_the_centre_stays_under_rotation():
+def test_the_center_stays_under_rotation():
     matrix = affine_matrix(Augmentation(rotation=30, zoom_x=1.2, zoom_y=0.8, shear=5), SIZE)
     center = np.array([(SIZE - 1) / 2, (SIZE - 1) / 2, 1])
     np.testing.assert_allclose(matrix @ center, center)

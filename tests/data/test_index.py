@@ -92,8 +92,8 @@ def test_crossings_are_counted_under_either_reading(root):
     index = build_index(root, 1, 0.3)
     assert set(count_crossings(index).values()) == {0}
     train = index.index[index.split == "train"]
-    sick = index.patient_id[train].str.startswith("person")
-    bacteria = train[sick & index.patient_id[train].str.endswith("bacteria")][0]
+    positive = index.patient_id[train].str.startswith("person")
+    bacteria = train[positive & index.patient_id[train].str.endswith("bacteria")][0]
     moved = index.copy()
     moved.loc[bacteria, "split"] = "validation"
     assert list(count_crossings(moved).values()) == [0, 1, 0], "its virus stays behind"

@@ -38,11 +38,11 @@ def test_an_interval_agrees_with_a_plain_loop_over_patients():
     rows = make_predictions(patients=12, images=3)
     random = np.random.default_rng(5)
     images = {name: part.to_numpy() for name, part in rows.groupby("patient_id").groups.items()}
-    healthy = [name for name in images if name.endswith("normal")]
-    sick = [name for name in images if not name.endswith("normal")]
+    negative = [name for name in images if name.endswith("normal")]
+    positive = [name for name in images if not name.endswith("normal")]
     values = []
     for _ in range(300):
-        drawn = [*random.choice(healthy, len(healthy)), *random.choice(sick, len(sick))]
+        drawn = [*random.choice(negative, len(negative)), *random.choice(positive, len(positive))]
         resample = rows.loc[np.concatenate([images[name] for name in drawn])]
         values.append(roc_auc_score(resample.y_true, resample.probability))
     auc = evaluate_predictions(rows, 0.5, 2000, 0)["roc_auc"]

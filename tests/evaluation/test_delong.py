@@ -6,16 +6,16 @@ from utils.evaluation.delong import delong_difference
 
 
 def brute_force_covariance(y_true, *models):
-    """Compute DeLong's covariance from every pair of a sick and a healthy image."""
-    sick, healthy = y_true == 1, y_true == 0
+    """Compute DeLong's covariance from every pair of an image with and one without pneumonia."""
+    positive, negative = y_true == 1, y_true == 0
     parts = []
     for probability in models:
-        pairs = probability[sick][:, None] - probability[healthy][None, :]
+        pairs = probability[positive][:, None] - probability[negative][None, :]
         wins = (pairs > 0) + 0.5 * (pairs == 0)
         parts.append((wins.mean(1), wins.mean(0)))
     return (
-        np.cov([of_sick for of_sick, _ in parts]) / sick.sum()
-        + np.cov([of_healthy for _, of_healthy in parts]) / healthy.sum()
+        np.cov([of_positives for of_positives, _ in parts]) / positive.sum()
+        + np.cov([of_negatives for _, of_negatives in parts]) / negative.sum()
     )
 
 

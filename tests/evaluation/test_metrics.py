@@ -1,4 +1,4 @@
-"""Metrics of predictions: the right numbers, by image, by patient, by etiology and in pairs."""
+"""Metrics of predictions: the right numbers, per image, per patient, by etiology, in pairs."""
 
 import numpy as np
 import pandas as pd
@@ -50,19 +50,19 @@ def test_weighted_metrics_are_those_of_scikit_learn(threshold, digits):
             "npv": precision_score(
                 y_true, called, pos_label=0, sample_weight=weight, zero_division=0
             ),
-            "specificity_at_95": specificity_where_most_are_found(y_true, probability, weight),
+            "specificity_at_95": specificity_at_high_sensitivity(y_true, probability, weight),
         }
         assert dict(zip(METRICS, column, strict=True)) == pytest.approx(expected, abs=1e-12)
 
 
-def specificity_where_most_are_found(y_true, probability, weight):
-    """Try every threshold from above, and stop where 95 % of the sick are found."""
-    sick, healthy = weight * y_true, weight * (1 - y_true)
+def specificity_at_high_sensitivity(y_true, probability, weight):
+    """Try every threshold from above, and stop at a sensitivity of 95%."""
+    positive, negative = weight * y_true, weight * (1 - y_true)
     for cut in np.unique(probability)[::-1]:
-        called = probability >= cut
-        if sick[called].sum() >= 0.95 * sick.sum() - 1e-9:
-            return 1 - healthy[called].sum() / healthy.sum()
-    raise AssertionError("at the lowest threshold everybody is called sick")
+        predicted = probability >= cut
+        if positive[predicted].sum() >= 0.95 * positive.sum() - 1e-9:
+            return 1 - negative[predicted].sum() / negative.sum()
+    raise AssertionError("at the lowest threshold everybody is predicted positive")
 
 
 def test_equal_weights_give_the_point_values():
@@ -85,7 +85,9 @@ def test_known_confusions():
     assert values["specificity"] == 1.0
     assert values["ppv"] == 1.0
     assert values["npv"] == pytest.approx(4 / 6)
-    assert values["specificity_at_95"] == 0.5, "all six are found from 0.3 on, with two alarms"
+    assert values["specificity_at_95"] == 0.5, (
+        "all six are positive from 0.3 on, with two false positives"
+    )
 
 
 def test_what_prevalence_does():
@@ -167,7 +169,7 @@ def test_a_model_does_not_differ_from_itself():
 def test_pairing_sees_a_small_steady_difference():
     better = make_predictions(30, quality=1.5)
     worse = better.copy()
-    # Every tenth sick patient's images are pulled down: worse in every resample with any of them.
+    # Scores of every tenth patient with pneumonia are lowered: worse in every resample with one.
     missed = better.patient_id.str.contains("[05]-(?:bacteria|virus)", regex=True)
     worse.loc[missed, "probability"] *= 0.3
     difference = paired_difference(better, worse, 400, 0)
@@ -203,9 +205,9 @@ def test_models_of_different_images_are_not_compared():
     rows = make_predictions()
     with pytest.raises(PredictionsError, match="1 images have a prediction of one model only"):
         paired_difference(rows, rows.iloc[1:], 20, 0)
-    relabelled = rows.assign(y_true=rows.y_true.where(rows.index != 3, 1 - rows.y_true))
+    relabeled = rows.assign(y_true=rows.y_true.where(rows.index != 3, 1 - rows.y_true))
     with pytest.raises(PredictionsError, match=f"disagree .* '{rows.image_id[3]}'"):
-        paired_difference(rows, relabelled, 20, 0)
+        paired_difference(rows, relabeled, 20, 0)
 
 
 def test_each_etiology_is_held_against_all_normals():

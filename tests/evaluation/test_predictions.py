@@ -66,7 +66,7 @@ def test_a_damaged_file_is_refused_by_file_row_and_remedy(tmp_path, text, named)
     with pytest.raises(PredictionsError, match=named) as error:
         load_predictions(file)
     assert "model.csv" in str(error.value)
-    assert "write the file anew" in str(error.value)
+    assert "write the file again" in str(error.value)
 
 
 def test_selecting_a_split_that_is_not_there_is_an_error():

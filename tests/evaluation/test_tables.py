@@ -25,12 +25,12 @@ def test_a_table_has_a_row_a_model(study_metrics):
     assert table.loc["vgg19", "ROC-AUC"] == expected
 
 
-def test_the_reference_stands_beside_the_models(study_metrics):
+def test_the_published_baseline_stands_next_to_the_models(study_metrics):
     table = metrics_table(study_metrics, "test", with_reported=True)
     assert table.loc[REPORTED_ROW, "ROC-AUC"] == "0.97"
     assert table.loc[REPORTED_ROW, "accuracy at 0.5"] == "0.89"
     assert table.loc[REPORTED_ROW, "sensitivity"] == "–"
-    with pytest.raises(ValueError, match="test by image"):
+    with pytest.raises(ValueError, match="per image on test only"):
         metrics_table(study_metrics, "validation", with_reported=True)
 
 

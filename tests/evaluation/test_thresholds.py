@@ -19,7 +19,7 @@ from utils.evaluation.thresholds import choose_threshold, choose_validation_thre
         ([0.1, 0.8], [0.6, 0.9], 0.35),  # (0.1, 0.6] is wider than (0.8, 0.9]
         ([0.1, 0.4, 0.9], [0.4, 0.6, 0.8], 0.35),  # (0.1, 0.4] and (0.4, 0.6] are one range
         ([0.3, 0.3], [0.3, 0.3], 0.5),  # nothing is better than anything else
-        ([1.0, 1.0], [0.0, 0.0], 0.0),  # upside down: call everyone sick
+        ([1.0, 1.0], [0.0, 0.0], 0.0),  # upside down: predict only positives
     ],
 )
 def test_the_threshold_is_the_middle_of_the_widest_tie(negatives, positives, threshold):
@@ -28,8 +28,8 @@ def test_the_threshold_is_the_middle_of_the_widest_tie(negatives, positives, thr
     assert chosen == pytest.approx(threshold)
 
 
-def test_neighbouring_cuts_of_equal_worth_are_one_range():
-    # One sick and one healthy image share 0.5: crossing it leaves J as it is.
+def test_neighboring_cuts_of_equal_worth_are_one_range():
+    # One image with and one without pneumonia share 0.5: crossing it leaves J as it is.
     y_true = np.array([0, 0, 1, 1])
     assert choose_threshold(y_true, np.array([0.1, 0.5, 0.5, 0.9])) == pytest.approx(0.5)
 
@@ -39,7 +39,7 @@ def test_equally_wide_ranges_give_the_lower_threshold():
     assert choose_threshold(y_true, np.array([0.25, 0.5, 0.625, 0.875])) == 0.375
 
 
-def test_between_neighbouring_floats_the_threshold_still_parts_the_classes():
+def test_between_neighboring_floats_the_threshold_still_parts_the_classes():
     low, high = 0.5, np.nextafter(0.5, 1)
     assert choose_threshold(np.array([0, 1]), np.array([low, high])) == high
 

@@ -37,13 +37,13 @@ def build_model(seed: int = 0) -> keras.Model:
     y = layers.Conv2D(4, 3, padding="same", name="block_conv")(x)
     y = layers.BatchNormalization(name="block_norm")(y)
     x = layers.Activation("relu", name="block_out")(layers.Add(name="block_add")([x, y]))
-    trunk = keras.Model(image, x, name="small")
-    activations = keras.Input(trunk.output_shape[1:], name="activations")
+    backbone = keras.Model(image, x, name="small")
+    activations = keras.Input(backbone.output_shape[1:], name="activations")
     z = layers.Flatten(name="flatten")(activations)
     z = layers.Dense(8, activation="relu", name="dense")(z)
     z = layers.Dropout(0.5, name="dropout")(z)
     z = layers.Dense(2, activation="softmax", name="probabilities")(z)
-    return join(trunk, keras.Model(activations, z, name="head"))
+    return join(backbone, keras.Model(activations, z, name="head"))
 
 
 def build_spotlight(sign: float = 1.0) -> keras.Model:
@@ -108,7 +108,7 @@ def test_a_bright_cell_is_found_where_it_is(row, column):
     inside = np.zeros((SIZE, SIZE), bool)
     inside[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = True
     assert pointing_hit(cam, inside) == 1
-    # Interpolation spreads the cell to its neighbours, evenly on both sides.
+    # Interpolation spreads the cell to its neighbors, evenly on both sides.
     center = (np.arange(SIZE) * cam.sum(axis=1)).sum() / cam.sum()
     if 0 < row < 3:
         assert center == pytest.approx(row * CELL + (CELL - 1) / 2, abs=0.01)
@@ -411,9 +411,11 @@ def test_cases_are_right_and_wrong_ones_of_both_classes():
     cases = select_cases(make_predictions(), 0.5, 3, seed=1)
     assert cases.case.tolist() == [case for case in CASES for _ in range(3)]
     assert cases.title.tolist() == [CASES[case] for case in cases.case]
-    sick, called = cases.y_true == PNEUMONIA, cases.probability >= 0.5
+    positive, predicted = cases.y_true == PNEUMONIA, cases.probability >= 0.5
     expected = np.select(
-        [sick & called, sick & ~called, ~sick & ~called], ["TP", "FN", "TN"], default="FP"
+        [positive & predicted, positive & ~predicted, ~positive & ~predicted],
+        ["TP", "FN", "TN"],
+        default="FP",
     )
     assert cases.case.tolist() == expected.tolist()
     assert cases.image_id.is_unique

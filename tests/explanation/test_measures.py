@@ -112,7 +112,7 @@ def test_random_cells_point_anywhere():
     assert np.mean(hits) == pytest.approx(0.25, abs=0.04)
 
 
-def test_the_centre_is_highest_and_the_corners_are_zero():
+def test_the_center_is_highest_and_the_corners_are_zero():
     center = center_map((11, 11))
     assert center[5, 5] == 1 == center.max()
     assert center[0, 0] == pytest.approx(0) == center[10, 0] and center.min() > -1e-12

@@ -14,7 +14,7 @@ from utils.selection.candidates import find_candidate
 from utils.training.fine_tuning import train_candidate
 
 
-def test_weights_are_randomised_from_the_output_on_and_the_network_is_left_alone():
+def test_weights_are_randomized_from_the_output_on_and_the_network_is_left_alone():
     network = build_network("efficientnet_lite0", 64, seed=0)
     before = network.get_weights()
     still_equal = []

@@ -18,7 +18,7 @@ from utils.explanation.summary import (
 
 @pytest.fixture
 def truth():
-    """Thirty phantoms, one a patient: the centre beats random cells, Grad-CAM beats the centre."""
+    """Thirty phantoms, one per patient: center beats random cells, Grad-CAM beats center."""
     rows = []
     for number in range(30):
         wobble = 0.02 * np.sin(number)
@@ -63,7 +63,7 @@ def test_a_method_beats_the_best_baseline_or_is_said_not_to(truth):
     assert shown.energy[1].startswith("-0.05")
 
 
-def test_where_less_is_better_the_difference_is_turned_round(truth):
+def test_where_less_is_better_the_difference_is_reversed(truth):
     measures = {"energy_inside": "deletion"}
     less = ["energy_inside"]
     assert best_baselines(truth, less, less) == {"energy_inside": "random"}
@@ -88,10 +88,10 @@ def test_outcomes_and_networks_are_named(truth):
     attention = pd.DataFrame({"y_true": [0, 1, 0, 1], "called": [1, 0, 0, 1]}, index=[9, 8, 7, 6])
     named = with_outcome(attention)
     assert named.outcome.to_dict() == {
-        6: "PNEUMONIA, found", 8: "PNEUMONIA, missed",
-        7: "NORMAL, recognised", 9: "NORMAL, false alarm",
+        6: "true positive (PNEUMONIA)", 8: "false negative (PNEUMONIA)",
+        7: "true negative (NORMAL)", 9: "false positive (NORMAL)",
     }  # fmt: skip
     assert named.index.tolist() == [6, 8, 7, 9]
     assert networks_of(truth).to_dict("records") == [
-        {"network": "taught", "auc": 0.9, "probability": pytest.approx(0.7)}
+        {"network": "phantom-trained", "auc": 0.9, "probability": pytest.approx(0.7)}
     ]

@@ -1,4 +1,4 @@
-"""Networks are flat graphs with the reference's parameters and preprocessing."""
+"""Networks are flat graphs with the published baseline's parameters and preprocessing."""
 
 import re
 import subprocess
@@ -87,7 +87,7 @@ def test_every_entry_names_layers_and_a_key_that_exist(facts):
     assert hasattr(load_study("sample"), facts.copies_key)
 
 
-def test_the_reference_has_its_parameters(resnet50):
+def test_resnet50_has_the_parameters_of_the_published_baseline(resnet50):
     head = build_head(resnet50.output_shape[1:], seed=1)
     counts = count_parameters(join(resnet50, head))
     assert counts == {"total": 75_034_370, "trainable": 51_446_658, "frozen": 23_587_712}
@@ -143,28 +143,28 @@ CUTS = ("conv3_block4_out", "conv4_block6_out", "conv5_block3_out")
 @pytest.mark.parametrize("split_layer", CUTS)
 def test_a_model_cut_anywhere_is_still_the_model(resnet50, split_layer):
     model = join(resnet50, build_head(resnet50.output_shape[1:], seed=1))
-    backbone, tail = split_model(model, split_layer)
+    backbone, head = split_model(model, split_layer)
     images = np.random.default_rng(0).uniform(0, 255, (2, 224, 224, 3)).astype("float32")
     activations = backbone.predict(images, verbose=0)
     np.testing.assert_allclose(
-        tail.predict(activations, verbose=0), model.predict(images, verbose=0), atol=1e-5
+        head.predict(activations, verbose=0), model.predict(images, verbose=0), atol=1e-5
     )
     assert backbone.layers[-1].name == split_layer
     assert not backbone.trainable_variables
-    frozen = [layer for layer in tail.layers if layer.weights and not layer.trainable]
+    frozen = [layer for layer in head.layers if layer.weights and not layer.trainable]
     assert all(isinstance(layer, keras.layers.BatchNormalization) for layer in frozen)
-    assert len(tail.trainable_variables) >= 6
+    assert len(head.trainable_variables) >= 6
 
 
 @pytest.mark.slow
 def test_training_the_tail_trains_the_model(resnet50):
     model = join(resnet50, build_head(resnet50.output_shape[1:], seed=1))
-    _, tail = split_model(model, "conv5_block2_out")
+    _, head = split_model(model, "conv5_block2_out")
     layer = model.get_layer("conv5_block3_3_conv")
     normalization = model.get_layer("conv5_block3_3_bn")
     before, statistics = layer.kernel.numpy(), normalization.get_weights()
-    tail.compile("sgd", "sparse_categorical_crossentropy")
-    tail.train_on_batch(np.ones((2, 7, 7, 2048), "float32"), np.array([0, 1]))
+    head.compile("sgd", "sparse_categorical_crossentropy")
+    head.train_on_batch(np.ones((2, 7, 7, 2048), "float32"), np.array([0, 1]))
     assert np.abs(layer.kernel.numpy() - before).max() > 0
     for old, new in zip(
         statistics, model.get_layer("conv5_block3_3_bn").get_weights(), strict=True

@@ -44,7 +44,7 @@ def classifier():
     return model
 
 
-def test_the_converted_network_recognises_photographs(classifier):
+def test_the_converted_network_recognizes_photographs(classifier):
     images = np.stack([photograph(name) for name in CLASSES])
     probabilities = classifier.predict(images, verbose=0)
     assert probabilities.argmax(1).tolist() == list(CLASSES.values())

@@ -39,13 +39,13 @@ def test_the_limit_flags_the_stated_share_of_validation(features):
     )
 
 
-def test_other_features_are_strange_whatever_their_length(features):
+def test_other_features_are_out_of_distribution_whatever_their_length(features):
     detector = fit_detector(*features, seed=0)
-    strangers = draw_features(np.random.default_rng(1), 50, UNKNOWN)
-    assert detector.measure_distance(strangers) == pytest.approx(1, abs=1e-3)
+    others = draw_features(np.random.default_rng(1), 50, UNKNOWN)
+    assert detector.measure_distance(others) == pytest.approx(1, abs=1e-3)
     assert (
-        detector.is_out_of_distribution(strangers).all()
-        and detector.is_out_of_distribution(1000 * strangers).all()
+        detector.is_out_of_distribution(others).all()
+        and detector.is_out_of_distribution(1000 * others).all()
     )
     assert detector.is_out_of_distribution(np.zeros((1, 10))).all()
     assert not detector.is_out_of_distribution(1000 * features[0]).all()
@@ -74,13 +74,13 @@ def test_a_file_that_is_no_detector_is_refused(tmp_path):
             load_detector(tmp_path / name)
 
 
-def test_strangers_are_pictures_of_the_networks_size():
-    strangers = make_out_of_distribution_images()
-    assert set(strangers) == {"photographs", "noise", "flat"}
-    for images in strangers.values():
+def test_other_images_are_pictures_of_the_networks_size():
+    others = make_out_of_distribution_images()
+    assert set(others) == {"photographs", "noise", "flat"}
+    for images in others.values():
         assert images.shape[1:] == (224, 224, 3) and images.dtype == np.uint8
-    assert len(strangers["photographs"]) == 24 and len(strangers["noise"]) == 30
-    assert strangers["noise"].std(axis=(1, 2, 3)).min() > 10
+    assert len(others["photographs"]) == 24 and len(others["noise"]) == 30
+    assert others["noise"].std(axis=(1, 2, 3)).min() > 10
 
 
 def test_rates_are_shares_of_what_is_flagged(features, monkeypatch):
@@ -93,7 +93,7 @@ def test_rates_are_shares_of_what_is_flagged(features, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_shipped_detector_knows_phantoms_and_flags_strangers():
+def test_the_shipped_detector_knows_phantoms_and_flags_other_images():
     """What `models/README.md` states of it."""
     record = read_json(SHIPPED / registry.RECORD)["small"]["novelty"]
     file = SHIPPED / record["file"]

@@ -148,13 +148,13 @@ def test_prevalence_moves_the_predictive_values():
     assert table.NPV[0] > table.NPV[1]
 
 
-def test_unlabelled_images_need_two_seeds(models):
+def test_unlabeled_images_need_two_seeds(models):
     table = read_without_labels(models).set_index("model")
     assert table.index.tolist() == ["resnet50", "a", "b", "ensemble"]
-    assert table.agreement.between(0.5, 1).all() and table.expected.between(0, 1).all()
+    assert table.agreement.between(0.5, 1).all() and table.estimated.between(0, 1).all()
     test = select_split(models["a"].mean, "test")
     expected = compute_metrics(test.y_true.to_numpy(), test.probability.to_numpy(), 0.4)
-    assert table.real["a"] == pytest.approx(expected["accuracy_at_threshold"])
+    assert table.observed["a"] == pytest.approx(expected["accuracy_at_threshold"])
 
 
 def test_two_models_rank_nothing():
@@ -183,10 +183,10 @@ def test_errors_are_counted_by_group(models):
     mean = models["a"].mean
     rows = mean.assign(probability=np.where(mean.y_true == 1, 0.9, 0.1))
     test = rows.index[rows.split == "test"]
-    ill = rows.loc[test].index[rows.loc[test].patient_id.str.endswith("virus")]
-    rows.loc[ill[0], "probability"] = 1e-6  # sure and wrong
-    rows.loc[ill[1], "probability"] = 0.499  # wrong
+    positive = rows.loc[test].index[rows.loc[test].patient_id.str.endswith("virus")]
+    rows.loc[positive[0], "probability"] = 1e-6  # wrong with high confidence
+    rows.loc[positive[1], "probability"] = 0.499  # wrong
     table = error_table(FinalModel("a", 0.5, (rows,))).set_index("group")
     assert table.images.sum() == len(test)
-    assert table.wrong.sum() == 2 and table["sure and wrong"].sum() == 1
+    assert table.wrong.sum() == 2 and table["wrong with high confidence"].sum() == 1
     assert table.wrong[table.index.str.endswith("virus")].sum() == 2

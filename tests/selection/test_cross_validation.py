@@ -86,4 +86,4 @@ def test_what_is_there_is_not_trained_again(study, monkeypatch):
     longer = Candidate("few", "small_cnn", 32, epochs=2, batch_size=8)
     cross_validation.cross_validate(study, [longer], ["block1"], [42])
     record = json.loads(file.with_suffix(".json").read_text())
-    assert record["candidate"]["epochs"] == 2, "another recipe of the same name is trained anew"
+    assert record["candidate"]["epochs"] == 2, "another recipe of the same name is trained again"

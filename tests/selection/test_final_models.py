@@ -113,7 +113,7 @@ def test_crops_keep_a_flat_image_and_notice_a_corner():
 
 
 @pytest.mark.slow
-def test_the_reference_is_trained_with_another_seed_once(study, tmp_path, monkeypatch):
+def test_our_resnet50_is_trained_with_another_seed_once(study, tmp_path, monkeypatch):
     monkeypatch.setenv("ACTIVATION_CACHE_DIR", str(tmp_path / "cache"))
     weights = Weights("resnet50", "random", "random", "0" * 64, None, seed=1)
     monkeypatch.setattr(final_models, "resolve_study_weights", lambda *given: weights)
@@ -138,7 +138,7 @@ def test_the_reference_is_trained_with_another_seed_once(study, tmp_path, monkey
     train_baseline(study, "resnet50", 43)
     assert file.stat().st_mtime_ns == before
     train_baseline(study.model_copy(update={"epochs": 1}), "resnet50", 43)
-    assert file.stat().st_mtime_ns != before, "another recipe is trained anew"
+    assert file.stat().st_mtime_ns != before, "another recipe is trained again"
 
 
 def test_an_ensemble_is_the_mean_of_its_members():

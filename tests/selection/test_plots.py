@@ -69,7 +69,7 @@ def test_every_auc_is_written_into_its_field():
     figure = plot_auc_by_perturbation(table)
     written = [text.get_text() for text in figure.axes[0].texts]
     assert written == [f"{value:.3f}" for value in table.loc["a"]]
-    with pytest.raises(ValueError, match="table of AUCs by change lacks the column noise"):
+    with pytest.raises(ValueError, match="table of AUCs by perturbation lacks the column noise"):
         plot_auc_by_perturbation(table.drop(columns="noise"))
 
 

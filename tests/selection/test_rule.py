@@ -97,7 +97,7 @@ def test_all_are_compared_on_the_folds_that_were_asked_for(tmp_path):
 
 def test_what_cannot_be_compared_is_named(tmp_path):
     candidate = small("a", 32)
-    with pytest.raises(SelectionError, match=r"a has not been screened on block1 .* python -m"):
+    with pytest.raises(SelectionError, match=r"a has no predictions on block1 .* python -m"):
         compare(tmp_path, [candidate], ["block1"], [42])
     write(tmp_path, held_out("a", "plain", 1.0))
     with pytest.raises(SelectionError, match="needs a block fold, not only plain"):
@@ -167,7 +167,7 @@ def test_differences_are_paired(tmp_path):
         compare(tmp_path, both, ["block1"], [42], base="c")
 
 
-def test_auc_is_told_apart_by_change(tmp_path):
+def test_auc_is_told_apart_by_perturbation(tmp_path):
     record = held_out("a", "block1", 2.0)
     record.table["noise"] = 0.5
     write(tmp_path, record)
@@ -210,7 +210,7 @@ def test_members_are_averaged_image_by_image():
         np.testing.assert_allclose(
             mean.table[change], (first.table[change] + second.table[change]) / 2
         )
-    with pytest.raises(SelectionError, match="different trainings"):
+    with pytest.raises(SelectionError, match="different training runs"):
         average_members([[first], [held_out("b", "block2", 1.0)]])
 
 

@@ -27,7 +27,7 @@ def count_shared_patients(images, held_out):
     return len(set(patients[held_out]) & set(patients[~held_out]))
 
 
-def test_a_careless_split_shares_patients(images):
+def test_a_flawed_split_shares_patients(images):
     held_out = split_images_at_random(images, 0.15, seed=1)
     assert held_out.sum() == 60
     assert images.label[held_out].mean() == pytest.approx(images.label.mean())
@@ -67,13 +67,13 @@ def validation():
 def test_each_rule_claims_what_it_saw(scores, validation):
     table = claim_table(scores, validation, seed=1).set_index("rule")
     assert table.epoch.to_dict() == {
-        "patients apart": 2, "images split at random": 2, "16 validation images": 2,
+        "patients kept apart": 2, "images split at random": 2, "16 validation images": 2,
         "the epoch that is best on test": 3,
     }  # fmt: skip
-    assert table["claimed accuracy"]["patients apart"] == "0.800"
+    assert table["claimed accuracy"]["patients kept apart"] == "0.800"
     assert table["claimed accuracy"]["images split at random"] == "0.860"
     assert table["claimed accuracy"]["the epoch that is best on test"] == "0.720"
-    assert table["accuracy on test"]["patients apart"] == pytest.approx(0.6)
+    assert table["accuracy on test"]["patients kept apart"] == pytest.approx(0.6)
     low, high = map(float, table["claimed accuracy"]["16 validation images"].split(" to "))
     assert 0.5 < low < 0.8 < high <= 1, "16 images say little"
 

@@ -24,7 +24,7 @@ def gray_images(values: np.ndarray) -> np.ndarray:
 
 
 def make_index(patients: int = 30) -> pd.DataFrame:
-    """Make the index of one image a patient, a third of them in each split."""
+    """Make the index of one image per patient, a third of them in each split."""
     rows = []
     for number in range(patients * 2):
         etiology, family = [("normal", "IM"), ("virus", "person")][number % 2]

@@ -26,7 +26,7 @@ from utils.tools.execute import (
     progress_stream,
 )
 
-PARAMETERS = 'study = "sample"  # name\nviews = 1  # views an image'
+PARAMETERS = 'study = "sample"  # name\nviews = 1  # copies per image'
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,9 @@ def test_the_card_says_what_the_results_say(folders):
     assert blocks["card-subgroups"].count("| virus |") == 2
     assert blocks["card-calibration"].count("| test |") == 2
     assert blocks["card-failures"].splitlines()[2].startswith("| ensemble | ")
-    assert "2 trainings on folds took 1.0 hours and 1 final ones 2.0 hours" in blocks["card-cost"]
+    assert (
+        "2 training runs on folds took 1.0 hours and 1 final runs 2.0 hours" in blocks["card-cost"]
+    )
     assert "0.06 kWh" in blocks["card-cost"]
 
 

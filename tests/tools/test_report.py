@@ -136,8 +136,8 @@ def test_the_table_holds_the_numbers_with_their_provenance(results, metrics):
     validation = metrics["models"]["resnet50"]["validation"]["roc_auc"]
     assert rows["| ResNet50"][7:] == [format_interval(validation), "ImageNet", "4 |"]
     assert rows["| VGG19"][8] == "**ImageNet blocks 1-3, random blocks 4-5**"
-    assert rows["| reference as reported"][4] == "0.97"
-    names = ("| on test", "| VGG19", "| ResNet50", "| reference as reported")
+    assert rows["| published baseline, as reported"][4] == "0.97"
+    names = ("| on test", "| VGG19", "| ResNet50", "| published baseline, as reported")
     assert [len(rows[name]) for name in names] == [10] * 4
     assert "90 images of 45 patients" in text
     assert "95% intervals from 20 bootstrap resamples of patients, seed 42" in text
@@ -225,7 +225,7 @@ def test_predictions_shrink_with_cores_and_name_their_units(results):
     write_speed(results)
     text = render_scaling(SCALING_TEMPLATE, results)
     (row,) = [line for line in text.splitlines() if line.startswith("| 1,000,000 |")]
-    # 4 views of 850,000 images and one of 150,000, at 16 images a second on two cores.
+    # 4 copies of 850,000 images and one of 150,000, at 16 images per second on two cores.
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1:5] == ["2.6 days", "7.7 hours", "1.9 hours", "14.4 minutes"]
     assert cells[6] == "743 GB"
@@ -273,6 +273,7 @@ def test_the_model_card_is_guarded_too(readme, results, monkeypatch):
     monkeypatch.setattr(report, "shipped_block", lambda *folders: "new as well")
     assert run(readme, results, "--check") == 1
     assert run(readme, results) == 0
+    assert "| shipped | 0 | 0.980" in readme.read_text()
     assert card.read_text().count("new") == len(CARD_BLOCKS)
     assert "new as well" in readme.with_name("shipped.md").read_text()
 

@@ -183,7 +183,7 @@ def small_root(tmp_path, monkeypatch):
     (root / "LICENSE").write_text("MIT License")
     (root / "docs" / "index.md").write_text(
         "# Front\n\n```{toctree}\n/README\n```\n\n"
-        "[read](../README.md#two-words), [licence](../LICENSE)\n"
+        "[read](../README.md#two-words), [license](../LICENSE)\n"
     )
     (root / "README.md").write_text("# Read\n\n## Two words\n\nText.\n")
     return root

@@ -1,4 +1,4 @@
-"""The cache says what it keeps and what may go, and its parts are filled and counted."""
+"""The cache says what it keeps and what can be deleted, and its parts are filled and counted."""
 
 import os
 import time
@@ -33,8 +33,8 @@ def test_the_listing_names_store_size_and_age(store, tmp_path):
     assert (summary.entries, summary.doubled, summary.remark) == (80, 0, "")
     text = activation_cache.describe_stores([summary], tmp_path)
     assert "small up to conv, computed in float32, kept in float16" in text
-    assert "80 images and views" in text and "0.0 hours ago" in text
-    assert "may go" not in text
+    assert "80 images and augmented copies" in text and "0.0 hours ago" in text
+    assert "can be deleted" not in text
     assert "no activations" in activation_cache.describe_stores([], tmp_path)
 
 

@@ -248,7 +248,9 @@ def test_what_the_disk_cannot_hold_is_refused_before_it_starts(
     root, index = data
     row = 7 * 7 * 4 * 2
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=40 * row - 1))
-    with pytest.raises(CacheSpaceError, match="40 images and views need .* ACTIVATION_CACHE_DIR"):
+    with pytest.raises(
+        CacheSpaceError, match="40 images and augmented copies need .* ACTIVATION_CACHE_DIR"
+    ):
         ActivationStore(tmp_path, backbone).load(root, index)
     assert computed == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=40 * row))

@@ -1,4 +1,4 @@
-"""The cost of fixed views is measured once for each row, and resumed."""
+"""The cost of fixed augmented copies is measured once for each row, and resumed."""
 
 import pandas as pd
 import pytest

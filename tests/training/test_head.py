@@ -183,7 +183,7 @@ def test_probabilities_are_those_of_pneumonia(tables):
 
 @pytest.mark.slow
 def test_a_deeper_cut_trains_like_the_whole_model(data, tmp_path):
-    """Fine-tuning moves the cut; the tail with its branches trains from cached activations."""
+    """Fine-tuning moves the cut; the head with its branches trains from cached activations."""
     root, index = data
     train, held_out = (index[index.split == split] for split in ("train", "validation"))
 
@@ -198,10 +198,10 @@ def test_a_deeper_cut_trains_like_the_whole_model(data, tmp_path):
         return keras.Model(image, keras.layers.Dense(2, activation="softmax")(x), name="residual")
 
     model = build()
-    backbone, tail = split_model(model, "block1_out")
+    backbone, head = split_model(model, "block1_out")
     store = ActivationStore(tmp_path, backbone, "float32")
     history = train_head(
-        tail, [store.load(root, train)], train.label.to_numpy(), store.load(root, held_out),
+        head, [store.load(root, train)], train.label.to_numpy(), store.load(root, held_out),
         held_out.label.to_numpy(), RECIPE, tmp_path / "best.weights.h5",
     )  # fmt: skip
     whole = build()

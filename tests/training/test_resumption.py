@@ -91,7 +91,7 @@ def test_the_state_of_another_training_is_left_alone(root, tmp_path, monkeypatch
 @pytest.mark.slow
 def test_a_damaged_state_is_reported_and_left(root, tmp_path):
     (tmp_path / "best.state").write_bytes(b"half a file")
-    with pytest.warns(UserWarning, match="best.state is damaged .* starts anew"):
+    with pytest.warns(UserWarning, match="best.state is damaged .* starts again"):
         _, history = train_small(root, tmp_path, tmp_path, 2)
     assert len(history) == 2
 

@@ -2,7 +2,7 @@
 
 Every function runs in a process of its own, started by `utils.benchmark.run`. What is compared is
 measured in turn within one process wherever that is possible, so that a processor that slows
-down, or other work beside it, hits both sides alike.
+down, or other work at the same time, hits both sides alike.
 """
 
 import os
@@ -41,7 +41,7 @@ def count_threads() -> int:
 
 
 def measure_rate(forward: Callable, batch: tf.Tensor, seconds: float = SHORTEST_SECONDS) -> float:
-    """Return the images a second of a forward pass over one batch, again and again."""
+    """Return the images per second of a forward pass over one batch, again and again."""
     calls, start = 0, time.perf_counter()
     while calls < 2 or time.perf_counter() - start < seconds:
         np.asarray(forward(batch)[0, 0])  # on a GPU a call returns before its result is there
@@ -75,7 +75,7 @@ def measure_extraction(bench: Bench) -> dict[str, Any]:
     """Measure our cache filling against the bare forward pass, in turn.
 
     Returns:
-        Images and views a second of both: `bare` from one batch in memory, `ours` with decoding,
+        Images and copies per second of both: `bare` from one batch in memory, `ours` with decoding,
         augmentation, hashing and writing.
     """
     backbone = bench.build_backbone()
@@ -100,7 +100,7 @@ def measure_extraction(bench: Bench) -> dict[str, Any]:
 
 
 def measure_step(bench: Bench) -> dict[str, Any]:
-    """Measure the head's training step on a resident batch, and the limits beside it, in turn.
+    """Measure the head's training step on a resident batch, and its limits, in turn.
 
     The limits are memory bandwidth, of two threads or more that copy arrays (bytes read and
     written, as the STREAM benchmark counts them), and the rate of TensorFlow's matrix product.
@@ -150,14 +150,14 @@ def measure_step(bench: Bench) -> dict[str, Any]:
 
 
 def _copy_rate(pool: ThreadPoolExecutor, parts: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Return bytes a second, read and written, of one copy by all threads."""
+    """Return bytes per second, read and written, of one copy by all threads."""
     start = time.perf_counter()
     list(pool.map(lambda pair: np.copyto(pair[1], pair[0]), parts))
     return 2 * sum(source.nbytes for source, _ in parts) / (time.perf_counter() - start)
 
 
 def merge_steps(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Summarise the step's seconds and its limits over the processes that measured them."""
+    """Summarize the step's seconds and its limits over the processes that measured them."""
     merged = {
         name: summarize([value for record in rounds for value in record[name]])
         for name in ("seconds", "bandwidth", "matmul_flops")

@@ -12,7 +12,7 @@ What makes the comparison fair, for and against this repository:
   model with Adam's state would have cost them more. Ours also keeps its state against an
   interruption, which the others do without.
 - `tf_data_loop` decodes each image once and keeps the pixels in memory, which most users would
-  not think of. Its augmentation layers stand for the reference's transforms with the same ranges;
+  not think of. Its augmentation layers stand for the baseline's transforms with the same ranges;
   brightness is added instead of multiplied, because that is what the layer does.
 - Keras' own default decides about XLA in the other contenders; the record says what it chose.
 """
@@ -147,7 +147,7 @@ def score(bench: Bench, probability: np.ndarray) -> dict[str, Any]:
 
 
 def run_published_loop(bench: Bench) -> dict[str, Any]:
-    """Train as the reference does: `ImageDataGenerator`, `fit` through the frozen base."""
+    """Train as the published baseline does: `ImageDataGenerator`, `fit` through the frozen base."""
     train, validation = bench.choose()
     seed, ranges = bench.settings.seeds[0], PUBLISHED_RANGES
     backbone = getattr(keras.applications, BACKBONES["resnet50"].keras_name)
@@ -221,7 +221,7 @@ def read_with_tensorflow(root: Path, images: pd.DataFrame) -> tf.data.Dataset:
 
 
 def build_augmentation(seed: int) -> keras.Sequential:
-    """Return the reference's augmentation as Keras' preprocessing layers."""
+    """Return the published baseline's augmentation as Keras' preprocessing layers."""
     ranges = PUBLISHED_RANGES
     zoom = (ranges.zoom[0] - 1, ranges.zoom[1] - 1)
     edge = {"fill_mode": "nearest", "seed": seed}
@@ -266,7 +266,7 @@ def augmented_views(bench: Bench) -> list[AugmentedCopy]:
 
 
 Tables = tuple[list[ActivationTable], ActivationTable]
-"""Activations of the training views and of validation."""
+"""Activations of the augmented copies and of validation."""
 
 
 def load_ours(
@@ -317,7 +317,7 @@ def run_ours(bench: Bench, seed: int, warm: bool) -> dict[str, Any]:
 
 
 def run_size(bench: Bench, count: int) -> dict[str, Any]:
-    """Fill an empty cache with one plain view of `count` images and train a few epochs."""
+    """Fill an empty cache with `count` images, not augmented, and train a few epochs."""
     backbone, images, views = bench.build_backbone(), bench.choose(count), [AugmentedCopy()]
     folder = bench.empty_folder(f"size-{count}")
     recipe = bench.recipe(bench.settings.seeds[0], bench.settings.size_epochs)

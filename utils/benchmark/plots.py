@@ -40,7 +40,7 @@ def plot_contenders(record: dict[str, Any]) -> Figure:
     """
     epochs, images = record["settings"]["epochs"], sum(record["images"].values())
     figure, ((left, right),) = new_figure(
-        f"{epochs} epochs on {images:,} {_data(record)}: seconds paid, quality reached",
+        f"{epochs} epochs on {images:,} {_data(record)}: time and validation AUC",
         (12, 5.4), 1, 2,
     )  # fmt: skip
     positions = np.arange(len(CONTENDERS))[::-1]
@@ -77,7 +77,7 @@ def plot_contenders(record: dict[str, Any]) -> Figure:
 
 @in_house_look
 def plot_scaling(record: dict[str, Any]) -> Figure:
-    """Plot predicted against measured seconds, and peak memory, by the number of images.
+    """Plot predicted and measured seconds, and peak memory, by the number of images.
 
     Args:
         record: A benchmark's record.
@@ -85,11 +85,11 @@ def plot_scaling(record: dict[str, Any]) -> Figure:
     sizes = pd.DataFrame(record["cost_per_image"]["sizes"])
     images, gigabytes = sizes.images, sizes.peak_mb / 1000
     figure, ((left, right),) = new_figure(
-        f"What an image costs, from {min(images):,} to {max(images):,} {_data(record)}",
+        f"Cost per image, from {min(images):,} to {max(images):,} {_data(record)}",
         (12, 5), 1, 2,
     )  # fmt: skip
     for part, what, color, marker in (
-        ("fill_seconds", "filling the cache, one view", BLUE, "o"),
+        ("fill_seconds", "filling the cache, one copy", BLUE, "o"),
         ("train_seconds", f"{record['settings']['size_epochs']} epochs of training", ORANGE, "s"),
     ):
         predicted, measured = sizes[f"predicted_{part}"], sizes[part]

@@ -40,7 +40,7 @@ class BenchSettings:
     epochs: int = 20
     views: int = 4
     seeds: tuple[int, ...] = (42, 43, 44)
-    """Of the warm trainings; the first is that of every other contender."""
+    """Of the warm training runs; the first is that of every other contender."""
     sizes: tuple[int, ...] = (500, 1000, 2000, 5000)
     """Numbers of images at which the cost of an image is measured."""
     size_epochs: int = 3
@@ -51,7 +51,7 @@ class BenchSettings:
     steps: int = 15
     """Training steps of one repetition."""
     extracted_images: int = 16
-    """Images whose views are computed in one repetition of the extraction test."""
+    """Images whose copies are computed in one repetition of the extraction test."""
     weights: str = "imagenet"
 
     def describe(self) -> dict[str, Any]:

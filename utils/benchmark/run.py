@@ -1,9 +1,9 @@
 """Measure this repository's training against the loops that others would write.
 
 `python -m utils.benchmark.run --study full --images 500` trains five contenders on the same images,
-each in a process of its own, measures the machine's limits beside them, and writes
+each in a process of its own, measures the machine's limits next to them, and writes
 `results/bench/<study>.json` and two figures. An interrupted benchmark is taken up where it was by
-the same command; `--fresh` begins anew. What makes the comparison fair is written down in
+the same command; `--fresh` starts over. What makes the comparison fair is written down in
 `utils.benchmark.loops`; what follows from the numbers is computed in `utils.benchmark.summary`.
 """
 
@@ -53,7 +53,7 @@ REPORTED_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 def plan_jobs(settings: BenchSettings) -> list[str]:
-    """Name what is measured, in order: those that profit from each other's files are neighbours."""
+    """Name what is measured, in order: those that profit from each other's files are neighbors."""
     return [
         "ours_cold", *(f"ours_warm:{seed}" for seed in settings.seeds), "precision",
         "tf_data_loop", "reference_loop", "bottleneck_once", "extraction",

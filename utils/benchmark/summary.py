@@ -55,9 +55,9 @@ def step_bounds(
 
     Args:
         parameters: Of the head, nearly all of them in its first layer.
-        batch_size: Images a step.
+        batch_size: Images per step.
         bytes_per_second: Memory bandwidth.
-        flops: Floating-point operations a second of a matrix product.
+        flops: Floating-point operations per second of a matrix product.
 
     Returns:
         `bandwidth`: the time of `WEIGHT_PASSES` passes over the float32 weights; `compute`: that
@@ -140,16 +140,16 @@ def explain_limits(record: dict[str, Any]) -> dict[str, str]:
             f"the bound ({seconds * record['steps']:.0f} s in the steps themselves, "
             f"{_milliseconds(seconds)} each, of which memory traffic accounts for {traffic} and "
             f"arithmetic for {arithmetic}; the rest is compiling, validation, checkpoints and the "
-            "kept state)"
+            "saved state)"
         )
 
     def loop(name: str, paid: str, rest: str) -> str:
         best, goal = record["contenders"]["tf_data_loop"]["seconds"] / ceiling[name], GOALS[name]
-        paying = f"paying only {paid}the {traffic} a step that memory traffic takes, the ratio "
+        paying = f"paying only {paid}the {traffic} per step that memory traffic takes, the ratio "
         paying += f"would be {best:.1f}"
         if best < goal.value:
             views = record["settings"]["views"]
-            return f"no cache of {views} views can reach {goal.value:g} here: {paying}"
+            return f"no cache of {views} copies can reach {goal.value:g} here: {paying}"
         share = record["ratios"][f"{name}_of_ceiling"]
         return f"{paying}; ours reaches {share:.0%} of that: {rest}"
 
@@ -165,7 +165,7 @@ def explain_limits(record: dict[str, Any]) -> dict[str, str]:
         "warm_of_ceiling": whole["warm"],
         "extraction": f"the bare forward pass keeps all {threads} processors busy at {bare:.1f} "
         "images/s, so that decoding, augmenting, hashing and writing, "
-        f"{1000 * threads * (1 / ours - 1 / bare):.0f} ms of processor time an image and view, "
+        f"{1000 * threads * (1 / ours - 1 / bare):.0f} ms of processor time per image and copy, "
         "find no free one",
         "flatten_step": f"a step takes {_milliseconds(seconds)}; memory traffic bounds it at "
         f"{traffic} ({step['bandwidth']['best'] / 1e9:.1f} GB/s), but its arithmetic alone takes "
@@ -182,7 +182,7 @@ def _milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:.0f} ms"
 
 
-# ---- the cost model: images x views x forward cost + epochs x tail cost
+# ---- the cost model: images x copies x forward cost + epochs x cost of the head
 
 
 def fill_seconds(
@@ -203,15 +203,15 @@ def train_seconds(record: dict[str, Any], train: int, epochs: int) -> float:
 
 
 def cache_gigabytes(train: int, validation: int, views: int) -> float:
-    """Return the size of the cache: views in half precision, validation in single."""
+    """Return the size of the cache: augmented copies in half precision, validation in single."""
     numbers = 2 * views * train + 4 * validation  # bytes for each of the activation's numbers
     return numbers * ACTIVATION_SIZE / 1e9
 
 
 def summarize_sizes(record: dict[str, Any], sizes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Set predicted beside measured seconds for each size, and fit fixed and marginal cost.
+    """Set predicted next to measured seconds for each size, and fit fixed and marginal cost.
 
-    `sizes` are records of `run_size`, of one plain view each.
+    `sizes` are records of `run_size`, of one copy each, not augmented.
     """
     epochs = record["settings"]["size_epochs"]
     rows = [
@@ -256,7 +256,7 @@ def contender_rows(record: dict[str, Any]) -> Table:
             ]
         )  # fmt: skip
     return [
-        "loop", "seconds an epoch", f"seconds, {record['settings']['epochs']} epochs",
+        "loop", "seconds per epoch", f"seconds, {record['settings']['epochs']} epochs",
         "peak memory, MB", "validation AUC",
     ], rows  # fmt: skip
 
@@ -274,7 +274,7 @@ def goal_rows(record: dict[str, Any]) -> Table:
 
 def limit_sentences(record: dict[str, Any]) -> list[str]:
     """Return a sentence for each goal that is missed, but none that another one holds."""
-    missed = {name: goal["limit"] for name, goal in record["goals"].items() if goal["limit"]}
+    missed = {name: goal["limit"] for name, goal in judge_goals(record).items() if goal["limit"]}
     return [
         f"{name}: {limit}"
         for name, limit in missed.items()
@@ -294,7 +294,7 @@ def size_rows(record: dict[str, Any]) -> Table:
         for row in record["cost_per_image"]["sizes"]
     ]  # fmt: skip
     return [
-        "images", "filling, s", "predicted, s", "training, s", "predicted, s", "ms an image",
+        "images", "filling, s", "predicted, s", "training, s", "predicted, s", "ms per image",
         "peak memory, MB",
     ], rows  # fmt: skip
 
@@ -312,6 +312,6 @@ def precision_rows(record: dict[str, Any]) -> Table:
             ]
         )  # fmt: skip
     return [
-        "precision of the trunk", "images/s", "validation AUC", "mean difference of probability",
+        "precision of the backbone", "images/s", "validation AUC", "mean difference of probability",
         "largest",
     ], rows  # fmt: skip

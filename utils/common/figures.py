@@ -31,14 +31,14 @@ from utils.common.paths import figures_dir
 
 # --- The look --------------------------------------------------------------------------------
 
-# Colours of Okabe and Ito, which colour-blind readers can tell apart.
+# Colors of Okabe and Ito, which color-blind readers can tell apart.
 BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
 VERMILION, PURPLE, YELLOW, GRAY = "#D55E00", "#CC79A7", "#F0E442", "#6F6F6F"
 CLASS_COLORS = (BLUE, VERMILION)
-"""Colour of each class by its label."""
+"""Color of each class by its label."""
 SPLIT_MARKERS = {"validation": "o", "test": "s"}
 SERIES = ((GREEN, "-", "o"), (PURPLE, "--", "s"), ("#222222", "-.", "^"), (SKY, ":", "D"))
-"""Colour, line and marker of each model in turn: a copy without colours stays readable."""
+"""Color, line and marker of each model in turn: a copy without colors stays readable."""
 PUBLISHED_COLOR = ORANGE
 
 PHANTOM_MARK = "PHANTOM — simulated, no patient"

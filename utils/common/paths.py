@@ -94,7 +94,7 @@ def held_out_file(study_name: str, candidate: str, fold: str, seed: int) -> Path
 
 
 def final_name(candidate: str, seed: int) -> str:
-    """Return the name of one finished model in all folders of results."""
+    """Return the name of one final model in all folders of results."""
     return f"final/{candidate}_seed{seed}"
 
 
@@ -109,7 +109,7 @@ def provenance_file(study_name: str, name: str) -> Path:
 
 
 def history_file(study_name: str, name: str) -> Path:
-    """Return where the history of a training is kept, one row an epoch."""
+    """Return where the history of a training is kept, one row per epoch."""
     return results_dir(study_name) / "histories" / f"{name}.csv"
 
 

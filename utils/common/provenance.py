@@ -53,7 +53,7 @@ def write_provenance(
         model: Name of the model, as in its prediction file.
         dataset: From `index.describe_dataset`.
         weights: From `Weights.provenance`.
-        recipe: Seed, views, epochs and what else the training was told.
+        recipe: Seed, augmented copies, epochs and what else the training was told.
         minutes: How long the notebook took.
     """
     record = {

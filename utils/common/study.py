@@ -27,7 +27,7 @@ class Study(BaseModel):
     """Folder below `data/`; `phantoms` is rendered where it is absent."""
     seed: int
     validation_fraction: Fraction
-    """Share of the patients outside the test set that is held out for validation."""
+    """Fraction of the patients outside the test set that is held out for validation."""
     weights: Literal["imagenet", "random"]
     allow_random_weights: bool
     """Whether to go on, loudly, with random weights where ImageNet's cannot be had."""
@@ -40,7 +40,7 @@ class Study(BaseModel):
     stopping_patience: Count
     """Epochs without a lower validation loss after which training ends."""
     plateau_patience: Count
-    """Epochs without a lower validation loss after which the learning rate falls."""
+    """Epochs without a lower validation loss after which the learning rate is reduced."""
     batch_size: Count
     learning_rate: Annotated[float, Field(gt=0)]
     resamples: Count
@@ -57,7 +57,7 @@ class Study(BaseModel):
     """Candidates that notebook 09 finishes with the first seed whether they are chosen or not, so
     that the criteria can be judged on bad models too; null takes `candidates.CONTROLS`."""
     leakage_epochs: Count
-    """Epochs of the careless trainings of notebook 09, none of which stops early."""
+    """Epochs of notebook 09's training runs with flawed validation; none stops early."""
     final_seeds: list[int]
     """Seeds of the final models of notebook 09."""
     explained_images: Count

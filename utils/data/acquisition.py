@@ -6,7 +6,7 @@ each radiograph under other exposures, sharpness and frames, best of all under t
 radiograph of the other class.
 
 Geometry comes from Keras' preprocessing layers. What Keras has not, or has for whole batches or
-narrow ranges alone, is here, as layers that draw anew for every image of a batch, act in training
+narrow ranges alone, is here, as layers that draw again for every image of a batch, act in training
 only, and carry the state of their random numbers, so that an interrupted training is resumed
 exactly. All take and return (n, height, width, 1) float32 in [0, 255].
 """
@@ -60,11 +60,11 @@ class RandomExposure(_RandomLayer):
     """Change brightness and contrast as tube voltage and exposure do, and gamma as a display does.
 
     Gamma is drawn from [1 / 2, 2] evenly on a logarithmic scale, the window's width from
-    [0.6, 1.4] of the full range and its centre by up to a fifth of it.
+    [0.6, 1.4] of the full range and its center by up to a fifth of it.
     """
 
     def change(self, images: keras.KerasTensor) -> keras.KerasTensor:
-        """Return (255 (x / 255) ^ gamma - centre) contrast + centre + shift."""
+        """Return (255 (x / 255) ^ gamma - center) contrast + center + shift."""
         gamma = ops.exp2(self.uniform(images, -1, 1))
         curved = WHITE * ops.power(ops.clip(images, 0, WHITE) / WHITE, gamma)
         contrast = self.uniform(images, 0.6, 1.4)
@@ -76,7 +76,7 @@ class RandomSpectrum(_RandomLayer):
     """Blur or sharpen: multiply each band of spatial frequency by a factor of its own.
 
     Factors are drawn evenly on a logarithmic scale from [1 / 4, 4] for the finest band and
-    proportionally less towards the coarse ones; the mean stays as it is.
+    proportionally less toward the coarse ones; the mean stays as it is.
     """
 
     def change(self, images: keras.KerasTensor) -> keras.KerasTensor:
@@ -93,7 +93,7 @@ class RandomSpectrum(_RandomLayer):
 class SpectrumTransfer(_RandomLayer):
     """Give an image the sharpness of another one: the strength of each band of frequency.
 
-    The places of edges (the phases) stay; after Yang and Soatto 2020, by bands instead of single
+    The positions of edges (the phases) stay; after Yang and Soatto 2020, by bands instead of single
     frequencies, so that no anatomy is carried over.
     """
 
@@ -184,8 +184,8 @@ def _frequency_bands(height: int, width: int) -> keras.KerasTensor:
     lowest = 1 / max(height, width)
     octaves = ops.log(ops.maximum(radius, lowest) / lowest) / ops.log(0.5 / lowest)
     position = ops.minimum(octaves, 1.0) * (SPECTRUM_BANDS - 1)
-    centres = ops.reshape(ops.arange(SPECTRUM_BANDS, dtype="float32"), (-1, 1, 1))
-    weights = ops.maximum(0.0, 1.0 - ops.abs(position[None] - centres))
+    centers = ops.reshape(ops.arange(SPECTRUM_BANDS, dtype="float32"), (-1, 1, 1))
+    weights = ops.maximum(0.0, 1.0 - ops.abs(position[None] - centers))
     return weights * ops.cast(radius > 0, "float32")[None]
 
 

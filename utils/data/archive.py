@@ -20,7 +20,7 @@ from utils.common.progress import track
 from utils.data.checks import FOLDERS, FetchError, Report, one_line, raise_if_refused, some
 from utils.data.images import IMAGE_SUFFIXES
 
-# Reasons for which an entry of an archive is left out; each is listed in the report.
+# Reasons for which an entry of an archive is skipped; each is listed in the report.
 METADATA = "metadata of macOS or Windows"
 HIDDEN = "hidden file"
 NO_IMAGE = "neither JPEG nor PNG by its name"
@@ -106,7 +106,7 @@ def list_zip(content: zipfile.ZipFile, archive: Path) -> list[Entry]:
         if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/"):
             raise FetchError(
                 f"{archive}: entry {info.filename!r} leads outside the archive's own folder; "
-                "nothing was unpacked, get the archive from a place that you trust"
+                "nothing was unpacked, get the archive from a source that you trust"
             )
         if stat.S_ISLNK(info.external_attr >> 16):
             raise FetchError(
@@ -141,7 +141,7 @@ def list_folder(folder: Path) -> list[Entry]:
 
 
 def _place(name: str) -> Place | str:
-    """Return where an entry belongs, or the reason for which it is left out.
+    """Return where an entry belongs, or the reason for which it is skipped.
 
     Raises:
         ValueError: if it lies in a split folder but in none of a class.

@@ -1,8 +1,8 @@
-"""The reference augmentation, drawn per image so that a view is the same wherever it is made.
+"""The augmentation of the published baseline, drawn per image: a copy is the same everywhere.
 
-Ranges and geometry are those of Keras' `ImageDataGenerator`, which the reference used. Its own
+Ranges and geometry are those of Keras' `ImageDataGenerator`, which the baseline used. Its own
 draws depend on the position of an image in a batch; ours depend on the image, the seed and the
-view number alone, so that a view can be cached, computed anywhere, and computed again.
+number of the copy alone, so that it can be cached, computed anywhere, and computed again.
 """
 
 import hashlib
@@ -17,7 +17,10 @@ from utils.common.constants import IMAGE_SIZE
 
 @dataclass(frozen=True)
 class AugmentationRanges:
-    """How far each transform may go; the defaults are the reference recipe."""
+    """How far each transform may go; the defaults are the recipe of the published baseline.
+
+    Its README names no ranges for shear and brightness; those are ours.
+    """
 
     rotation: float = 30.0
     """Degrees, drawn from [-rotation, rotation]."""
@@ -28,9 +31,9 @@ class AugmentationRanges:
     zoom: tuple[float, float] = (0.8, 1.2)
     """Factors on each axis; above 1 the image shrinks and its edge pixels are repeated."""
     shear: float = 10.0
-    """Degrees; the reference names no value."""
+    """Degrees."""
     brightness: tuple[float, float] = (0.8, 1.2)
-    """Factors on the pixel values; the reference names no value."""
+    """Factors on the pixel values."""
     horizontal_flip: bool = True
 
 
@@ -84,7 +87,7 @@ def draw_augmentation(
 
 
 def draw_single_transform(transform: str, image_sha256: str, seed: int, copy: int) -> Augmentation:
-    """Draw a view in which only `transform` acts: for showing each transform by itself.
+    """Draw a copy in which only `transform` acts: for showing one transform at a time.
 
     Raises:
         ValueError: if `transform` is none of the field names of `AugmentationRanges`.
@@ -100,7 +103,7 @@ def draw_single_transform(transform: str, image_sha256: str, seed: int, copy: in
 def affine_matrix(augmentation: Augmentation, size: int) -> np.ndarray:
     """Return the (3, 3) matrix from output to input pixel coordinates (x, y, 1).
 
-    Composed as in `ImageDataGenerator`: rotation, shift, shear and zoom about the centre, then
+    Composed as in `ImageDataGenerator`: rotation, shift, shear and zoom about the center, then
     the flip.
     """
     angle, shear = np.deg2rad(augmentation.rotation), np.deg2rad(augmentation.shear)

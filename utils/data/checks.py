@@ -47,7 +47,7 @@ class Report:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Images by folder and class."""
     modes: dict[str, int] = field(default_factory=dict)
-    """Images by Pillow's pixel mode: L is gray, RGB colour, I;16 gray of 16 bits."""
+    """Images by Pillow's pixel mode: L is gray, RGB color, I;16 gray of 16 bits."""
     converted_when_read: dict[str, list[str]] = field(default_factory=dict)
     skipped: dict[str, list[str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""How an image file is read: every pixel that the study sees comes through here."""
+"""How an image file is read: every pixel that the study uses comes through here."""
 
 import hashlib
 from collections.abc import Sequence

@@ -168,16 +168,16 @@ def _scan_pixels(root: Path, files: list[Path]) -> pd.DataFrame:
 
 
 def build_index(root: Path, seed: int, validation_fraction: float) -> pd.DataFrame:
-    """Build the index of a data set: one row an image, with its patient and its split.
+    """Build the index of a data set: one row per image, with its patient and its split.
 
     The official test folder stays the test split; `train` and the tiny `val` folder are split
-    anew by patient. Where names carry no patient (PneumoniaMNIST) the data set's own split is
+    again by patient. Where names carry no patient (PneumoniaMNIST) the data set's own split is
     kept and `patient_id` is empty.
 
     Returns:
         A table with the columns `INDEX_COLUMNS`, sorted by `image_id`; `label` is 0 or 1,
         `width` and `height` are pixels of the stored file, `duplicate_group` numbers the sets
-        of images with identical pixels (-1 for an image without a twin).
+        of images with identical pixels (-1 for an image without a duplicate).
 
     Raises:
         DatasetError: if there is no data set, a class is missing, or a file is not understood.
@@ -204,8 +204,8 @@ def build_index(root: Path, seed: int, validation_fraction: float) -> pd.DataFra
         rows.append((image_id, split, label, etiology, patient_id))
     index = pd.DataFrame(rows, columns=["image_id", "split", "label", "etiology", "patient_id"])
     index = index.merge(_scan_pixels(root, files), on="image_id")
-    twins = index.groupby("pixel_sha256").image_id.transform("size") > 1
-    group = pd.factorize(index.pixel_sha256.where(twins))[0]
+    duplicated = index.groupby("pixel_sha256").image_id.transform("size") > 1
+    group = pd.factorize(index.pixel_sha256.where(duplicated))[0]
     index = index.assign(duplicate_group=group)[list(INDEX_COLUMNS)]
     for split in ("train", "validation", "test"):
         labels = set(index.label[index.split == split])

@@ -1,4 +1,4 @@
-"""Held-out radiographs as another place might have taken them: the stress validation."""
+"""Held-out radiographs as another site might have acquired them: perturbed validation."""
 
 from collections.abc import Callable
 
@@ -19,8 +19,9 @@ from utils.data.acquisition import (
 
 UNCHANGED = "unchanged"
 SEED = 2024
-"""Of every change: candidates of one input size are judged on the same pixels. Changes act on the
-reduced image, so a small input loses more to `resolution` and `noise` than a large one."""
+"""Of every perturbation: candidates of one input size are scored on the same pixels. Perturbations
+act on the reduced image, so a small input loses more to `resolution` and `noise` than a large one.
+"""
 _AT_ONCE = 64
 
 _DRAWN = {
@@ -35,12 +36,12 @@ _SWAPPED: dict[str, Callable] = {
     "spectrum_swap": transfer_spectrum,
 }
 PERTURBATIONS = (UNCHANGED, *_DRAWN, *_SWAPPED)
-"""Names of all changes; the last two give each radiograph the histogram or the sharpness of one
-of the other class."""
+"""Names of all perturbations; the last two give each radiograph the histogram or the sharpness of
+one of the other class."""
 
 
 def perturb_images(images: np.ndarray, labels: np.ndarray, perturbation: str) -> np.ndarray:
-    """Change held-out images in one way, the same at every call.
+    """Perturb held-out images in one way, the same at every call.
 
     Args:
         images: (n, size, size, 1) uint8 gray in [0, 255].
@@ -51,13 +52,13 @@ def perturb_images(images: np.ndarray, labels: np.ndarray, perturbation: str) ->
         (n, size, size, 1) float32 in [0, 255].
 
     Raises:
-        ValueError: if the change is unknown, or a swap finds one class alone.
+        ValueError: if the perturbation is unknown, or a swap finds one class alone.
     """
     if perturbation == UNCHANGED:
         return images.astype(np.float32)
     if perturbation not in PERTURBATIONS:
         raise ValueError(
-            f"there is no change {perturbation!r}; choose one of {', '.join(PERTURBATIONS)}"
+            f"there is no perturbation {perturbation!r}; choose one of {', '.join(PERTURBATIONS)}"
         )
     layer = _DRAWN[perturbation](SEED) if perturbation in _DRAWN else None
     partners = None if layer else choose_partners(labels)

@@ -68,7 +68,7 @@ def plot_images_per_patient(index: pd.DataFrame) -> Figure:
     images = index.groupby(["patient_id", "label"]).size().reset_index(name="images")
     counts = images.groupby(["images", "label"]).size().unstack(fill_value=0)
     counts = counts.reindex(columns=[NORMAL, PNEUMONIA], fill_value=0)
-    figure, ((ax,),) = new_figure("Images of one patient", (9, 5))
+    figure, ((ax,),) = new_figure("Images per patient", (9, 5))
     for label, name in enumerate(CLASS_NAMES):
         ax.bar(
             counts.index + (label - 0.5) * 0.4, counts[label], 0.4,
@@ -79,7 +79,7 @@ def plot_images_per_patient(index: pd.DataFrame) -> Figure:
     ax.yaxis.set_major_formatter(THOUSANDS)
     most = counts.index.max()
     ax.set_xticks(range(1, most + 1) if most <= 12 else [1, *range(5, most + 1, 5)])
-    ax.set(xlabel="images of the patient", ylabel="patients (log scale)")
+    ax.set(xlabel="images per patient", ylabel="patients (log scale)")
     ax.set_xlim(0.3, most + 0.7)
     legend_above(figure, ax)
     return figure
@@ -89,7 +89,7 @@ def plot_images_per_patient(index: pd.DataFrame) -> Figure:
 def plot_intensity_distributions(
     mean_intensity: np.ndarray, labels: pd.Series | np.ndarray
 ) -> Figure:
-    """Plot how bright the images of each class are.
+    """Plot the mean intensity of the images of each class.
 
     Args:
         mean_intensity: (n,) mean of each image, in [0, 255].
@@ -101,7 +101,7 @@ def plot_intensity_distributions(
             f"mean_intensity {mean_intensity.shape} and labels {labels.shape} must both be (n,)"
         )
     require_labels(labels)
-    figure, ((ax,),) = new_figure("Mean intensity of an image", (9, 5))
+    figure, ((ax,),) = new_figure("Mean intensity per image", (9, 5))
     bins = np.linspace(np.floor(mean_intensity.min()), np.ceil(mean_intensity.max()), 41)
     for label, name in enumerate(CLASS_NAMES):
         values = mean_intensity[labels == label]
@@ -178,7 +178,7 @@ def plot_transform_rows(image: np.ndarray, rows: dict[str, np.ndarray]) -> Figur
         raise ValueError(f"transforms must have one number of images, not {sorted(counts)}")
     titles = ["original", *(f"draw {number}" for number in range(1, counts.pop() + 1))]
     shown = {name: np.concatenate([original, images]) for name, images in pixels.items()}
-    return _draw_rows("Each transform by itself", shown, titles)
+    return _draw_rows("One transform at a time", shown, titles)
 
 
 @in_house_look
@@ -189,21 +189,21 @@ def plot_combined_views(
     names: Sequence[str] | None = None,
     title: str = "All transforms together",
 ) -> Figure:
-    """Show images in the first row and their changed views in the rows below.
+    """Show images in the first row and their augmented copies in the rows below.
 
     Args:
         originals: (n, h, w, 3) in [0, 255].
-        views: For each view (n, h, w, 3) in [0, 255].
+        views: For each copy (n, h, w, 3) in [0, 255].
         titles: A title for each image.
-        names: A name for each view; they are numbered without.
+        names: A name for each copy; without, they are numbered.
         title: Of the figure.
     """
-    names = names or [f"view {number}" for number in range(len(views))]
-    require_count(names, len(views), "names of views")
+    names = names or [f"copy {number}" for number in range(len(views))]
+    require_count(names, len(views), "names of copies")
     rows = {"original": as_pixels(originals, "originals")}
     rows |= {name: as_pixels(view, name) for name, view in zip(names, views, strict=True)}
     for part in rows.values():
-        require_count(part, len(originals), "images in a view")
+        require_count(part, len(originals), "images in a copy")
     require_count(titles, len(originals), "titles")
     return _draw_rows(title, rows, titles)
 
@@ -262,7 +262,7 @@ def plot_pixel_ranges(before: np.ndarray, after: np.ndarray) -> Figure:
 
 
 def _class_bars(ax: Axes, counts: pd.DataFrame) -> None:
-    """Draw grouped bars of counts: a row a group, a column a label, the number above each bar."""
+    """Draw grouped bars with their counts: a row per group, a column per label."""
     positions = np.arange(len(counts))
     for label, name in enumerate(CLASS_NAMES):
         bars = ax.bar(

@@ -3,7 +3,7 @@
 import numpy as np
 
 _LUNGS = ((0.31, 0.47, 0.17, 0.30), (0.69, 0.47, 0.17, 0.30))
-"""Centre and half axes of each lung, as shares of width and height: a template, not a
+"""Center and half axes of each lung, as shares of width and height: a template, not a
 segmentation. It is the same for all images, so it misses rotated and very small chests."""
 REGIONS = ("whole image", "border covered", "lungs only", "lungs removed")
 FRAME = 1 / 8
@@ -21,8 +21,8 @@ def lung_template(size: int) -> np.ndarray:
     position = (np.arange(size) + 0.5) / size
     y, x = position[:, None], position[None, :]
     mask = np.zeros((size, size), bool)
-    for centre_x, centre_y, half_x, half_y in _LUNGS:
-        mask |= ((x - centre_x) / half_x) ** 2 + ((y - centre_y) / half_y) ** 2 <= 1
+    for center_x, center_y, half_x, half_y in _LUNGS:
+        mask |= ((x - center_x) / half_x) ** 2 + ((y - center_y) / half_y) ** 2 <= 1
     return mask
 
 

@@ -40,7 +40,7 @@ class Fold:
 
 
 def development_index(index: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of an image index that choices may see: train and validation."""
+    """Return the rows of an image index that may be used for selection: train and validation."""
     return index[index.split.isin(("train", "validation"))].reset_index(drop=True)
 
 
@@ -68,8 +68,8 @@ def refuse_test(images: pd.DataFrame) -> None:
     test = images[images.split == "test"]
     if len(test):
         raise ForbiddenTestSetError(
-            f"{test.image_id.iloc[0]} and {len(test) - 1} more belong to the test set, which no "
-            "choice may see; pass utils.data.splits.development_index(index)"
+            f"{test.image_id.iloc[0]} and {len(test) - 1} more belong to the test set, which must "
+            "not be used for selection; pass utils.data.splits.development_index(index)"
         )
 
 
@@ -94,7 +94,8 @@ def block_folds(images: pd.DataFrame) -> list[Fold]:
     """Return the folds that each leave out a block of consecutive patient numbers.
 
     The normal images of the official test set are such a block, the lowest numbers of their
-    series, and its ill ones come from three ranges of numbers; patients drawn at random do not.
+    series, and those with pneumonia come from three ranges of numbers; patients drawn at random do
+    not.
     Each series (`person`, `IM`, `NORMAL2-IM`) is cut into `BLOCKS` parts with as many patient
     numbers each, and fold k holds out part k of every series.
 

@@ -4,12 +4,12 @@ Images of one patient are not independent, so a resample draws patients with rep
 each with all of their images. Three functions draw, and each draws as it did when its committed
 numbers were made:
 
-- `bootstrap_bounds`: the 95 % percentile interval of scores that follow from weights of rows;
+- `bootstrap_bounds`: the 95% percentile interval of scores that follow from weights of rows;
 - `resample_rows`: the rows of each resample, for scores of several tables in one stream;
-- `mean_interval`: the 95 % percentile interval of a mean, classes together.
+- `mean_interval`: the 95% percentile interval of a mean, classes together.
 
-The first two draw NORMAL and PNEUMONIA patients apart, as many of each as there are, so that no
-resample lacks a class; the share of sick patients is thereby taken as given. A patient is a
+The first two draw NORMAL and PNEUMONIA patients separately, as many of each as there are, so that
+no resample lacks a class; the proportion with pneumonia is thereby taken as given. A patient is a
 `patient_id` (family, number and etiology), who therefore has one class.
 """
 
@@ -73,7 +73,7 @@ def resample_rows(
     """Draw the rows of bootstrap resamples: patients within class, with all of their images.
 
     Args:
-        predictions: patient_id and y_true, one row an image.
+        predictions: patient_id and y_true, one row per image.
         resamples: Number of resamples.
         random: Drawn from in sequence, so that several tables can share one stream.
 
@@ -121,10 +121,10 @@ def _number_by_class(predictions: pd.DataFrame, level: str) -> tuple[np.ndarray,
 
 
 def mean_interval(values: np.ndarray, patients: np.ndarray, resamples: int, seed: int) -> Interval:
-    """Return the mean of a measure with its 95 % bootstrap interval over patients.
+    """Return the mean of a measure with its 95% bootstrap interval over patients.
 
     Args:
-        values: (n,) one value an image; NaN (a zero map) is left out.
+        values: (n,) one value per image; NaN (a zero map) is excluded.
         patients: (n,) patient of each image; all images of a drawn patient are taken.
         resamples: Bootstrap resamples.
         seed: Seed of the resamples.

@@ -31,7 +31,7 @@ def _logit(probability: np.ndarray) -> np.ndarray:
 
 
 def apply_temperature(probability: np.ndarray, temperature: float, bias: float = 0.0) -> np.ndarray:
-    """Divide the logits of probabilities by a temperature; above 1 they become less sure.
+    """Divide the logits of probabilities by a temperature; above 1 they become less confident.
 
     Guo et al. 2017. Order and AUC stay as they are.
 

@@ -9,13 +9,13 @@ Interval = dict[str, float]
 
 
 def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of a proportion (Clopper and Pearson 1934)."""
+    """Return the exact 95% interval of a proportion (Clopper and Pearson 1934)."""
     interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="exact")
     return float(interval.low), float(interval.high)
 
 
 def spearman_interval(correlation: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a rank correlation (Bonett and Wright 2000).
+    """Return the 95% interval of a rank correlation (Bonett and Wright 2000).
 
     Both bounds are nan where there are fewer than four pairs or the correlation is 1 or -1.
     """

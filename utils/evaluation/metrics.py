@@ -40,13 +40,14 @@ METRICS = {
     "npv": "NPV",
     "specificity_at_95": "specificity at sensitivity 0.95",
 }
-"""Every metric and its title in tables. `weighted_f1` is taken at 0.5, as in the reference;
-`sensitivity`, `specificity`, `ppv` and `npv` at the threshold frozen on validation. The last one
-is read off the ROC curve, at the highest threshold that finds 95 % of the sick."""
+"""Every metric and its title in tables. `weighted_f1` is taken at 0.5, as in the published
+baseline;
+`sensitivity`, `specificity`, `ppv` and `npv` at the threshold fixed on validation. The last one
+is read off the ROC curve, at the highest threshold with a sensitivity of 95%."""
 THRESHOLD_METRICS = ("accuracy_at_threshold", "sensitivity", "specificity", "ppv", "npv")
 _WANTED_SENSITIVITY = 0.95
 _ROUNDING = 1e-9
-"""Of 100 sick, 95 are enough, however 95 / 100 is rounded."""
+"""Of 100 with pneumonia, 95 are enough, however 95 / 100 is rounded."""
 DECIMALS = 10
 """Kept of a metric: processors add in different orders and disagree in the 16th digit."""
 Metrics = dict[str, Interval]
@@ -114,23 +115,23 @@ def compute_metrics(
 def predictive_values(
     sensitivity: float, specificity: float, prevalence: float
 ) -> tuple[float, float]:
-    """Return PPV and NPV at a prevalence, by Bayes' rule; nan where nothing is called so.
+    """Return PPV and NPV at a prevalence, by Bayes' rule; nan where nothing is predicted so.
 
     Args:
-        sensitivity: Share of the sick who are called PNEUMONIA, 0 to 1.
-        specificity: Share of the healthy who are called NORMAL, 0 to 1.
-        prevalence: Share of the sick among those examined, 0 to 1.
+        sensitivity: Proportion of those with pneumonia who are predicted PNEUMONIA, 0 to 1.
+        specificity: Proportion of those without who are predicted NORMAL, 0 to 1.
+        prevalence: Proportion with pneumonia among those examined, 0 to 1.
     """
     for name, value in (
         ("sensitivity", sensitivity), ("specificity", specificity), ("prevalence", prevalence)
     ):  # fmt: skip
         if not 0 <= value <= 1:
             raise ValueError(f"{name} is between 0 and 1, not {value}")
-    hits, alarms = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
-    misses, cleared = (1 - sensitivity) * prevalence, specificity * (1 - prevalence)
-    positive = hits / (hits + alarms) if hits + alarms else float("nan")
-    negative = cleared / (misses + cleared) if misses + cleared else float("nan")
-    return positive, negative
+    tp, fp = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    fn, tn = (1 - sensitivity) * prevalence, specificity * (1 - prevalence)
+    ppv = tp / (tp + fp) if tp + fp else float("nan")
+    npv = tn / (fn + tn) if fn + tn else float("nan")
+    return ppv, npv
 
 
 class _Scorer:
@@ -145,7 +146,7 @@ class _Scorer:
         self._order = np.argsort(-probability, kind="stable")
         ranked = probability[self._order]
         self._with_pneumonia = (y_true[self._order] == PNEUMONIA).astype(np.float64)
-        # Rows of equal probability are one group: no threshold can part them.
+        # Rows of equal probability are one group: no threshold can separate them.
         self._groups = np.flatnonzero(np.append(True, np.diff(ranked) != 0))
         self._predicted_at = {
             cut: int(is_positive(ranked[self._groups], cut).sum()) for cut in (0.5, threshold)
@@ -176,29 +177,29 @@ class _Scorer:
                 return np.zeros_like(positives), np.zeros_like(negatives)
             return true_positives[:, groups - 1], false_positives[:, groups - 1]
 
-        hits, alarms = at(0.5)
-        rejected = negatives - alarms
-        f1_sick = 2 * hits / (hits + alarms + positives)
-        f1_healthy = 2 * rejected / (everyone - hits - alarms + negatives)
-        found, false_alarms = at(self._threshold)
-        cleared = negatives - false_alarms
+        tp_at_half, fp_at_half = at(0.5)
+        tn_at_half = negatives - fp_at_half
+        f1_pneumonia = 2 * tp_at_half / (tp_at_half + fp_at_half + positives)
+        f1_normal = 2 * tn_at_half / (everyone - tp_at_half - fp_at_half + negatives)
+        tp, fp = at(self._threshold)
+        tn = negatives - fp
         wanted = (_WANTED_SENSITIVITY - _ROUNDING) * positives
         reached = np.argmax(true_positives >= wanted[:, None], axis=1)
-        alarms_there = false_positives[np.arange(len(reached)), reached]
+        fp_there = false_positives[np.arange(len(reached)), reached]
         values = {
-            "accuracy_at_0.5": (hits + rejected) / everyone,
-            "accuracy_at_threshold": (found + cleared) / everyone,
-            "weighted_f1": (positives * f1_sick + negatives * f1_healthy) / everyone,
+            "accuracy_at_0.5": (tp_at_half + tn_at_half) / everyone,
+            "accuracy_at_threshold": (tp + tn) / everyone,
+            "weighted_f1": (positives * f1_pneumonia + negatives * f1_normal) / everyone,
             "roc_auc": auc,
             "average_precision": average_precision,
-            "sensitivity": found / positives,
-            "specificity": cleared / negatives,
-            "sensitivity_at_0.5": hits / positives,
-            "specificity_at_0.5": rejected / negatives,
-            # Nobody called sick (or healthy) is a value of 0, as scikit-learn has it.
-            "ppv": found / np.maximum(found + false_alarms, 1),
-            "npv": cleared / np.maximum(cleared + positives - found, 1),
-            "specificity_at_95": 1 - alarms_there / negatives,
+            "sensitivity": tp / positives,
+            "specificity": tn / negatives,
+            "sensitivity_at_0.5": tp_at_half / positives,
+            "specificity_at_0.5": tn_at_half / negatives,
+            # Nobody predicted positive (or negative) is a value of 0, as scikit-learn has it.
+            "ppv": tp / np.maximum(tp + fp, 1),
+            "npv": tn / np.maximum(tn + positives - tp, 1),
+            "specificity_at_95": 1 - fp_there / negatives,
         }
         return np.stack([values[metric] for metric in METRICS])
 
@@ -252,7 +253,7 @@ def evaluate_predictions(
             made with `image` must say "image-level split".
 
     Returns:
-        For each metric of `METRICS`, its value and the bounds of its 95 % interval.
+        For each metric of `METRICS`, its value and the bounds of its 95% interval.
 
     Raises:
         PatientsUnknown: if `unit` or `level` is `patient` and `patient_id` is empty.
@@ -331,13 +332,13 @@ def paired_difference(
 def evaluate_by_etiology(
     predictions: pd.DataFrame, threshold: float, resamples: int, seed: int
 ) -> dict[str, Metrics]:
-    """Score bacterial and viral pneumonia apart, each against all normal images of the split.
+    """Score bacterial and viral pneumonia separately, each against all normal images of the split.
 
     The specificity is that of all normals in both; the sensitivity says which kind is missed.
 
     Args:
         predictions: Rows of one split.
-        threshold: Frozen on validation, the same for both.
+        threshold: Fixed on validation, the same for both.
         resamples: Bootstrap resamples.
         seed: Seed of the resamples.
 

@@ -46,15 +46,18 @@ def plot_roc(
 
     Args:
         predictions: For each model its rows of one split.
-        thresholds: For each model the threshold frozen on validation; without them, no points.
+        thresholds: For each model the threshold fixed on validation; without them, no points.
     """
     figure, ax = _new_curves("ROC", predictions, thresholds)
     for (model, rows), (color, line, marker) in zip(
         predictions.items(), cycle(SERIES), strict=False
     ):
-        false_alarms, found, _ = roc_curve(rows.y_true, rows.probability, drop_intermediate=False)
+        false_positive, true_positive, _ = roc_curve(
+            rows.y_true, rows.probability, drop_intermediate=False
+        )
         auc = roc_auc_score(rows.y_true, rows.probability)
-        ax.plot(false_alarms, found, ls=line, color=color, label=f"{model}: AUC {auc:.3f}")
+        label = f"{model}: AUC {auc:.3f}"
+        ax.plot(false_positive, true_positive, ls=line, color=color, label=label)
         if thresholds is not None:
             predicted = is_positive(rows.probability, thresholds[model])
             point = (
@@ -62,8 +65,10 @@ def plot_roc(
                 predicted[rows.y_true == PNEUMONIA].mean(),
             )
             _draw_operating_point(ax, point, model, thresholds[model], color, marker)
-    ax.plot([0, 1], [0, 1], ls=":", color=GRAY, lw=1.4, label="a coin: AUC 0.5")
-    ax.set(xlabel="false alarms (1 - specificity)", ylabel="pneumonia found (sensitivity)")
+    ax.plot([0, 1], [0, 1], ls=":", color=GRAY, lw=1.4, label="chance: AUC 0.5")
+    ax.set(
+        xlabel="false-positive rate (1 - specificity)", ylabel="true-positive rate (sensitivity)"
+    )
     ax.legend(loc="lower right")
     return figure
 
@@ -93,11 +98,11 @@ def _draw_operating_point(
 def plot_precision_recall(
     predictions: dict[str, pd.DataFrame], thresholds: dict[str, float] | None = None
 ) -> Figure:
-    """Plot precision against recall of each model, and the precision of calling everyone sick.
+    """Plot precision against recall of each model, and that of predicting only positives.
 
     Args:
         predictions: For each model its rows of one split.
-        thresholds: For each model the threshold frozen on validation; without them, no points.
+        thresholds: For each model the threshold fixed on validation; without them, no points.
     """
     figure, ax = _new_curves("Precision and recall", predictions, thresholds)
     for (model, rows), (color, line, marker) in zip(
@@ -114,9 +119,9 @@ def plot_precision_recall(
                 _draw_operating_point(ax, point, model, thresholds[model], color, marker)
     prevalence = next(iter(predictions.values())).y_true.mean()
     ax.axhline(
-        prevalence, ls=":", color=GRAY, lw=1.4, label=f"everyone called sick: {prevalence:.3f}"
+        prevalence, ls=":", color=GRAY, lw=1.4, label=f"all predicted positive: {prevalence:.3f}"
     )
-    ax.set(xlabel="recall (pneumonia found)", ylabel="precision (calls that are right)")
+    ax.set(xlabel="recall (sensitivity)", ylabel="precision (positive predictive value)")
     ax.legend(loc="lower left")
     return figure
 
@@ -125,11 +130,11 @@ def plot_precision_recall(
 def plot_confusion_matrix(
     predictions: dict[str, pd.DataFrame], thresholds: dict[str, float]
 ) -> Figure:
-    """Plot the confusion matrix of each model: images, and their share of the true class.
+    """Plot the confusion matrix of each model: images, and their proportion of the true class.
 
     Args:
         predictions: For each model its rows of one split.
-        thresholds: For each model its threshold; PNEUMONIA is called at or above it.
+        thresholds: For each model its threshold; PNEUMONIA is predicted at or above it.
     """
     split = _require_predictions(predictions, thresholds)
     rows, columns = grid_shape(len(predictions), 3)
@@ -150,7 +155,7 @@ def plot_confusion_matrix(
             square=True, linewidths=2, annot_kws={"fontsize": 15}, ax=ax,
             xticklabels=CLASS_NAMES, yticklabels=CLASS_NAMES,
         )  # fmt: skip
-        ax.set(title=f"{model}, threshold {thresholds[model]:.2f}", xlabel="called by the model")
+        ax.set(title=f"{model}, threshold {thresholds[model]:.2f}", xlabel="predicted class")
         ax.tick_params(length=0)
         ax.set_yticklabels(CLASS_NAMES, rotation=90, va="center")
         ax.set_ylabel("true class" if ax.get_subplotspec().is_first_col() else "")
@@ -204,13 +209,13 @@ def plot_metric_intervals(
     metrics: Sequence[str] = tuple(METRICS),
     with_reported: bool = False,
 ) -> Figure:
-    """Plot metrics by image with their intervals, models beside each other.
+    """Plot metrics per image with their intervals, models side by side.
 
     Args:
         study_metrics: The content of `metrics.json`; see `study_metrics.evaluate_study`.
         split: `validation` or `test`.
         metrics: Keys of `metrics.METRICS`, from top to bottom.
-        with_reported: Whether to add what the reference reported on test.
+        with_reported: Whether to add what the published baseline reported on test.
     """
     if split not in SCORED_SPLITS:
         raise ValueError(f"split must be one of {', '.join(SCORED_SPLITS)}, not {split!r}")
@@ -218,12 +223,12 @@ def plot_metric_intervals(
     if unknown or not metrics:
         raise ValueError(f"unknown metric {unknown}; choose from {', '.join(METRICS)}")
     if with_reported and split != "test":
-        raise ValueError("the reference reported metrics of test by image alone")
+        raise ValueError("the published baseline reported metrics per image on test only")
     series = {model: splits[split] for model, splits in study_metrics["models"].items()}
-    # The reference has a line of its own in each row, below the models.
+    # The published baseline has a line of its own in each row, below the models.
     lines = len(series) + with_reported
     size = (10, 2.0 + (0.3 + 0.22 * lines) * len(metrics))
-    figure, ((ax,),) = new_figure(f"Scores on {split}, by image", size)
+    figure, ((ax,),) = new_figure(f"Scores on {split}, per image", size)
     positions = np.arange(len(metrics))
     step = 0.7 / max(lines, 2)
     offsets = (np.arange(lines) - (lines - 1) / 2) * step
@@ -244,7 +249,7 @@ def plot_metric_intervals(
     ax.set_ylim(len(metrics) - 0.5, -0.5)
     ax.hlines(positions[:-1] + 0.5, 0, 1, color="#DDDDDD", lw=1, transform=ax.get_yaxis_transform())
     ax.grid(axis="x")
-    ax.set_xlabel("95 % interval")
+    ax.set_xlabel("95% interval")
     legend_above(figure, ax)
     return figure
 
@@ -271,7 +276,7 @@ def _require_predictions(
 def plot_reliability(
     tables: dict[str, Sequence[tuple[float, float, int]]], title: str = "Calibration"
 ) -> Figure:
-    """Plot the share of PNEUMONIA against the mean probability of each bin.
+    """Plot the proportion with PNEUMONIA against the mean probability of each bin.
 
     Args:
         tables: For each curve what `calibration.reliability_table` returns.
@@ -280,14 +285,14 @@ def plot_reliability(
     if not tables or not all(tables.values()):
         raise ValueError("a reliability curve needs at least one filled bin for every model")
     figure, ((ax,),) = new_figure(title, (6.4, 6.4))
-    ax.plot([0, 1], [0, 1], color=GRAY, linestyle=":", label="means what it says")
+    ax.plot([0, 1], [0, 1], color=GRAY, linestyle=":", label="perfect calibration")
     for (name, table), (color, line, marker) in zip(tables.items(), SERIES, strict=False):
         mean, share, count = (np.array(column) for column in zip(*table, strict=True))
         ax.plot(mean, share, line, color=color, label=name)
         ax.scatter(mean, share, s=30 + 200 * count / count.sum(), color=color, marker=marker)
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     ax.set_xlabel("mean probability of PNEUMONIA")
-    ax.set_ylabel("share that is PNEUMONIA")
+    ax.set_ylabel("proportion with PNEUMONIA")
     ax.grid()
     legend_above(figure, ax)
     return figure

@@ -1,4 +1,4 @@
-"""Prediction files: one row an image, written by training, read by all that evaluates."""
+"""Prediction files: one row per image, written by training, read by all that evaluates."""
 
 import csv
 import math
@@ -25,14 +25,14 @@ def load_predictions(file: Path) -> pd.DataFrame:
     """Read a prediction file and check every row.
 
     Returns:
-        One row an image: image_id, patient_id (empty in all rows where patients are unknown),
+        One row per image: image_id, patient_id (empty in all rows where patients are unknown),
         split (train, validation or test), y_true (0 or 1), probability of PNEUMONIA (float64
         in [0, 1]).
 
     Raises:
         PredictionsError: if a column, a value or a row is not as described.
     """
-    remedy = "write the file anew with the notebook that trains the model"
+    remedy = "write the file again with the notebook that trains the model"
     with open(file, encoding="utf-8", newline="") as stream:
         reader = csv.reader(stream)
         header = next(reader, [])
@@ -154,7 +154,7 @@ def require_patients(predictions: pd.DataFrame) -> None:
 
 
 def average_by_patient(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a patient, with the mean probability of their images.
+    """Return one row per patient, with the mean probability of their images.
 
     The columns stay those of predictions; `image_id` holds the patient.
     """
@@ -212,7 +212,7 @@ def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def write_predictions(
     study_name: str, model: str, images: pd.DataFrame, probability: dict[str, np.ndarray]
 ) -> pd.DataFrame:
-    """Write `results/<study>/predictions/<model>.csv`, one row an image, and return it.
+    """Write `results/<study>/predictions/<model>.csv`, one row per image, and return it.
 
     Args:
         study_name: Of the study.

@@ -12,7 +12,7 @@ from utils.evaluation.predictions import PatientsUnknown, select_split
 from utils.evaluation.thresholds import choose_validation_threshold
 
 REPORTED = {"accuracy_at_0.5": 0.89, "weighted_f1": 0.89, "roc_auc": 0.97}
-"""What the reference reported on test, by keys of `METRICS`."""
+"""What the published baseline reported on test, by keys of `METRICS`."""
 
 PUBLISHED = (
     ("Google AutoML Vision at 28 pixels (Yang et al. 2023)", "0.991", "0.946", "yes"),
@@ -23,10 +23,10 @@ PUBLISHED = (
     ("DenseNet-201 (Rahman et al. 2020)", "0.98", "0.98", "no, another split"),
 )
 """What others reported on these radiographs; see `published_table`. The last one divided 5,247 of
-the images anew, so children of the same months and rooms are on both sides, as in plain
+the images again, so its test images come from the same pool as its training images, as in plain
 validation."""
 
-REPORTED_ROW = "reference as reported"
+REPORTED_ROW = "published baseline, as reported"
 NOT_REPORTED = "–"
 
 
@@ -65,7 +65,7 @@ def format_columns(table: pd.DataFrame, name: str, digits: int, signed: bool = F
 
 
 def reported_row(metrics: Sequence[str]) -> list[str]:
-    """Return what the reference reported of some test metrics, a dash where it did not."""
+    """Return what the published baseline reported of some test metrics, a dash where it did not."""
     return [f"{REPORTED[metric]:.2f}" if metric in REPORTED else NOT_REPORTED for metric in metrics]
 
 
@@ -73,7 +73,7 @@ def published_table() -> pd.DataFrame:
     """Return what others reported on these radiographs, as text.
 
     Returns:
-        One row a publication: ROC-AUC, accuracy, and whether they were measured on the official
+        One row per publication: ROC-AUC, accuracy, and whether they were measured on the official
         test set without choosing on it.
     """
     names, *columns = zip(*PUBLISHED, strict=True)
@@ -122,12 +122,12 @@ def metrics_table(
     Args:
         study_metrics: The content of `metrics.json`; see `evaluate_study`.
         split: `validation` or `test`.
-        section: `models` (by image), `by_patient`, `by_etiology` or `differences`.
+        section: `models` (per image), `by_patient`, `by_etiology` or `differences`.
         metrics: Keys of `METRICS`, the columns.
-        with_reported: Whether to add what the reference reported on test.
+        with_reported: Whether to add what the published baseline reported on test.
 
     Returns:
-        One row a model (and etiology, or pair of models), columns titled as in `METRICS`.
+        One row per model (and etiology, or pair of models), columns titled as in `METRICS`.
     """
     if section in ("by_patient", "by_etiology") and section not in study_metrics:
         raise PatientsUnknown(
@@ -137,7 +137,7 @@ def metrics_table(
     if split not in SCORED_SPLITS:
         raise ValueError(f"split must be one of {', '.join(SCORED_SPLITS)}, not {split!r}")
     if with_reported and (split, section) != ("test", "models"):
-        raise ValueError("the reference reported metrics of test by image alone")
+        raise ValueError("the published baseline reported metrics per image on test only")
     scored = {name: splits[split] for name, splits in study_metrics[section].items()}
     if section == "by_etiology":
         scored = {

@@ -37,25 +37,25 @@ def choose_threshold(y_true: np.ndarray, probability: np.ndarray) -> float:
     positives, negatives = int((y_true == PNEUMONIA).sum()), int((y_true == NORMAL).sum())
     if not positives or not negatives or positives + negatives != len(y_true):
         raise PredictionsError(
-            f"a threshold needs images of both classes, labelled 0 and 1; there are {negatives} "
+            f"a threshold needs images of both classes, labeled 0 and 1; there are {negatives} "
             f"{CLASS_NAMES[NORMAL]} and {positives} {CLASS_NAMES[PNEUMONIA]} of {len(y_true)}"
         )
-    # Between two neighbouring edges every threshold in (lower, upper] calls the same images
-    # PNEUMONIA. J is counted in whole numbers (times positives * negatives): ties are exact.
+    # Between two neighboring edges every threshold in (lower, upper] makes the same
+    # predictions. J is counted in whole numbers (times positives * negatives): ties are exact.
     edges = np.unique([0.0, *probability, 1.0])
     predicted = is_positive(probability[:, None], edges[None, 1:])
     true_positives = predicted[y_true == PNEUMONIA].sum(axis=0)
     false_positives = predicted[y_true == NORMAL].sum(axis=0)
     scores = true_positives * negatives - false_positives * positives
     if scores.max() < 0:
-        return 0.0  # worse than chance at every cut: calling everyone sick is the best there is
+        return 0.0  # worse than chance at every cut: best is to predict only positives
     best = np.flatnonzero(scores == scores.max())
     runs = np.split(best, np.flatnonzero(np.diff(best) > 1) + 1)
     lower, upper = max(
         ((edges[run[0]], edges[run[-1] + 1]) for run in runs), key=lambda run: run[1] - run[0]
     )
     middle = (lower + upper) / 2
-    # Between neighbouring floats there is no middle; the upper end always belongs to the range.
+    # Between neighboring floats there is no middle; the upper end always belongs to the range.
     return float(middle if middle > lower else upper)
 
 

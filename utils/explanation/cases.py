@@ -35,7 +35,7 @@ def maps_by_method(network: keras.Model, images: np.ndarray) -> dict[str, np.nda
 def cascade_maps(
     network: keras.Model, image: np.ndarray, steps: Sequence[int], seed: int
 ) -> dict[str, np.ndarray]:
-    """Return an image's maps while the network's weights are randomised from the output on.
+    """Return an image's maps while the network's weights are randomized from the output on.
 
     Args:
         network: Stays as it is.

@@ -37,10 +37,10 @@ _BLUR = 16
 def measure_faithfulness(study: Study) -> pd.DataFrame:
     """Return what deleting and inserting pixels in the order of a map does to the prediction.
 
-    Explained is the class that the network calls, and so is the probability.
+    Map and probability are those of the predicted class.
 
     Returns:
-        A row an image and order (methods, random and centre): image_id, patient_id, map,
+        A row per image and order (methods, random and center): image_id, patient_id, map,
         deletion, insertion: areas under the curves.
     """
     explained = find_explained(study)
@@ -107,10 +107,10 @@ def _overlap_of(
 
 
 def measure_stability(study: Study) -> pd.DataFrame:
-    """Return how like a map stays under changes that leave the prediction where it was.
+    """Return how similar a map stays under changes that leave the prediction where it was.
 
     Returns:
-        A row an image, change and method, where the probability moved by `MOVED` at most:
+        A row per image, change and method, where the probability moved by `MOVED` at most:
         image_id, patient_id, map, change, spearman, ssim.
     """
     explained = find_explained(study)
@@ -125,11 +125,11 @@ def measure_stability(study: Study) -> pd.DataFrame:
 
         def measure(number: int) -> list[dict[str, Any]]:
             perturbations = small_perturbations(pixels[number])
-            views = np.stack([pixels[number], *(view for view, _ in perturbations.values())])
-            moved = np.abs(predict_pixels(network, views[1:]) - probability[number])
+            versions = np.stack([pixels[number], *(each for each, _ in perturbations.values())])
+            moved = np.abs(predict_pixels(network, versions[1:]) - probability[number])
             rows = []
             for name, explain in explainers.items():
-                maps = explain(views, PNEUMONIA)
+                maps = explain(versions, PNEUMONIA)
                 for position, (perturbation, (_, move)) in enumerate(perturbations.items()):
                     if moved[position] > MOVED:
                         continue

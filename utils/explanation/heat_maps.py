@@ -1,8 +1,8 @@
-"""Heat maps: which regions of an image speak for a class, by five methods of tf-keras-vis.
+"""Heat maps: which regions of an image are evidence for a class, by five methods of tf-keras-vis.
 
-Maps are kept as they are computed. Stretched to full heat each, as is the custom, the map of an
-image that hardly speaks for the class would look like that of one that shouts it. What maps are
-worth is measured in `utils.explanation.measures`.
+Maps are kept as they are computed. If each were stretched to full heat, as is the custom, the map
+of an image with hardly any evidence for the class would look like that of an image with much of it.
+What maps are worth is measured in `utils.explanation.measures`.
 """
 
 import math
@@ -28,17 +28,17 @@ from utils.evaluation.thresholds import is_positive
 from utils.models.catalogue import BACKBONES
 
 CASES = {
-    "TP": "PNEUMONIA, found",
-    "FN": "PNEUMONIA, missed",
-    "TN": "NORMAL, recognised",
-    "FP": "NORMAL, false alarm",
+    "TP": "true positive (PNEUMONIA)",
+    "FN": "false negative (PNEUMONIA)",
+    "TN": "true negative (NORMAL)",
+    "FP": "false positive (NORMAL)",
 }
 """The four outcomes of a prediction (positive is PNEUMONIA) and their titles."""
 
 BATCH_SIZE = 8
 """Images explained at once; the gradient needs the activations of all layers in memory."""
 STRONGEST_CHANNELS = 32
-"""Channels that Score-CAM takes, those whose activation varies most over the image: each costs a
+"""Channels that Score-CAM takes, those whose activation varies most over the image: each costs one
 pass through the network."""
 NOISY_COPIES, NOISE, NOISE_SEED = 16, 0.1, 0
 """SmoothGrad averages over so many copies of an image; the noise's standard deviation is this share
@@ -78,24 +78,24 @@ def explain_images(
     """Compute a heat map of one class for each image.
 
     What is explained is the class score before softmax or sigmoid: after it, the gradient
-    vanishes exactly where the model is sure. One sigmoid unit with the score z counts as two
+    vanishes exactly where the model is confident. One sigmoid unit with the score z counts as two
     classes with the scores -z/2 and z/2, the softmax of which it is. Maps of cells are enlarged by
-    bilinear interpolation between their centres. The map of an ensemble that averages its members'
+    bilinear interpolation between their centers. The map of an ensemble that averages its members'
     probabilities is the mean of the members' maps.
 
     Args:
         model: Flat model from (n, h, w, c) to class probabilities, by a Dense layer with softmax
             or with one sigmoid unit, or a mean of such models; it is not changed.
         images: (n, h, w, c) in [0, 255], as the model takes them.
-        layer_name: Layer with spatial output; by default `default_layer`. SmoothGrad looks at none.
+        layer_name: Layer with spatial output; by default `default_layer`. SmoothGrad uses none.
         class_index: Class to explain, PNEUMONIA unless told.
         method: A key of `METHODS`.
 
     Returns:
-        (n, h, w) float32, not negative and not normalised. Grad-CAM and LayerCAM are in units of
+        (n, h, w) float32, not negative and not normalized. Grad-CAM and LayerCAM are in units of
         the class score, Grad-CAM++ multiplies it by the score's exponential, Score-CAM weighs
-        activations by probabilities, SmoothGrad is score a gray level. A map may be zero
-        everywhere (see `zero_maps`): nothing in that layer speaks for the class.
+        activations by probabilities, SmoothGrad is score per gray level. A map may be zero
+        everywhere (see `zero_maps`): nothing in that layer is evidence for the class.
 
     Raises:
         ValueError: if method, layer, class or images do not fit the model.
@@ -194,10 +194,10 @@ def _choose_method(
     arguments = {
         "penultimate_layer": layer_name,
         # True would walk back from ResNet50's last activation to a convolution inside the block,
-        # before normalisation and shortcut.
+        # before normalization and shortcut.
         "seek_penultimate_conv_layer": False,
         # Its own enlargement pins the outer cells to the border of the image, up to half a cell
-        # away from what they see; and its normalisation hides the height of a map.
+        # away from what they cover; and its normalization hides the height of a map.
         "expand_cam": False,
         "normalize_cam": False,
     }
@@ -243,7 +243,7 @@ def _without_progress_of_keras() -> Iterator[None]:
 
 
 def enlarge_cells(cells: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Enlarge (n, rows, columns) maps to (n, h, w), bilinearly between the centres of cells."""
+    """Enlarge (n, rows, columns) maps to (n, h, w), bilinearly between the centers of cells."""
     enlarged = keras.ops.image.resize(
         cells[..., None], shape, interpolation="bilinear", data_format="channels_last"
     )
@@ -299,8 +299,8 @@ def default_layer(model: keras.Model) -> str:
     """Return the layer that is explained if none is named.
 
     It is the one that `BACKBONES` names for the backbone, else the last with more than
-    one place: the coarsest, whose channels know most. A transformer has none inside, so that it is
-    the map of tokens that it reads.
+    one position: the coarsest, with the most abstract channels. A transformer has none inside, so
+    that it is the map of tokens that it reads.
 
     Raises:
         ValueError: if no layer has spatial output.
@@ -335,7 +335,7 @@ def _spatial_layers(model: keras.Model) -> list[str]:
 def _describe_candidates(model: keras.Model) -> str:
     candidates, shown = _spatial_layers(model), 12
     if not candidates:
-        return "it has no layer with spatial output: join trunk and head into one flat graph"
+        return "it has no layer with spatial output: join backbone and head into one flat graph"
     rest = len(candidates) - shown
     ending = f" (and {rest} before them)" if rest > 0 else ""
     return f"choose one of {', '.join(candidates[-shown:])}{ending}"

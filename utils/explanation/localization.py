@@ -47,14 +47,14 @@ def known_phantoms(study: Study) -> tuple[Path, pd.DataFrame]:
 
 
 def measure_truth(study: Study) -> pd.DataFrame:
-    """Return how maps of ill phantoms meet their opacities.
+    """Return how well maps of phantoms coincide with their opacities.
 
-    A network that was trained on radiographs need not know phantoms, and then its maps cannot
-    point at their opacities. So the same recipe is also trained on other phantoms ("taught"): its
-    maps test the methods, those of the explained network say what it makes of phantoms.
+    A network that was trained on radiographs may not recognize phantoms, and then its maps cannot
+    point at their opacities. So the same recipe is also trained on other phantoms (stored as
+    "taught"): its maps test the methods, those of the explained network its view of phantoms.
 
     Returns:
-        A row an image, network and map (methods), and an image and baseline (no network):
+        A row per image, network and map (methods), and per image and baseline (no network):
         image_id, patient_id, etiology, mask_share, network, auc (of the network on all known
         phantoms), probability, map, energy_inside, pointing_hit, iou.
     """
@@ -121,7 +121,7 @@ def measure_attention(study: Study) -> pd.DataFrame:
     study has finished them.
 
     Returns:
-        A row an image and network: image_id, patient_id, network, y_true, called, maximum, and the
+        A row per image and network: image_id, patient_id, network, y_true, called, maximum, and the
         share of the energy in each of `regions_of_interest`; empty where a map is zero.
     """
     explained, seed = find_explained(study), study.final_seeds[0]

@@ -1,8 +1,8 @@
-"""What a heat map is worth, in numbers, and the maps that look at no model.
+"""What a heat map is worth, in numbers, and the baseline maps that use no network.
 
-`utils.explanation.heat_maps` makes maps. Here are agreement with a known mask, likeness of two
-maps, and faithfulness to the model; random cells, the centre and the edges of an image are maps
-that any method has to beat. A map is never stretched before it is measured.
+`utils.explanation.heat_maps` makes maps. Here are agreement with a known mask, similarity of two
+maps, and faithfulness to the model; random cells, the center and the edges of an image are
+baselines that any method has to beat. A map is never stretched before it is measured.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ STEPS = 20
 def energy_inside_mask(cam: np.ndarray, mask: np.ndarray) -> float:
     """Return the share of a map's energy that lies inside the mask, 0 to 1.
 
-    A map that pays no attention to the mask scores the mask's share of the image
+    A map that does not depend on the mask scores the mask's share of the image
     (`mask_share`). NaN where the map is zero or the mask is empty: there is nothing to share.
 
     Args:
@@ -60,15 +60,15 @@ def overlap_table(maps: np.ndarray, masks: np.ndarray, image_ids: Sequence[str])
 
     Args:
         maps: (n, h, w), not negative.
-        masks: (n, h, w) bool, or 0 and 1; an empty one has nothing to be found.
+        masks: (n, h, w) bool, or 0 and 1; an empty one has nothing to be marked.
         image_ids: Names of the rows.
 
     Returns:
-        One row an image:
+        One row per image:
         `energy_inside` and `pointing_hit`, see there;
         `mask_share`, what chance alone gives for both;
         `energy_in_other_masks`, the mean share of the map's energy inside the masks of the other
-        images: what a map gets for looking where opacities usually are;
+        images: what a map gets for marking where opacities usually are;
         `maximum` of the map, in units of the class score; `zero_map`, whether it is 0.
     """
     maps, masks = np.asarray(maps), np.asarray(masks)
@@ -143,7 +143,7 @@ def random_map(shape: tuple[int, int], cells: int, seed: int) -> np.ndarray:
 
 
 def center_map(shape: tuple[int, int]) -> np.ndarray:
-    """Return a map that falls off evenly from the centre to 0 in the corners."""
+    """Return a map that falls off evenly from the center to 0 in the corners."""
     y, x = (np.linspace(-1, 1, side) for side in shape)
     return 1 - np.sqrt((y[:, None] ** 2 + x[None, :] ** 2) / 2)
 
@@ -158,7 +158,7 @@ def edge_map(image: np.ndarray) -> np.ndarray:
 
 
 def similarity(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Return how alike two maps are: Spearman's correlation over pixels, and SSIM.
+    """Return how similar two maps are: Spearman's correlation over pixels, and SSIM.
 
     SSIM compares maps that are divided by their maxima. NaN where one of them is zero.
 
@@ -231,10 +231,10 @@ def faithfulness(
 
 
 TITLES = {name: method.title for name, method in METHODS.items()} | {
-    "random": "random cells", "centre": "centre", "edges": "edges of the image",
+    "random": "random cells", "centre": "center", "edges": "edge map",
 }  # fmt: skip
-"""What the maps of the tables are called, methods and maps that see no network."""
+"""What the maps of the tables are called, methods and baselines."""
 BASELINES = ("random", "centre", "edges")
-"""Maps that see no model; any method has to beat them."""
+"""Maps that use no network; any method has to beat them."""
 NO_NETWORK = "none"
-"""Stands for the network of a map that sees none."""
+"""Stands for the network of a map that uses none."""

@@ -1,8 +1,8 @@
-"""The network whose heat maps are tested, and others that know more or less than it does.
+"""The network whose heat maps are tested, and others to compare it with.
 
-A method is tested by what its maps show of networks that differ: of one that was taught the images
-in question, of one whose weights are random from the output down, of one that learned shuffled
-labels by heart. `utils.explanation.sanity_checks` compares their maps.
+A method is tested by what its maps show of networks that differ: of one that was trained on
+phantoms, of one whose weights are random from the output down, of one that memorized shuffled
+labels. `utils.explanation.sanity_checks` compares their maps.
 """
 
 from collections.abc import Iterator
@@ -29,11 +29,11 @@ from utils.selection.choices import read_choices
 from utils.training.fine_tuning import describe_training, train_candidate
 
 TRAINING_SHARE = 2
-"""Phantoms that a network is taught with, for each known one."""
+"""Phantoms that a network is trained on, for each known one."""
 LEVELS = 5
 """Steps of the cascade: the layers with weights in so many groups, from output to input."""
 RANDOM_LABEL_IMAGES, RANDOM_LABEL_EPOCHS = 500, 60
-"""Few images and many epochs, so that the network can learn shuffled labels by heart."""
+"""Few images and many epochs, so that the network can memorize shuffled labels."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _single_recipe(study: Study) -> Candidate:
     return find_candidate(read_choices(study.study)["single"])
 
 
-# --- A network that knows phantoms -----------------------------------------------------------
+# --- A network that was trained on phantoms --------------------------------------------------
 
 
 def phantom_recipe(study: Study) -> Candidate:
@@ -121,7 +121,7 @@ def _train_full_size(
 def randomize_in_steps(network: keras.Model, seed: int) -> Iterator[tuple[str, keras.Model]]:
     """Yield copies of a network whose weights are random from the output down to some layer.
 
-    Cascading randomisation of Adebayo et al. 2018. Kernels are drawn anew by the standard
+    Cascading randomization of Adebayo et al. 2018. Kernels are drawn again with the standard
     deviation that they have, so that activations keep their size; other weights are shuffled.
 
     Args:
@@ -150,11 +150,11 @@ def _randomize(value: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return random.permutation(value)
 
 
-# --- A network that knows shuffled labels ----------------------------------------------------
+# --- A network that memorized shuffled labels ------------------------------------------------
 
 
 def random_label_recipe(study: Study) -> Candidate:
-    """Return the single model's recipe without what keeps it from learning labels by heart."""
+    """Return the single model's recipe without what keeps it from memorizing labels."""
     single = _single_recipe(study)
     epochs = RANDOM_LABEL_EPOCHS if study.candidate_epochs is None else study.candidate_epochs
     return replace(

@@ -25,18 +25,19 @@ from utils.common.figures import (
     require_count,
     show_picture,
 )
+from utils.common.names import displayed
 from utils.explanation.heat_maps import CASES, METHODS
 from utils.explanation.measures import BASELINES, NO_NETWORK, TITLES
 
 HEAT = LinearSegmentedColormap.from_list(
-    # From clear to opaque: where nothing speaks for the class, the image is seen as it is.
+    # From clear to opaque: where nothing is evidence for the class, the image shows through.
     "heat", [(0.0, (0.35, 0.0, 0.45, 0.0)), (0.35, (0.75, 0.1, 0.4, 0.45)),
              (0.7, (0.97, 0.45, 0.1, 0.65)), (1.0, (1.0, 0.95, 0.4, 0.8))],
 )  # fmt: skip
-"""Colours of the Grad-CAM overlay."""
+"""Colors of the Grad-CAM overlay."""
 
 _STYLES = (*SERIES, (VERMILION, "-", "v"))
-"""Colour, line and marker of each method, or network, in turn."""
+"""Color, line and marker of each method, or network, in turn."""
 
 
 @in_house_look
@@ -46,7 +47,7 @@ def plot_cam_grid(
     titles: Sequence[str],
     masks: np.ndarray | None = None,
 ) -> Figure:
-    """Show each image beside its Grad-CAM, all on one colour scale.
+    """Show each image beside its Grad-CAM, all on one color scale.
 
     The scale ends at the largest value of all maps; each picture says how high its own map is. A
     map that is zero everywhere is said to be so.
@@ -64,9 +65,9 @@ def plot_cam_grid(
         raise ValueError(f"masks {np.shape(masks)} do not fit maps {maps.shape}")
     highest = float(maps.max()) or 1.0
     rows, columns = grid_shape(len(pixels), 3)
-    # Two pictures a case, and a narrow gap between cases.
+    # Two pictures per case, and a narrow gap between cases.
     figure, axes = new_figure(
-        "Grad-CAM", (4.0 * columns + 1.3, 2.4 * rows + 0.9), rows, 3 * columns,
+        "Grad-CAM", (4.0 * columns + 1.3, 2.6 * rows + 0.9), rows, 3 * columns,
         width_ratios=[1, 1, 0.06] * columns,
     )  # fmt: skip
     for ax in axes.flat:
@@ -75,7 +76,8 @@ def plot_cam_grid(
         ax.set_axis_off()
     for case, title in enumerate(titles):
         plain, overlay = axes.flat[3 * case], axes.flat[3 * case + 1]
-        show_picture(plain, pixels[case], title, fontsize=11)
+        # A line of its own for what is in brackets: an outcome is wider than a picture.
+        show_picture(plain, pixels[case], title.replace(" (", "\n("), fontsize=11)
         maximum = maps[case].max()
         note = f"maximum {maximum:.3g}" if maximum > 0 else "zero everywhere"
         show_picture(overlay, pixels[case], note, fontsize=11)
@@ -83,7 +85,7 @@ def plot_cam_grid(
         if masks is not None:
             _outline_opacity((plain, overlay), masks[case])
     bar = figure.colorbar(heat, ax=axes, shrink=min(1.0, 1.6 / rows + 0.3), pad=0.02)
-    bar.set_label("Grad-CAM, not normalised\n(one scale for all)")
+    bar.set_label("Grad-CAM, not normalized\n(one scale for all)")
     if masks is not None:
         _name_outline(figure, axes[0, 0])
     return figure
@@ -137,23 +139,23 @@ def plot_methods(
 
 @in_house_look
 def plot_truth(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
-    """Plot how well maps meet known opacities, a panel a measure and a row a map.
+    """Plot how well maps coincide with known opacities: a panel per measure, a row per map.
 
     Args:
-        summary: From `summary.summarize` by `network` and `map`; the rows of maps that
-            see no network give the dotted line, the best of them.
+        summary: From `summary.summarize` by `network` and `map`; the rows of the
+            baselines give the dotted line, the best of them.
         measures: Columns, and the titles of their panels.
     """
-    blind = summary[summary.network == NO_NETWORK]
+    baselines = summary[summary.network == NO_NETWORK]
     networks = [name for name in summary.network.unique() if name != NO_NETWORK]
     order = [*(name for name in TITLES if name in set(summary["map"]))]
     positions = dict(zip(order, range(len(order))[::-1], strict=True))
     size = (3.6 * len(measures) + 1.5, 1.9 + 0.42 * len(order))
-    figure, (axes,) = new_figure("Do maps meet a known opacity?", size, 1, len(measures))
+    figure, (axes,) = new_figure("Do maps coincide with a known opacity?", size, 1, len(measures))
     for ax, (measure, title) in zip(axes, measures.items(), strict=True):
         ax.axvline(
-            blind[measure].max(), color=GRAY, linestyle=":", linewidth=1.5,
-            label="best without a network",
+            baselines[measure].max(), color=GRAY, linestyle=":", linewidth=1.5,
+            label="best baseline",
         )  # fmt: skip
         for number, network in enumerate([NO_NETWORK, *networks]):
             rows = summary[summary.network == network]
@@ -162,7 +164,7 @@ def plot_truth(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
             draw_intervals(
                 ax, rows[measure], rows[f"{measure}_low"], rows[f"{measure}_high"],
                 rows["map"].map(positions) + offset, color, marker,
-                f"maps of {network}" if number else "no network",
+                f"{displayed(network)} network" if number else "baselines",
             )  # fmt: skip
         ax.set_yticks(list(positions.values()), [TITLES[name] for name in positions])
         _label_panel(ax, title)
@@ -173,6 +175,7 @@ def plot_truth(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
 def _label_panel(ax: Axes, title: str) -> None:
     """Name the measure of a panel whose rows are named on the left."""
     ax.set_xlim(0, None)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel(title)
     ax.grid(axis="x")
     ax.label_outer()
@@ -185,14 +188,14 @@ def _spread(rows: pd.DataFrame, measure: str) -> np.ndarray:
 
 @in_house_look
 def plot_cascade(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
-    """Plot what is left of maps when weights are randomised from the output on.
+    """Plot how similar maps stay while weights are randomized from the output on.
 
     Args:
         summary: From `summary.summarize` by `map` and `step`.
         measures: Columns, and the titles of their panels.
     """
     size = (4.6 * len(measures) + 0.6, 4.6)
-    title = "Maps while weights are randomised from the output on"
+    title = "Maps under cascading randomization of the weights"
     figure, (axes,) = new_figure(title, size, 1, len(measures))
     for ax, (measure, name) in zip(axes, measures.items(), strict=True):
         for (method, rows), style in zip(summary.groupby("map", sort=False), _STYLES, strict=True):
@@ -208,7 +211,7 @@ def plot_cascade(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
             )  # fmt: skip
         ax.axhline(0, color=GRAY, linewidth=1)
         ax.set_ylim(min(-0.25, summary[f"{measure}_low"].min()), 1.05)
-        ax.set_xlabel("groups of layers with random weights")
+        ax.set_xlabel("layer groups randomized, from the output")
         ax.set_ylabel(name)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_above(figure, axes[0])
@@ -222,7 +225,7 @@ def plot_faithfulness(summary: pd.DataFrame) -> Figure:
     Args:
         summary: From `summary.summarize` by `map`, of `deletion` and `insertion`.
     """
-    figure, ((ax,),) = new_figure("Pixels deleted and inserted in the order of maps", (7, 5.6))
+    figure, ((ax,),) = new_figure("Deletion and insertion in the order of each map", (7, 5.6))
     looks = dict(zip(METHODS, _STYLES, strict=True)) | {
         name: (GRAY, "", marker) for name, marker in zip(BASELINES, "osD", strict=True)
     }
@@ -233,8 +236,8 @@ def plot_faithfulness(summary: pd.DataFrame) -> Figure:
             yerr=_spread(row, "insertion"), fmt=marker, color=color, capsize=2,
             markerfacecolor="white" if name in BASELINES else color, label=TITLES[name],
         )  # fmt: skip
-    ax.set_xlabel("area under deletion (less is better)")
-    ax.set_ylabel("area under insertion (more is better)")
+    ax.set_xlabel("area under the deletion curve (lower is better)")
+    ax.set_ylabel("area under the insertion curve (higher is better)")
     legend_above(figure, ax)
     return figure
 
@@ -243,18 +246,18 @@ def plot_faithfulness(summary: pd.DataFrame) -> Figure:
 def plot_attention(
     summary: pd.DataFrame, regions: Mapping[str, str], shares: Mapping[str, float]
 ) -> Figure:
-    """Plot where Grad-CAM's energy lies, a panel a region, by outcome and network.
+    """Plot where Grad-CAM's energy lies, a panel per region, by outcome and network.
 
     Args:
         summary: From `summary.summarize` by `network` and `outcome`.
         regions: Columns, and the titles of their panels.
-        shares: Of the image that each region covers, which is what a flat map puts there.
+        shares: Of the image that each region covers, which is what a constant map puts there.
     """
     outcomes, networks = list(CASES.values()), list(summary.network.unique())
     size = (3.6 * len(regions) + 1.8, 4.4)
-    figure, (axes,) = new_figure("Where the energy of Grad-CAM lies", size, 1, len(regions))
+    figure, (axes,) = new_figure("Where Grad-CAM's energy lies", size, 1, len(regions))
     for ax, (region, title) in zip(axes, regions.items(), strict=True):
-        ax.axvline(shares[region], color=GRAY, linestyle=":", linewidth=1.5, label="flat map")
+        ax.axvline(shares[region], color=GRAY, linestyle=":", linewidth=1.5, label="constant map")
         for number, network in enumerate(networks):
             rows = summary[summary.network == network]
             positions = rows.outcome.map(outcomes[::-1].index) + 0.2 * (
@@ -263,7 +266,7 @@ def plot_attention(
             color, _, marker = _STYLES[number]
             draw_intervals(
                 ax, rows[region], rows[f"{region}_low"], rows[f"{region}_high"], positions, color,
-                marker, network,
+                marker, displayed(network),
             )  # fmt: skip
         ax.set_yticks(range(len(outcomes)), outcomes[::-1])
         _label_panel(ax, title)

@@ -1,15 +1,15 @@
-"""Whether heat maps can be believed: the tables of notebook 10, made once and kept.
+"""Whether heat maps can be trusted: the tables of notebook 10, made once and kept.
 
 `python -m utils.explanation.run --study full` (`make explain`) explains one network, the
 single model that the study chose, in seven ways, and writes a table for each to
 `results/<study>/explanation/`:
 
-- `truth.csv`: maps of phantoms against their opacities, beside maps that see no model;
-- `other_images.csv`: maps of ill children against maps of healthy ones, by the same network;
-- `randomisation.csv`: maps after the weights are randomised layer by layer from the output on;
+- `truth.csv`: maps of phantoms against their opacities, and baseline maps;
+- `other_images.csv`: maps of radiographs with pneumonia against those without, by one network;
+- `randomisation.csv`: maps after the weights are randomized layer by layer from the output on;
 - `random_labels.csv`: maps of a network that was trained on shuffled labels;
-- `faithfulness.csv`: deletion and insertion, in the order of a map and in orders that see no model;
-- `stability.csv`: maps of images that were shifted or brightened and are called as before;
+- `faithfulness.csv`: deletion and insertion, in the order of a map and of baseline maps;
+- `stability.csv`: maps of images that were shifted or brightened and whose prediction stays;
 - `attention.csv`: where the energy of maps lies that come from robust and from plain training.
 
 Each table is kept with what it was made from. An interrupted run goes on with the image, or the

@@ -31,7 +31,7 @@ from utils.explanation.networks import (
 def _similarity_rows(
     first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]
 ) -> list[dict[str, Any]]:
-    """Return how like two networks' maps of one image are, a row a method."""
+    """Return how similar two networks' maps of one image are, a row per method."""
     rows = []
     for method, cam in first.items():
         spearman, ssim = measures.similarity(cam, second[method])
@@ -40,13 +40,13 @@ def _similarity_rows(
 
 
 def measure_other_images(study: Study) -> pd.DataFrame:
-    """Return how like the map of an ill child is to that of a healthy one, by the same network.
+    """Return how similar the maps of radiographs with and without pneumonia are, by one network.
 
-    A likeness that any two images share says nothing of the image, nor of the network.
+    A similarity that any two images share says nothing about the image, nor about the network.
 
     Returns:
-        A row a pair and method: image_id and patient_id of the ill child, healthy_id of the other
-        one's image, map, spearman, ssim.
+        A row per pair and method: image_id and patient_id with pneumonia, healthy_id: the image
+        without, map, spearman, ssim.
     """
     explained = find_explained(study)
     made_from = maps_key(explained) | images_key(study)
@@ -73,10 +73,10 @@ def measure_other_images(study: Study) -> pd.DataFrame:
 
 
 def measure_randomization(study: Study) -> pd.DataFrame:
-    """Return how much of the maps is left when the weights are randomised step by step.
+    """Return how similar the maps stay when the weights are randomized step by step.
 
     Returns:
-        A row an image, step and method: image_id, patient_id, step, layer, map, spearman, ssim.
+        A row per image, step and method: image_id, patient_id, step, layer, map, spearman, ssim.
     """
     explained = find_explained(study)
     made_from = maps_key(explained) | images_key(study) | {"levels": LEVELS}
@@ -104,13 +104,13 @@ def measure_randomization(study: Study) -> pd.DataFrame:
 
 
 def measure_random_labels(study: Study) -> pd.DataFrame:
-    """Return how like the maps are to those of a network that was trained on shuffled labels.
+    """Return how similar the maps are to those of a network that was trained on shuffled labels.
 
-    Such a network has learned its training images by heart and nothing of pneumonia: its training
-    accuracy is noted, because only a network that fits its labels has learned something.
+    Such a network has memorized its training images and learned nothing about pneumonia: its
+    training accuracy is noted, because only a network that fits its labels has learned something.
 
     Returns:
-        A row an image and method: image_id, patient_id, training_accuracy, map, spearman, ssim.
+        A row per image and method: image_id, patient_id, training_accuracy, map, spearman, ssim.
     """
     explained, recipe = find_explained(study), random_label_recipe(study)
     made_from = maps_key(explained) | images_key(study) | {

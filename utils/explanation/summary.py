@@ -1,7 +1,7 @@
 """What notebook 10 reads out of the tables about heat maps: means with intervals over patients.
 
-`utils.explanation.run` makes the tables, a row an image and map. A map that is zero
-everywhere has no measure; it is counted beside the mean, and is not in it.
+`utils.explanation.run` makes the tables, a row per image and map. A map that is zero
+everywhere has no measure; it is counted next to the mean, and is not in it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from utils.common.constants import PNEUMONIA
+from utils.common.names import displayed
 from utils.evaluation.bootstrap import mean_interval
 from utils.evaluation.tables import format_columns, interval_columns
 from utils.explanation.heat_maps import CASES, name_cases
 from utils.explanation.measures import BASELINES, NO_NETWORK, TITLES
 
 TRUTH_MEASURES = {
-    "energy_inside": "energy inside", "pointing_hit": "pointing game", "iou": "IoU at Otsu",
+    "energy_inside": "share of energy inside", "pointing_hit": "pointing game",
+    "iou": "IoU at Otsu",
 }  # fmt: skip
 """How maps are compared with a known opacity, and what the measures are called."""
 SIZES = ("small", "medium", "large")
@@ -25,17 +27,17 @@ SIZES = ("small", "medium", "large")
 def summarize(
     table: pd.DataFrame, by: Sequence[str], measures: Sequence[str], resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Return the mean of each measure with its 95 % bootstrap interval over patients.
+    """Return the mean of each measure with its 95% bootstrap interval over patients.
 
     Args:
-        table: A row an image and map: `image_id`, `patient_id`, `by` and `measures`.
+        table: A row per image and map: `image_id`, `patient_id`, `by` and `measures`.
         by: Columns whose values make a group; groups stay in their order of appearance.
         measures: Columns that are averaged.
         resamples: Bootstrap resamples.
         seed: Of the resamples.
 
     Returns:
-        A row a group: `by`, `images`, `zero` (images without a value of the first measure), and
+        A row per group: `by`, `images`, `zero` (images without a value of the first measure), and
         for each measure `<measure>`, `<measure>_low` and `<measure>_high`; nan where fewer than
         two patients have a value.
     """
@@ -60,7 +62,7 @@ def _interval(group: pd.DataFrame, measure: str, resamples: int, seed: int) -> d
 def as_text(
     summary: pd.DataFrame, measures: Mapping[str, str], digits: int = 2, signed: bool = False
 ) -> pd.DataFrame:
-    """Return a summary to be read: maps by their titles, measures as `0.31 [0.28, 0.34]`.
+    """Return a summary to be read: titles for names, `0.31 [0.28, 0.34]` for measures.
 
     Args:
         summary: From `summarize` or `compare_with_baselines`.
@@ -73,6 +75,8 @@ def as_text(
     )
     if "map" in shown:
         shown["map"] = shown["map"].map(TITLES)
+    if "network" in shown:
+        shown["network"] = shown["network"].map(displayed)
     for measure, title in measures.items():
         shown[title] = format_columns(summary, measure, digits, signed)
     return shown
@@ -109,21 +113,21 @@ def compare_with_baselines(
     less_is_better: Sequence[str] = (),
     baselines: Sequence[str] = BASELINES,
 ) -> pd.DataFrame:
-    """Return by how much each method beats the best map that sees no network, image by image.
+    """Return by how much each method beats the best baseline map, image by image.
 
     The best baseline of each measure is the one with the best mean, see `best_baselines`.
 
     Args:
-        table: A row an image and map, with `map` and, if there are several, `network`.
+        table: A row per image and map, with `map` and, if there are several, `network`.
         measures: Columns that are compared, with their titles.
         resamples: Bootstrap resamples.
         seed: Of the resamples.
-        less_is_better: Measures where the smaller value wins; their difference is turned round, so
+        less_is_better: Measures where the smaller value wins; their difference is reversed, so
             that above 0 the method is better everywhere.
-        baselines: Maps that see no network, of which the best is taken.
+        baselines: Baseline maps, of which the best is taken.
 
     Returns:
-        A row a network and method, or a method: for each measure the mean difference with its
+        A row per network and method, or per method: for each measure the mean difference with its
         interval, see `summarize`, and `better`: titles of the measures whose interval lies
         above 0.
     """
@@ -145,7 +149,7 @@ def compare_with_baselines(
 def best_baselines(
     table: pd.DataFrame, measures: Sequence[str], less_is_better: Sequence[str] = ()
 ) -> dict[str, str]:
-    """Return which map that sees no network has the best mean, by measure."""
+    """Return which baseline map has the best mean, by measure."""
     means = table[table["map"].isin(BASELINES)].groupby("map")[list(measures)].mean()
     return {
         measure: means[measure].idxmin() if measure in less_is_better else means[measure].idxmax()
@@ -161,6 +165,7 @@ def with_outcome(attention: pd.DataFrame) -> pd.DataFrame:
 
 
 def networks_of(truth: pd.DataFrame) -> pd.DataFrame:
-    """Return each network's ROC-AUC on the phantoms, and its mean probability on the ill ones."""
-    seen = truth[truth.network != NO_NETWORK]
-    return seen.groupby("network", sort=False)[["auc", "probability"]].mean().reset_index()
+    """Return each network's ROC-AUC on the phantoms, and its mean probability with an opacity."""
+    rows = truth[truth.network != NO_NETWORK]
+    means = rows.groupby("network", sort=False)[["auc", "probability"]].mean().reset_index()
+    return means.assign(network=means.network.map(displayed))

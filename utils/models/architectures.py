@@ -53,9 +53,9 @@ def _small_cnn(gray: keras.KerasTensor) -> keras.KerasTensor:
 def _transformer(
     x: keras.KerasTensor, blocks: int, heads: int, width: int, name: str
 ) -> keras.KerasTensor:
-    """Run transformer encoder blocks (pre-norm) over the places of a feature map.
+    """Run transformer encoder blocks (pre-norm) over the positions of a feature map.
 
-    Places are told apart by a depthwise convolution, the conditional positional encoding of Chu
+    Positions are told apart by a depthwise convolution, the conditional positional encoding of Chu
     et al. 2021: any input size, and plain Keras layers alone.
     """
     positions = layers.DepthwiseConv2D(3, padding="same", name=f"{name}_places")(x)
@@ -133,7 +133,7 @@ ARCHITECTURES = {
 def build_network(
     architecture: str, size: int, seed: int, *, full_size: bool = False, dropout: float = 0.3
 ) -> keras.Model:
-    """Build a network with random weights: features, mean over places, dropout, two outputs.
+    """Build a network with random weights: features, mean over positions, dropout, two outputs.
 
     Args:
         architecture: A key of `ARCHITECTURES`.

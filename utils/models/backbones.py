@@ -80,7 +80,7 @@ def build_backbone(weights: Weights, precision: str = "float32") -> keras.Model:
 def split_model(model: keras.Model, split_layer: str) -> tuple[keras.Model, keras.Model]:
     """Cut a flat model in two at one layer: a frozen backbone and a trainable head.
 
-    Both are views of the same layers, so training the head trains the model. Batch
+    Both share the layers, so training the head trains the model. Batch
     normalization that is frozen in the model stays so in the head, in inference mode, because
     its statistics are ImageNet's and a small batch would destroy them; everything else of the
     head is trainable, and the backbone's layers are frozen.
@@ -127,13 +127,13 @@ def _describe_split_layers(model: keras.Model) -> str:
 def build_head(
     activation_shape: tuple[int, ...], seed: int, standardize: bool = False
 ) -> keras.Model:
-    """Build the reference classifier: Flatten, 512 relu, 128 relu, dropout 0.5 each, 2 softmax.
+    """Build the published baseline's head: Flatten, 512 relu, 128 relu, dropout 0.5 each, softmax.
 
     Args:
         activation_shape: (height, width, channels) of the backbone's output.
         seed: Seed of the initial weights and of dropout.
         standardize: Whether batch normalization comes first, for a backbone whose activations
-            have no scale of their own; the reference has none.
+            have no scale of their own; the published baseline has none.
 
     Returns:
         A model from activations to (n, 2) probabilities of NORMAL and PNEUMONIA.

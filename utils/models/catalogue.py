@@ -32,7 +32,7 @@ class BackboneFacts:
     standardize_head: bool = False
     """Whether its head begins with batch normalization, because activations lack a scale."""
     copies_key: str = "views"
-    """Key of the study that says how many augmented views it trains on."""
+    """Key of the study that says how many augmented copies it trains on."""
 
 
 IMAGENET_BGR = Preprocessing(bgr=True, scale=1.0, offset=(-103.939, -116.779, -123.68))

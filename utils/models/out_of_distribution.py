@@ -1,8 +1,8 @@
-"""Is this a chest radiograph at all? A detector of images unlike those that a network knows.
+"""Is this a chest radiograph at all? A detector of images unlike those in training.
 
-A network answers for whatever it is shown. The detector compares the features of an image with
+A network makes a prediction for any image. The detector compares the features of an image with
 those of training images: the largest cosine similarity to any of them, after a projection to the
-directions in which training images vary most (nearest neighbours: Sun et al. 2022). The limit is
+directions in which training images vary most (nearest neighbors: Sun et al. 2022). The limit is
 set on validation images, of which a stated share is flagged. It belongs to the shipped small
 model and guards every model of `make demo`.
 """
@@ -23,7 +23,7 @@ from utils.models.registry import ModelError
 
 REFERENCES, DIRECTIONS = 500, 64
 FALSE_POSITIVE_RATE = 0.03
-"""Share of the validation images that the limit flags; the demo allows 5 % at most."""
+"""Proportion of the validation images that the limit flags; the demo allows 5% at most."""
 _PHOTOGRAPHS = {
     "skimage": (
         "data/astronaut.png", "data/brick.png", "data/camera.png", "data/cell.png",
@@ -126,7 +126,7 @@ def _project(features: np.ndarray, directions: np.ndarray) -> np.ndarray:
 
 
 def build_feature_model(network: keras.Model) -> keras.Model:
-    """Return the part of a network of ours up to its features, the mean over places."""
+    """Return the part of a network of ours up to its features, the mean over positions."""
     return keras.Model(network.inputs, network.get_layer("mean_over_places").output)
 
 
@@ -170,7 +170,7 @@ def _to_rgb(images: list[np.ndarray]) -> np.ndarray:
 def measure_rates(
     detector: OutOfDistributionDetector, measure_features: Callable[[np.ndarray], np.ndarray]
 ) -> dict[str, float]:
-    """Return the share of each kind of stranger that the detector flags.
+    """Return the proportion of each kind of out-of-distribution image that the detector flags.
 
     Args:
         detector: To judge.

@@ -12,7 +12,7 @@ class Candidate:
     name: str
     architecture: str
     size: int
-    """Side of the gray image that the network sees, in pixels."""
+    """Side of the gray image that the network receives, in pixels."""
     transforms: tuple[str, ...] = ()
     """Of `acquisition.TRANSFORMS`."""
     first_trained: str = "all"

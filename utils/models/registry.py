@@ -57,7 +57,7 @@ def register_model(
         folder: That holds the file.
         name: By which `make predict MODEL=` asks for it.
         file: Exported `.keras` file, from (n, 224, 224, 3) RGB in [0, 255] to probabilities.
-        threshold: On the probability of PNEUMONIA, frozen on development images.
+        threshold: On the probability of PNEUMONIA, fixed on development images.
         temperature: Of the calibration, from `calibration.fit_temperature`.
         description: One line for the terminal.
         origin: Provenance that belongs to the file: seed, candidate, weights.

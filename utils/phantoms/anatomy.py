@@ -30,7 +30,7 @@ class Anatomy:
     vessels: float
     stomach: tuple[float, float, float, float]
     bowel: np.ndarray
-    """(n, 3): centre (u, v) and radius of loops with gas."""
+    """(n, 3): center (u, v) and radius of loops with gas."""
     fatness: float
     vessel_points: np.ndarray
     texture: np.ndarray
@@ -152,7 +152,7 @@ def _grow_vessels(random: Generator) -> np.ndarray:
     """Grow the vessels of both lungs from the hila outwards.
 
     Returns:
-        Rows (u, v, calibre in [0, 1]).
+        Rows (u, v, caliber in [0, 1]).
     """
     trunks = 8
     side = np.repeat([-1.0, 1.0], trunks)
@@ -160,7 +160,7 @@ def _grow_vessels(random: Generator) -> np.ndarray:
     v = random.uniform(-0.16, 0.06, 2 * trunks)
     # Angles from the horizontal, downwards positive: a fan to apex, side and base.
     angle = np.tile(np.linspace(-1.35, 1.3, trunks), 2) + random.normal(0, 0.12, 2 * trunks)
-    calibre = random.uniform(0.7, 1.0, 2 * trunks)
+    caliber = random.uniform(0.7, 1.0, 2 * trunks)
     rows = []
     for _ in range(4):
         bend = random.normal(0, 0.016, len(u))
@@ -168,12 +168,12 @@ def _grow_vessels(random: Generator) -> np.ndarray:
             u = u + side * 0.011 * np.cos(angle)
             v = v + 0.011 * np.sin(angle)
             angle = angle + bend + random.normal(0, 0.03, len(u))
-            calibre = calibre * 0.988
-            rows.append(np.column_stack([u, v, calibre]))
+            caliber = caliber * 0.988
+            rows.append(np.column_stack([u, v, caliber]))
         spread = random.uniform(0.15, 0.5, (2, len(u)))
         u, v, side = np.tile(u, 2), np.tile(v, 2), np.tile(side, 2)
         angle = np.concatenate([angle - spread[0], angle + spread[1]])
-        calibre = np.concatenate([calibre * 0.72, calibre * 0.6])
+        caliber = np.concatenate([caliber * 0.72, caliber * 0.6])
     return np.concatenate(rows)
 
 

@@ -88,7 +88,7 @@ def round_edge(distance: Shape, width: float) -> Shape:
 
 def ellipse(canvas: Canvas, center: tuple[float, float], radii: tuple[float, float],
              tilt: float = 0.0) -> Shape:  # fmt: skip
-    """Return 1 - r**2 of an ellipse: 1 at its centre, 0 on its border, negative outside."""
+    """Return 1 - r**2 of an ellipse: 1 at its center, 0 on its border, negative outside."""
     u, v = canvas.u - center[0], canvas.v - center[1]
     cos, sin = np.cos(tilt), np.sin(tilt)
     a, b = (cos * u + sin * v) / radii[0], (cos * v - sin * u) / radii[1]

@@ -8,7 +8,7 @@ Everything is drawn from explicit seeds. The anatomy depends on the patient alon
 and noise on patient and view; the disease on patient and etiology. Nothing but the disease depends
 on the etiology, so brightness, sharpness or noise cannot give the class away.
 
-Coordinates are the patient's: `u` grows towards the patient's left (the right of the image), `v`
+Coordinates are the patient's: `u` grows toward the patient's left (the right of the image), `v`
 downwards; the thorax is about 2 wide, from its apex at v = -1 to the diaphragm at v = 0.6.
 """
 
@@ -95,7 +95,7 @@ def render_phantom(
 
 
 def _soft_tissue(canvas: Canvas, anatomy: Anatomy, view: View) -> Shape:
-    """Return the depth of the body without its air, about 1 at the trunk's centre."""
+    """Return the depth of the body without its air, about 1 at the trunk's center."""
     u, v = canvas.u, canvas.v
     half = np.maximum(cage_half_width(np.maximum(v, -0.55), anatomy), 0.5) + anatomy.wall
     half = half + 0.05 * rise(v - 0.5, 0.5)
@@ -156,10 +156,10 @@ def _lungs(canvas: Canvas, anatomy: Anatomy, view: View) -> Shape:
 
 def _vessel_trees(canvas: Canvas, anatomy: Anatomy) -> tuple[Shape, Shape]:
     """Return the share of the lung's depth that is vessel, and the same of its large bronchi."""
-    u, v, calibre = anatomy.vessel_points.T
-    thick = np.clip(calibre / 0.5 - 0.3, 0, 1)
+    u, v, caliber = anatomy.vessel_points.T
+    thick = np.clip(caliber / 0.5 - 0.3, 0, 1)
     large = canvas.draw(canvas.place(u, v, 0.55 * thick), 1.7)
-    fine = canvas.draw(canvas.place(u, v, 0.22 * np.sqrt(calibre)), 0.75)
+    fine = canvas.draw(canvas.place(u, v, 0.22 * np.sqrt(caliber)), 0.75)
     # A bronchus runs beside each artery, a little further in.
     bronchi = canvas.draw(canvas.place(u * 0.985, v + 0.02, 1.1 * thick), 0.8)
     return large + fine, bronchi
@@ -246,7 +246,7 @@ _LOBES = {
     "lingula": (0.55, 0.10, 0.32, 0.34),
     "left lower": (0.56, 0.34, 0.42, 0.40),
 }
-"""Centre (u, v) and radii of what one lobe shows on a frontal film."""
+"""Center (u, v) and radii of what one lobe shows on a frontal film."""
 
 
 def _consolidation(random: Generator, canvas: Canvas, bronchi: Shape) -> tuple[Shape, Shape]:
@@ -254,8 +254,8 @@ def _consolidation(random: Generator, canvas: Canvas, bronchi: Shape) -> tuple[S
     count = 2 if random.random() < 0.35 else 1
     extent = np.zeros_like(canvas.u)
     for name in random.choice(list(_LOBES), count, replace=False):
-        centre_u, centre_v, width, height = _LOBES[name]
-        center = (centre_u + random.normal(0, 0.06), centre_v + random.normal(0, 0.06))
+        center_u, center_v, width, height = _LOBES[name]
+        center = (center_u + random.normal(0, 0.06), center_v + random.normal(0, 0.06))
         grown = random.uniform(0.95, 1.35)
         blob = ellipse(canvas, center, (width * grown, height * grown), random.uniform(-0.7, 0.7))
         ragged = 0.25 * noise_texture(random, 0.2) + 0.1 * noise_texture(random, 0.08)
@@ -265,7 +265,7 @@ def _consolidation(random: Generator, canvas: Canvas, bronchi: Shape) -> tuple[S
             # The horizontal fissure, seen edge on, is a sharp border of upper and middle lobe.
             above = -0.14 + 0.12 * (canvas.u + 0.5) - canvas.v
             part = part * rise(above if name == "right upper" else -above, 0.05)
-        extent = np.maximum(extent, part * (canvas.u * centre_u > 0))
+        extent = np.maximum(extent, part * (canvas.u * center_u > 0))
     patchy = 1 + 0.12 * canvas.sample(noise_texture(random, 0.09))
     density = random.uniform(0.6, 0.97)
     bronchogram = random.uniform(0.2, 0.9) * np.minimum(bronchi, 1) * 0.5
@@ -311,7 +311,7 @@ def _expose(
     low, high = view.window
     top = np.percentile(healthy, 97)
     value = np.clip((film / top - low) / (high * 0.93 - low), 0, None)
-    # Bends over softly towards white, as film does.
+    # Bends over softly toward white, as film does.
     value = value**view.gamma
     value = value / np.sqrt(np.sqrt(1 + (value * value) ** 2))
     left, right, top_edge, bottom = view.collimation

@@ -27,7 +27,7 @@ SMALLEST_DATASET = 24
 
 TEST_SHARE = 0.25
 CLASS_SHARES = {"normal": 0.38, "bacteria": 0.345, "virus": 0.275}
-"""Shares of images in every split: about 62 % pneumonia, bacterial to viral 5 to 4."""
+"""Shares of images in every split: about 62% pneumonia, bacterial to viral 5 to 4."""
 IMAGES_PER_PATIENT = {1: 0.45, 2: 0.3, 3: 0.15, 4: 0.1}
 JPEG_QUALITY = 95
 
@@ -182,7 +182,7 @@ def _is_complete(root: Path, source: dict[str, Any], plan: list[PlannedImage]) -
     Raises:
         PhantomError: if something else is there.
     """
-    remedy = f"delete the folder {root} and it will be rendered anew"
+    remedy = f"delete the folder {root} and it will be rendered again"
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     record = root / "source.json"
@@ -213,7 +213,7 @@ def _mask_file(root: Path, image_id: str) -> Path:
 
 
 def load_opacity_mask(root: Path, image_id: str) -> np.ndarray:
-    """Read where the disease of one phantom is, as (224, 224) bool; all False where healthy.
+    """Read where the opacity of one phantom is, as (224, 224) bool; all False where there is none.
 
     Args:
         root: Root of a phantom data set.

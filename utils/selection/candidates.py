@@ -1,4 +1,4 @@
-"""The candidates of notebooks 07 and 08, in the order in which they are screened."""
+"""The candidates of notebooks 07 and 08, in the order in which they are trained."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from utils.models.recipe import Candidate
 AGAINST_SHORTCUTS = (
     "exposure", "spectrum", "spectrum_transfer", "histogram_transfer", "noise", "frame",
 )  # fmt: skip
-"""Changes of what notebook 01 measures to tell the classes apart without any lung."""
+"""Transforms that vary the shortcut features of notebook 07."""
 ROBUST = (*MILD_GEOMETRY, *AGAINST_SHORTCUTS)
 
 _BASE = Candidate("lite0_96_robust", "efficientnet_lite0", 96, ROBUST, learning_rate=3e-4)
@@ -85,13 +85,13 @@ CUT = (
     "lite0_96_discriminative", "lite0_96_unweighted", "lite0_96_hard_labels", "lite0_96_mixup",
     "lite0_96_slow", "lite0_224_robust",
 )  # fmt: skip
-"""Names of candidates left out when the budget ran out (`docs/selection_rule.md` has the budget): a
+"""Names of candidates not trained when the budget ran out (`docs/selection_rule.md` has it): a
 study that takes all leaves them out, and `make screen CANDIDATES=` trains them on demand."""
 CONTROLS = (
     "lite0_96_none", "lite0_96_reference", "lite0_96_mild", "lite0_96_robust",
     "small_cnn_64_robust",
 )  # fmt: skip
-"""Finished whether they are chosen or not: the criteria are judged on bad models, too."""
+"""Final models whether they are chosen or not: the criteria are judged on poor models, too."""
 BASE, MILD, NETWORK_BASE = _BASE.name, "lite0_96_mild", _AT_64.name
 """Names of what the rows of 07's recipe, of its augmentation, and of 08 are compared with."""
 

@@ -1,4 +1,4 @@
-"""The final comparison of notebook 09: finished models of several seeds, side by side.
+"""The final comparison of notebook 09: final models of several seeds, side by side.
 
 Everything is computed from prediction files. Nothing in here chooses: names, members and
 thresholds come from the file of choices.
@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 
 from utils.common.constants import SCORED_SPLITS
 from utils.common.files import read_json, write_json
+from utils.common.names import displayed
 from utils.common.paths import final_metrics_file, final_name, predictions_dir
 from utils.data.index import patient_number
 from utils.evaluation.calibration import (
@@ -55,7 +56,9 @@ had predicted the test set, see the table of deviations in docs/selection_rule.m
 LARGEST_ECE = 0.05
 """On validation, after calibration there."""
 SURE = 0.9
-"""A call is sure where the probability of the class that is called is at least this."""
+"""A prediction has high confidence where the probability of its class is at least this."""
+WRONG_AND_SURE = "wrong with high confidence"
+"""Column of the table of errors; stored as `sure and wrong`."""
 SEED_METRICS = (
     "roc_auc", "accuracy_at_0.5", "accuracy_at_threshold", "sensitivity", "specificity",
 )  # fmt: skip
@@ -64,11 +67,16 @@ READING_METRICS = ("roc_auc", "accuracy_at_0.5", "accuracy_at_threshold")
 
 @dataclass(frozen=True)
 class FinalModel:
-    """A finished model: one set of predictions for each of its seeds, and a frozen threshold."""
+    """A final model: one set of predictions per seed, and a pre-specified threshold."""
 
     name: str
     threshold: float
     seeds: tuple[pd.DataFrame, ...]
+
+    @property
+    def title(self) -> str:
+        """What it is called in tables."""
+        return displayed(self.name)
 
     @property
     def mean(self) -> pd.DataFrame:
@@ -84,10 +92,10 @@ def final_names(choices: Mapping[str, Any]) -> list[str]:
 def read_final_models(
     study_name: str, choices: Mapping[str, Any], seeds: Sequence[int]
 ) -> dict[str, FinalModel]:
-    """Read the predictions of all finished models: baseline, reference, finalists, ensemble.
+    """Read the predictions of all final models: VGG19, our ResNet50, those chosen, the ensemble.
 
-    The thresholds of baseline and reference come from validation, by the rule of notebook 05, for
-    the mean over their seeds; those of the finalists come from the choices. A seed of the ensemble
+    The thresholds of VGG19 and ResNet50 come from validation, by the rule of notebook 05, for the
+    mean over their seeds; those of the chosen models come from the choices. A seed of the ensemble
     is the mean of its members' models of that seed.
 
     Args:
@@ -127,13 +135,13 @@ def read_final_models(
 def score_final_models(
     models: Mapping[str, FinalModel], resamples: int, seed: int
 ) -> dict[str, Any]:
-    """Score finished models on validation and test, in the form of `final_metrics.json`.
+    """Score final models on validation and test, in the form of `final_metrics.json`.
 
     Returns:
         For each model its `threshold`, `seeds` (metrics of each seed on test), `validation` and
         `test` (metrics with patient-level intervals, of the mean over the seeds), `calibration`,
-        `errors` by group and `by_etiology` on test. All but the reference have `difference`: AUC
-        and accuracy less its with paired intervals, and DeLong's interval of the AUC's difference.
+        `errors` by group and `by_etiology` on test. All but our ResNet50 have `difference`: AUC and
+        accuracy minus its own with paired intervals, and DeLong's interval of the AUC's difference.
     """
     reference = models[REIMPLEMENTATION]
     return {
@@ -143,7 +151,7 @@ def score_final_models(
 
 
 def write_final_metrics(study_name: str, scores: Mapping[str, Any]) -> None:
-    """Write the scores of finished models to `results/<study>/final_metrics.json`."""
+    """Write the scores of final models to `results/<study>/final_metrics.json`."""
     write_json(final_metrics_file(study_name), dict(scores))
 
 
@@ -161,7 +169,8 @@ def _score_model(
             select_split(mean, split), model.threshold, resamples, seed
         )
     scored["calibration"] = measure_calibration_of(model)
-    scored["errors"] = error_table(model).to_dict("records")
+    errors = error_table(model).rename(columns={WRONG_AND_SURE: "sure and wrong"})
+    scored["errors"] = errors.to_dict("records")
     scored["by_etiology"] = evaluate_by_etiology(test, model.threshold, resamples, seed)
     if reference is not None:
         other = select_split(reference.mean, "test")
@@ -190,7 +199,8 @@ def seed_table(scores: Mapping[str, Any]) -> pd.DataFrame:
     rows = {}
     for name, scored in scores.items():
         values = {metric: [seed[metric] for seed in scored["seeds"]] for metric in SEED_METRICS}
-        rows[name] = [len(scored["seeds"])] + [format_range(each) for each in values.values()]
+        ranges = [format_range(each) for each in values.values()]
+        rows[displayed(name)] = [len(scored["seeds"]), *ranges]
     columns = ["seeds", *(METRICS[metric] for metric in SEED_METRICS)]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
@@ -198,7 +208,7 @@ def seed_table(scores: Mapping[str, Any]) -> pd.DataFrame:
 def score_table(scores: Mapping[str, Any], metrics: Sequence[str]) -> pd.DataFrame:
     """Return metrics with intervals on test, of the mean over the seeds, as text."""
     rows = {
-        name: [format_interval(scored["test"][metric]) for metric in metrics]
+        displayed(name): [format_interval(scored["test"][metric]) for metric in metrics]
         for name, scored in scores.items()
     }
     columns = [METRICS[metric] for metric in metrics]
@@ -226,7 +236,7 @@ def reading_table(
         parts = {"all": test, "number not in training": test[test.image_id.isin(unseen)]}
         for reading, part in parts.items():
             scored = evaluate_predictions(part, model.threshold, resamples, seed)
-            rows[f"{name}, {reading}"] = [str(len(part))] + [
+            rows[f"{displayed(name)}, {reading}"] = [str(len(part))] + [
                 format_interval(scored[metric]) for metric in READING_METRICS
             ]
     columns = ["images", *(METRICS[metric] for metric in READING_METRICS)]
@@ -234,13 +244,13 @@ def reading_table(
 
 
 def difference_table(scores: Mapping[str, Any]) -> pd.DataFrame:
-    """Return what each model has more than the reference, with intervals, as text."""
+    """Return the difference of each model from our ResNet50, with intervals, as text."""
     titles = {
-        "roc_auc": "ROC-AUC, patients resampled", "roc_auc_delong": "ROC-AUC, DeLong",
+        "roc_auc": "ROC-AUC, patient bootstrap", "roc_auc_delong": "ROC-AUC, DeLong",
         "accuracy_at_threshold": "accuracy at threshold",
     }  # fmt: skip
     rows = {
-        name: [format_interval(scored["difference"][key], signed=True) for key in titles]
+        displayed(name): [format_interval(scored["difference"][key], signed=True) for key in titles]
         for name, scored in scores.items()
         if "difference" in scored
     }
@@ -248,9 +258,11 @@ def difference_table(scores: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def etiology_table(scores: Mapping[str, Any]) -> pd.DataFrame:
-    """Return AUC and sensitivity of bacterial and viral pneumonia apart, as text."""
+    """Return AUC and sensitivity of bacterial and viral pneumonia separately, as text."""
     rows = {
-        f"{name}, {kind}": [format_interval(values[key]) for key in ("roc_auc", "sensitivity")]
+        f"{displayed(name)}, {kind}": [
+            format_interval(values[key]) for key in ("roc_auc", "sensitivity")
+        ]
         for name, scored in scores.items()
         for kind, values in scored["by_etiology"].items()
     }
@@ -258,13 +270,13 @@ def etiology_table(scores: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def goal_table(scored: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the goals of the chosen model, what it reached, and whether that is enough.
+    """Return the targets of the chosen model, what it reached, and whether they were met.
 
     Args:
         scored: The model's part of `score_final_models`.
 
     Returns:
-        A row a goal: goal, wanted, reached, met.
+        A row per target: target, required, reached, met.
     """
     rows = [
         (f"{METRICS[metric]}, test", f"at least {least:g}",
@@ -274,24 +286,25 @@ def goal_table(scored: Mapping[str, Any]) -> pd.DataFrame:
     difference = scored["difference"]["roc_auc"]
     measured = scored["calibration"]["validation"]
     errors = {
-        "by a temperature": measured["ece_after"], "with a bias too": measured["ece_with_bias"],
+        "with a temperature": measured["ece_after"],
+        "with a bias too (post hoc)": measured["ece_with_bias"],
     }  # fmt: skip
     rows += [
-        ("ROC-AUC less the reference's, test", "interval above 0",
+        ("ROC-AUC, difference from our ResNet50, test", "interval above 0",
          format_interval(difference, signed=True), difference["low"] > 0),
         *((f"ECE, validation, {how}", f"at most {LARGEST_ECE:g}", f"{error:.3f}",
            error <= LARGEST_ECE) for how, error in errors.items()),
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["goal", "wanted", "reached", "met"])
+    return pd.DataFrame(rows, columns=["target", "required", "reached", "met"])
 
 
 def error_table(model: FinalModel) -> pd.DataFrame:
-    """Return where a model is wrong on test: by series of patient numbers and etiology.
+    """Return the errors of a model on test: by series of patient numbers and etiology.
 
-    Probabilities are calibrated first, so that `sure` means what it says on validation.
+    Confidence is measured after calibration on validation.
 
     Returns:
-        A row a series and etiology: group, images, wrong, sure and wrong.
+        A row per series and etiology: group, images, wrong, wrong with high confidence.
     """
     parts, temperature = _split_and_fit(model)
     test = parts["test"]
@@ -303,7 +316,7 @@ def error_table(model: FinalModel) -> pd.DataFrame:
         "group": (series + ", " + etiology_of(test.patient_id)).to_numpy(),
         "images": 1,
         "wrong": wrong.astype(int),
-        "sure and wrong": (wrong & (np.where(predicted, calibrated, 1 - calibrated) >= SURE)),
+        WRONG_AND_SURE: wrong & (np.where(predicted, calibrated, 1 - calibrated) >= SURE),
     })  # fmt: skip
     return table.groupby("group", as_index=False).sum()
 
@@ -343,9 +356,10 @@ def measure_calibration_of(model: FinalModel) -> dict[str, Any]:
 
 
 def calibration_table(scores: Mapping[str, Any]) -> pd.DataFrame:
-    """Return calibration before and after two scalings, a row a model and split."""
+    """Return calibration before and after two scalings, a row per model and split."""
     rows = [
-        {"model": name, "split": split, "temperature": scored["calibration"]["temperature"]}
+        {"model": displayed(name), "split": split}
+        | {"temperature": scored["calibration"]["temperature"]}
         | scored["calibration"][split]
         for name, scored in scores.items()
         for split in SCORED_SPLITS
@@ -374,11 +388,11 @@ def prevalence_table(scored: Mapping[str, Any], prevalences: Sequence[float]) ->
 
 
 def read_without_labels(models: Mapping[str, FinalModel]) -> pd.DataFrame:
-    """Return what unlabelled test images say of each model, beside what their labels say.
+    """Return each model's accuracy as estimated without test labels, and as observed.
 
     Returns:
-        A row a model with two seeds or more: model, agreement (of its seeds), expected (accuracy
-        by average thresholded confidence), real (accuracy at the threshold).
+        A row per model with two seeds or more: model, agreement (of its seeds), estimated
+        (accuracy by average thresholded confidence), observed (accuracy at the threshold).
     """
     rows = []
     for name, model in models.items():
@@ -386,23 +400,23 @@ def read_without_labels(models: Mapping[str, FinalModel]) -> pd.DataFrame:
             continue
         known, unknown = (select_split(model.mean, split) for split in SCORED_SPLITS)
         seeds = [select_split(table, "test").probability.to_numpy() for table in model.seeds]
-        expected = expect_accuracy(
+        estimated = expect_accuracy(
             known.y_true.to_numpy(), known.probability, unknown.probability, model.threshold
         )
-        real = _values(unknown, model.threshold)["accuracy_at_threshold"]
-        rows.append((name, measure_agreement(seeds, model.threshold), expected, real))
-    return pd.DataFrame(rows, columns=["model", "agreement", "expected", "real"])
+        observed = _values(unknown, model.threshold)["accuracy_at_threshold"]
+        rows.append((name, measure_agreement(seeds, model.threshold), estimated, observed))
+    return pd.DataFrame(rows, columns=["model", "agreement", "estimated", "observed"])
 
 
 def judge_criteria(criteria: pd.DataFrame, reached: Mapping[str, float]) -> pd.DataFrame:
-    """Return how well each criterion ranks finished models as the test set does.
+    """Return how well each criterion ranks final models as the test set does.
 
     Args:
-        criteria: A row a candidate: `candidate`, and a column for each criterion.
-        reached: Test AUC of finished models by candidate.
+        criteria: A row per candidate: `candidate`, and a column for each criterion.
+        reached: Test AUC of final models by candidate.
 
     Returns:
-        A row a criterion: criterion, models, spearman, low, high. The interval is that of
+        A row per criterion: criterion, models, spearman, low, high. The interval is that of
         Bonett and Wright 2000; it needs four models or more and is empty otherwise.
     """
     finished = criteria[criteria.candidate.isin(reached)]

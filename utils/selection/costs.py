@@ -26,7 +26,7 @@ def measure_costs(study_name: str, candidates: Sequence[Candidate]) -> pd.DataFr
 
     Args:
         study_name: Of the study.
-        candidates: Whose networks; one row a network and input size.
+        candidates: Whose networks; one row per network and input size.
 
     Returns:
         Columns candidate, architecture, size, parameters, gigaflops (of one image, a

@@ -1,11 +1,11 @@
-"""Train candidates on folds of the development images, and keep what they say of those held out.
+"""Train candidates on folds of the development images, and keep their held-out predictions.
 
 `python -m utils.selection.cross_validation --candidates NAME ... --folds NAME ... --seeds 42`
 trains whatever is not there yet and writes
-`results/<study>/screening/<candidate>/<fold>_seed<k>.csv`: one row a held-out image, its
-probability of PNEUMONIA as it is and under each change of `utils.data.perturbations`, and beside it
-a record of the recipe and the minutes. An interrupted run goes on where it was. The test set is not
-read.
+`results/<study>/screening/<candidate>/<fold>_seed<k>.csv`: one row per held-out image, its
+probability of PNEUMONIA unperturbed and under each perturbation of `utils.data.perturbations`, and
+next to it a record of the recipe and the minutes. An interrupted run goes on where it was. The test
+set is not read.
 """
 
 import argparse
@@ -35,8 +35,8 @@ from utils.selection.candidates import pick_candidates
 from utils.training.fine_tuning import train_candidate
 
 VERSION = 1
-"""Of networks, augmentation and stress. Raise it when a change of their code makes other numbers:
-all candidates are then screened anew."""
+"""Of networks, augmentation and perturbations. Raise it when a change of their code makes other
+numbers: all candidates are then trained again."""
 
 
 def cross_validate(
@@ -54,7 +54,7 @@ def cross_validate(
         study: The study.
         candidates: What to train.
         folds: `plain`, `block1`, ...
-        seeds: Of the trainings.
+        seeds: Of the training runs.
 
     Raises:
         KeyError: if there is no such fold.
@@ -98,7 +98,7 @@ def fingerprint_of(study: Study) -> str:
 def list_trainings(
     study_name: str, candidates: Sequence[Candidate], folds: Sequence[str], seeds: Sequence[int]
 ) -> pd.DataFrame:
-    """Return a row for each fold and seed: images learned and held out, and how many trainings.
+    """Return a row for each fold and seed: images learned and held out, and how many training runs.
 
     Minutes are not in it: they say as much about the machine as about the recipes.
     """

@@ -1,6 +1,6 @@
-"""Train the finalists on the study's training patients, and let each predict once.
+"""Train the final models on the study's training patients, and let each predict once.
 
-A finalist's predictions of validation and test are written when it is finished and not again, in
+The predictions of a final model for validation and test are written once, after training, in
 `results/<study>/predictions/final/<candidate>_seed<k>.csv`; they are scored in notebook 09. The
 networks are exported as one flat graph each, from RGB pixels to probabilities.
 
@@ -81,9 +81,9 @@ class Rebuilt:
 
 
 def name_two_networks(choices: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
-    """Return the names of one network of the reference and one of the single model.
+    """Return the names of one network of our ResNet50 and one of the single model.
 
-    The reference is that of the last seed, which `train_final_models` exports, or where there is
+    ResNet50 is that of the last seed, which `train_final_models` exports, or where there is
     one seed alone, that of notebook 04.
     """
     reference = (
@@ -118,8 +118,8 @@ def train_final_models(
         study: The study; the first of its `final_seeds` is that of notebooks 03 and 04.
         choices: From `rule.make_choices`.
         candidates: The study's candidates, among them those that the choices name.
-        controls: Names of candidates that are finished with the first seed, chosen or not; those
-            that the study has not compared are left out.
+        controls: Names of candidates that are trained with the first seed, chosen or not; those
+            that the study has not compared are ignored.
     """
     seeds = study.final_seeds
     recipes = {candidate.name: candidate for candidate in candidates}
@@ -247,7 +247,7 @@ def train_baseline(study: Study, backbone: str, seed: int) -> None:
 def read_finished_aucs(
     study: Study, candidates: Sequence[Candidate], seed: int
 ) -> dict[str, float]:
-    """Return the test AUC of every candidate that was finished with a seed, by name."""
+    """Return the test AUC of every candidate that was trained with a seed, by name."""
     reached = {}
     for candidate in candidates:
         if is_finished(study, candidate, seed):
@@ -258,7 +258,7 @@ def read_finished_aucs(
 
 
 def _parts_of_chosen(choices: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
-    """Return the names of the finished models that the chosen one averages."""
+    """Return the names of the final models that the chosen one averages."""
     names = choices["members"] if choices["chosen"] == ENSEMBLE else [choices["single"]]
     return [final_name(name, seed) for name in names for seed in seeds]
 
@@ -290,7 +290,7 @@ def build_chosen(study_name: str, choices: Mapping[str, Any], seeds: Sequence[in
 def predict_test_with_crops(study: Study, choices: Mapping[str, Any]) -> pd.DataFrame:
     """Return the test predictions of the single model, first seed, with test-time augmentation.
 
-    Kept in `results/<study>/predictions/final/single_crops.csv`; a row beside that network, which
+    Kept in `results/<study>/predictions/final/single_crops.csv`; a row next to that network, which
     is used without.
 
     Raises:

@@ -27,7 +27,7 @@ _CRITERION_TICKS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.94, 0.96, 0.98, 0.99, 0.995, 1)
 
 @in_house_look
 def plot_criteria(ranked: pd.DataFrame) -> Figure:
-    """Plot each candidate's criterion with its standard error, beside plain and block AUC.
+    """Plot each candidate's criterion with its standard error, next to plain and block AUC.
 
     Args:
         ranked: From `rule.rank`, in order; the first one is the choice.
@@ -38,7 +38,7 @@ def plot_criteria(ranked: pd.DataFrame) -> Figure:
         "the table of criteria",
     )
     size = (10, 1.6 + 0.42 * len(ranked))
-    figure, ((ax,),) = new_figure("What each criterion says of the candidates", size)
+    figure, ((ax,),) = new_figure("Candidates by selection criterion", size)
     positions = np.arange(len(ranked))[::-1]
     best = ranked.loc[ranked.criterion.idxmax()]
     ax.axvspan(
@@ -47,9 +47,9 @@ def plot_criteria(ranked: pd.DataFrame) -> Figure:
     )  # fmt: skip
     ax.errorbar(
         ranked.criterion, positions, xerr=ranked.standard_error, fmt="o", color=BLUE,
-        capsize=3, label="criterion: blocks left out, eight versions",
+        capsize=3, label="criterion: held-out blocks, eight versions",
     )  # fmt: skip
-    ax.plot(ranked.block, positions, "^", color=GREEN, label="blocks left out, as they are")
+    ax.plot(ranked.block, positions, "^", color=GREEN, label="held-out blocks, unperturbed")
     if "plain" in ranked and ranked["plain"].notna().any():
         plain = ranked["plain"].astype(float)
         ax.plot(plain, positions, "s", color=ORANGE, label="plain validation")
@@ -57,7 +57,7 @@ def plot_criteria(ranked: pd.DataFrame) -> Figure:
     for label, row in zip(ax.get_yticklabels(), ranked.itertuples(), strict=True):
         label.set_color("black" if row.within else GRAY)
     ax.get_yticklabels()[0].set_fontweight("bold")
-    ax.set_xlabel("ROC-AUC on images held out")
+    ax.set_xlabel("ROC-AUC on held-out images")
     ax.grid(axis="x")
     legend_above(figure, ax)
     return figure
@@ -65,16 +65,16 @@ def plot_criteria(ranked: pd.DataFrame) -> Figure:
 
 @in_house_look
 def plot_differences(compared: pd.DataFrame, base: str, title: str) -> Figure:
-    """Plot what each change of a recipe does to the criterion, with its 95 % interval.
+    """Plot what each change of a recipe does to the criterion, with its 95% interval.
 
     Args:
-        compared: From `rule.compare` with a base, one row a change.
+        compared: From `rule.compare` with a base, one row per change.
         base: Name of the recipe that is changed; it is drawn as the line at 0.
         title: Of the figure.
     """
     require_rows(compared, ["candidate", "difference", "low", "high"], "the table of differences")
     rows = compared[compared.candidate != base]
-    figure, ((ax,),) = new_figure(title, (9.5, 1.8 + 0.4 * len(rows)))
+    figure, ((ax,),) = new_figure(title, (9.5, 2.1 + 0.4 * len(rows)))
     positions = np.arange(len(rows))[::-1]
     ax.axvline(0, color=GRAY, linestyle="--", label=base)
     lengths = interval_lengths(rows.difference, rows.low, rows.high)
@@ -82,21 +82,21 @@ def plot_differences(compared: pd.DataFrame, base: str, title: str) -> Figure:
     ax.set_yticks(positions, rows.candidate)
     ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.xaxis.set_major_locator(MaxNLocator(6))
-    ax.set_xlabel(f"criterion less that of {base} (95 % interval over patients)")
+    ax.set_xlabel(f"difference in criterion from {base}\n(95% interval over patients)")
     ax.grid(axis="x")
     return figure
 
 
 @in_house_look
 def plot_auc_by_perturbation(table: pd.DataFrame) -> Figure:
-    """Show the AUC of each candidate under each change of the held-out images.
+    """Show the AUC of each candidate under each perturbation of the held-out images.
 
     Args:
         table: From `rule.auc_by_perturbation`.
     """
-    require_rows(table, PERTURBATIONS, "the table of AUCs by change")
+    require_rows(table, PERTURBATIONS, "the table of AUCs by perturbation")
     size = (12, 1.9 + 0.42 * len(table))
-    figure, ((ax,),) = new_figure("AUC on blocks left out, by change", size)
+    figure, ((ax,),) = new_figure("AUC on held-out blocks, by perturbation", size)
     seaborn.heatmap(
         table, annot=True, fmt=".3f", cmap="cividis", ax=ax, annot_kws={"size": 11},
         cbar_kws={"label": "ROC-AUC"},
@@ -108,7 +108,7 @@ def plot_auc_by_perturbation(table: pd.DataFrame) -> Figure:
 
 @in_house_look
 def plot_cost(costs: pd.DataFrame, cost: str, title: str) -> Figure:
-    """Plot quality against cost: one point a network, on a logarithmic scale of cost.
+    """Plot performance versus cost: one point per network, on a logarithmic scale of cost.
 
     Args:
         costs: Columns `network`, `criterion`, `standard_error` and the cost.
@@ -116,7 +116,7 @@ def plot_cost(costs: pd.DataFrame, cost: str, title: str) -> Figure:
         title: Of the cost's axis, with its unit.
     """
     require_rows(costs, ["network", "criterion", "standard_error", cost], "the table of costs")
-    figure, ((ax,),) = new_figure("Quality against cost", (9, 5.2))
+    figure, ((ax,),) = new_figure("Performance versus cost", (9, 5.2))
     for row, marker in zip(costs.itertuples(), cycle(_MARKERS), strict=False):
         ax.errorbar(
             getattr(row, cost), row.criterion, yerr=row.standard_error, fmt=marker,

@@ -26,7 +26,7 @@ CUES = {
     "sharpness": ("spectrum", "spectrum_transfer", "resample"),
     "frame": ("frame",),
 }
-"""What tells the classes apart without a lung, and the transforms that make it worthless."""
+"""Shortcut features, and the transforms that make them uninformative."""
 TOLERANCE = 0.01
 """Of the criterion, within which a candidate may be a member of the ensemble."""
 LARGEST_ENSEMBLE = 3
@@ -36,13 +36,13 @@ SEED = 42
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What one training says of the images of its fold."""
+    """What one training run predicts for the held-out images of its fold."""
 
     candidate: str
     fold: str
     seed: int
     table: pd.DataFrame
-    """image_id, patient_id, y_true and a column of probabilities for each change."""
+    """image_id, patient_id, y_true and a column of probabilities for each perturbation."""
 
 
 def read_held_out(
@@ -50,14 +50,14 @@ def read_held_out(
 ) -> list[HeldOut]:
     """Read the held-out predictions of a candidate, ordered by fold and seed.
 
-    Other trainings that lie beside them are left out of account: what is compared does not
+    Other training runs in the folder are ignored: what is compared does not
     depend on what else has been tried.
 
     Args:
-        folder: Of the study's screening.
+        folder: Of the study's cross-validation.
         candidate: Whose predictions; they must come from this very recipe.
         folds: Names of folds.
-        seeds: Of the trainings.
+        seeds: Of the training runs.
 
     Raises:
         SelectionError: if one is missing, comes from another recipe, or lacks a column.
@@ -72,7 +72,7 @@ def read_held_out(
             )
             if not (file.is_file() and file.with_suffix(".json").is_file()):
                 raise SelectionError(
-                    f"{candidate.name} has not been screened on {fold} with seed {seed}: {remedy}"
+                    f"{candidate.name} has no predictions on {fold} with seed {seed}: {remedy}"
                 )
             made_by = read_json(file.with_suffix(".json"))["candidate"]
             if Candidate.from_record(made_by) != candidate:
@@ -86,7 +86,7 @@ def read_held_out(
 
 
 def mean_auc(records: Sequence[HeldOut], perturbations: Sequence[str]) -> float:
-    """Return the mean ROC-AUC over trainings and changes."""
+    """Return the mean ROC-AUC over training runs and perturbations."""
     return float(np.mean([
         auc_by_ranks(record.table.y_true.to_numpy(), record.table[perturbation].to_numpy())
         for record in records for perturbation in perturbations
@@ -96,8 +96,8 @@ def mean_auc(records: Sequence[HeldOut], perturbations: Sequence[str]) -> float:
 def resample_mean_auc(records: Sequence[HeldOut], perturbations: Sequence[str]) -> np.ndarray:
     """Return `mean_auc` of bootstrap resamples: patients resampled within class.
 
-    A patient is drawn with all of their images, for all changes and seeds of a fold alike, and
-    the draws are the same for every candidate: resamples of two candidates can be subtracted.
+    A patient is drawn with all of their images, for all perturbations and seeds of a fold alike,
+    and the draws are the same for every candidate: resamples of two candidates can be subtracted.
 
     Returns:
         (RESAMPLES,) values; their standard deviation is the standard error.
@@ -115,7 +115,7 @@ def resample_mean_auc(records: Sequence[HeldOut], perturbations: Sequence[str]) 
 
 
 def covered_cues(candidate: Candidate) -> int:
-    """Count the measured cues under whose change a candidate was trained."""
+    """Count the measured shortcut features that a candidate's transforms vary was trained."""
     return sum(any(name in candidate.transforms for name in cue) for cue in CUES.values())
 
 
@@ -126,20 +126,20 @@ def compare(
     seeds: Sequence[int],
     base: str | None = None,
 ) -> pd.DataFrame:
-    """Compare screened candidates by every criterion, all on the same folds and seeds.
+    """Compare cross-validated candidates by every criterion, all on the same folds and seeds.
 
     Args:
-        folder: Of the study's screening.
+        folder: Of the study's cross-validation.
         candidates: Which to compare.
-        folds: Block folds, and `plain` where plain and stress validation are wanted.
-        seeds: Of the trainings.
+        folds: Block folds, and `plain` where plain and perturbed validation are wanted.
+        seeds: Of the training runs.
         base: Name of the one whose difference to the others is wanted.
 
     Returns:
-        One row a candidate: criterion (block folds, all changes) with its standard error, AUC of
-        the block folds as they are with its own, plain and stress AUC, number of trainings, cues
-        covered, input size; with a base, also the difference of the criterion to the base's and
-        its 95 % interval.
+        One row per candidate: criterion (block folds, all perturbations) with its standard error,
+        AUC of the unperturbed block folds with its own, plain and perturbed AUC, number of training
+        runs, shortcut features covered, input size; with a base, also the difference of the
+        criterion from the base's and its 95% interval.
 
     Raises:
         SelectionError: if there is no block fold, a training is missing, or the base is none of
@@ -187,7 +187,7 @@ def _with_differences(
 def auc_by_perturbation(
     folder: Path, candidates: Sequence[Candidate], folds: Sequence[str], seeds: Sequence[int]
 ) -> pd.DataFrame:
-    """Return the AUC on block folds, a row a candidate and a column a change; see `compare`."""
+    """Return the AUC on block folds, candidates by perturbations; see `compare`."""
     records = {each.name: read_held_out(folder, each, folds, seeds) for each in candidates}
     return pd.DataFrame(
         {
@@ -243,7 +243,7 @@ def _best_of_sizes(ranked: pd.DataFrame) -> list[str]:
 
 
 def choose_block_threshold(records: Sequence[HeldOut]) -> float:
-    """Choose a threshold from the pooled predictions of all block folds, unchanged images.
+    """Choose a threshold from the pooled predictions of all block folds, unperturbed images.
 
     Largest Youden's J; of tied thresholds the middle, see `thresholds.choose_threshold`.
     """
@@ -255,14 +255,14 @@ def choose_block_threshold(records: Sequence[HeldOut]) -> float:
 
 
 def average_members(members: Sequence[Sequence[HeldOut]]) -> list[HeldOut]:
-    """Return the ensemble's held-out predictions: the mean of its members', change by change.
+    """Return the ensemble's held-out predictions: the mean of its members', by perturbation.
 
     Raises:
-        SelectionError: if the members were not screened on the same folds and seeds.
+        SelectionError: if the members were not cross-validated on the same folds and seeds.
     """
     keys = [[(record.fold, record.seed) for record in records] for records in members]
     if any(each != keys[0] for each in keys):
-        raise SelectionError(f"members of an ensemble have different trainings: {keys}")
+        raise SelectionError(f"members of an ensemble have different training runs: {keys}")
     averaged = []
     for trainings in zip(*members, strict=True):
         tables = [each.table.set_index("image_id") for each in trainings]
@@ -281,10 +281,10 @@ def make_choices(
     """Apply the rule to the candidates of the second round; return the file of choices.
 
     Args:
-        folder: Of the study's screening.
+        folder: Of the study's cross-validation.
         candidates: Of the second round.
         folds: Block folds of the second round.
-        seeds: Of its trainings.
+        seeds: Of its training runs.
 
     Returns:
         `single`, `members` (none where there are fewer than two), `chosen` (`ensemble`, or the

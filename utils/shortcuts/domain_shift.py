@@ -1,4 +1,4 @@
-"""How far the test set differs from the training folder, and what unlabelled images say."""
+"""How far the test set differs from the training folder, and what unlabeled images say."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -25,17 +25,17 @@ _FOLDS = 5
 
 
 def measure_domain_shift(study: Study) -> pd.DataFrame:
-    """Return how well the cues alone tell the test set from the training split.
+    """Return how well the shortcut features alone tell the test set from the training split.
 
-    Kept in `results/<study>/places.csv`. Classes are measured apart, because the splits hold
-    different shares of them; validation against training is the control, which should be near
+    Kept in `results/<study>/places.csv`. Classes are measured separately, because the splits hold
+    different proportions of them; validation against training is the control, which should be near
     0.5.
 
     Args:
         study: The study.
 
     Returns:
-        A row a class and split: class, split, roc_auc.
+        A row per class and split: class, split, roc_auc.
     """
 
     def make() -> pd.DataFrame:
@@ -57,14 +57,14 @@ def measure_domain_shift(study: Study) -> pd.DataFrame:
 def tell_domains_apart(
     features: np.ndarray, elsewhere: np.ndarray, patient_ids: Sequence[str], seed: int
 ) -> float:
-    """Return how well a logistic regression tells images of one place from those of another.
+    """Return how well a logistic regression tells images of one site from those of another.
 
-    An AUC of 0.5 says that the places cannot be told apart, 1 that every image gives its place
-    away. Labels of disease are not used. Cross-validated, patients kept together.
+    An AUC of 0.5 says that the sites cannot be told apart, 1 that every image reveals its site.
+    Labels of disease are not used. Cross-validated, patients kept together.
 
     Args:
         features: (n, k) of the images, such as cues or a network's pooled activations.
-        elsewhere: (n,) bool: which images are from the other place.
+        elsewhere: (n,) bool: which images are from the other site.
         patient_ids: (n,) patients; one patient's images are in one fold.
         seed: Of the folds.
     """
@@ -78,38 +78,38 @@ def tell_domains_apart(
 
 
 def measure_agreement(probabilities: Sequence[np.ndarray], threshold: float) -> float:
-    """Return the share of images that two models call alike, the mean over all pairs.
+    """Return the proportion of images for which two models predict the same class, over all pairs.
 
-    Models that were trained alike agree where they are right, and part where the images are
-    strange to them (Jiang et al. 2022).
+    Models with the same recipe agree where they are right, and disagree where the images are
+    unlike those in training (Jiang et al. 2022).
 
     Args:
         probabilities: Of each model, (n,) for the same images.
-        threshold: PNEUMONIA is called at this probability or above.
+        threshold: PNEUMONIA is predicted at this probability or above.
 
     Raises:
         ValueError: if there are fewer than two models.
     """
     if len(probabilities) < 2:
         raise ValueError("agreement needs two models or more, such as two seeds of one recipe")
-    calls = [is_positive(np.asarray(each), threshold) for each in probabilities]
-    return float(np.mean([np.mean(a == b) for a, b in combinations(calls, 2)]))
+    predicted = [is_positive(np.asarray(each), threshold) for each in probabilities]
+    return float(np.mean([np.mean(a == b) for a, b in combinations(predicted, 2)]))
 
 
 def expect_accuracy(
     y_true: np.ndarray, known: np.ndarray, unknown: np.ndarray, threshold: float
 ) -> float:
-    """Return the accuracy to expect on unlabelled images: average thresholded confidence.
+    """Return the accuracy to expect on unlabeled images: average thresholded confidence.
 
-    Garg et al. 2022: find the confidence that as many labelled images reach as are called right,
-    and see how many unlabelled ones reach it. Confidence is the distance to the threshold, each
-    side scaled to 1.
+    Garg et al. 2022: find the confidence that as many labeled images reach as are classified
+    correctly, and see how many unlabeled ones reach it. Confidence is the distance to the
+    threshold, each side scaled to 1.
 
     Args:
-        y_true: (n,) labels of images of the known place.
+        y_true: (n,) labels of images of the known site.
         known: (n,) their probabilities.
-        unknown: (m,) probabilities of images of the new place.
-        threshold: PNEUMONIA is called at this probability or above.
+        unknown: (m,) probabilities of images of the new site.
+        threshold: PNEUMONIA is predicted at this probability or above.
     """
     wrong = np.mean(is_positive(np.asarray(known), threshold) != np.asarray(y_true))
     needed = np.quantile(_confidence(known, threshold), wrong)

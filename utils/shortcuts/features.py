@@ -84,7 +84,7 @@ def measure_training_cues(study: Study) -> pd.DataFrame:
             set the numbers are of.
 
     Returns:
-        A row a cue: cue, title, roc_auc, best first.
+        A row per cue: cue, title, roc_auc, best first.
     """
 
     def make() -> pd.DataFrame:

@@ -1,10 +1,10 @@
-"""What careless validation would have let us claim: notebook 09's demonstrations.
+"""What flawed validation would have let us claim: notebook 09's demonstrations.
 
-`python -m utils.shortcuts.leakage --study full` trains the reference head twice on cached
+`python -m utils.shortcuts.leakage --study full` trains the head of our ResNet50 twice on cached
 activations, once with patients kept apart and once with images split at random, for all epochs of
 the recipe. What every epoch reaches on its held-out images and on the test set goes to
 `results/<study>/leakage_epochs.csv`, the best epoch's held-out predictions to
-`leakage_validation.csv`; from these `claim_table` reads what each careless rule would have
+`leakage_validation.csv`; from these `claim_table` reads what each flawed rule would have
 reported. The test set is looked at on purpose, by declared exception; nothing here feeds a choice.
 """
 
@@ -37,7 +37,7 @@ DRAWS = 1000
 
 
 class _EpochPredictions(keras.callbacks.Callback):
-    """Note what a head says of some tables after every epoch."""
+    """Record what a head predicts for some tables after every epoch."""
 
     def __init__(self, tables: dict[str, ActivationTable]) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class _EpochPredictions(keras.callbacks.Callback):
 
 
 def split_images_at_random(images: pd.DataFrame, share: float, seed: int) -> np.ndarray:
-    """Return which images a careless split holds out: at random within class, patients ignored.
+    """Return which images a flawed split holds out: at random within class, patients ignored.
 
     Args:
         images: The development images.
@@ -96,20 +96,20 @@ def measure_leakage(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     Both tables are kept, and made again where the recipe, the data or the weights are others.
 
     Returns:
-        A row a split, epoch and part (`held out`, `test`) with accuracy and AUC; and a row an
+        A row per split, epoch and part (`held out`, `test`) with accuracy and AUC; and a row per
         image held out with its patient, by the epoch of the best held-out accuracy: image_id,
         y_true, probability.
     """
     results = results_dir(study.study)
-    reference = read_provenance(results, "resnet50")
+    trained = read_provenance(results, "resnet50")
     made_from = {
-        "dataset": reference["dataset"], "weights": reference["weights"],
+        "dataset": trained["dataset"], "weights": trained["weights"],
         "epochs": study.leakage_epochs, "batch_size": study.batch_size, "views": study.views,
         "learning_rate": study.learning_rate, "seed": study.seed,
     }  # fmt: skip
 
     def make() -> pd.DataFrame:
-        scores, validation = _train_carelessly(study)
+        scores, validation = _train_with_flaws(study)
         write_csv(results / VALIDATION, validation)
         return scores.round(6)
 
@@ -117,8 +117,8 @@ def measure_leakage(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     return scores, pd.read_csv(results / VALIDATION)
 
 
-def _train_carelessly(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Train the reference head under both splits; return what `measure_leakage` keeps."""
+def _train_with_flaws(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train the head of our ResNet50 under both splits; return what `measure_leakage` keeps."""
     root, index = open_study_index(study)
     images, test = development_index(index), index[index.split == "test"]
     weights = resolve_study_weights("resnet50", study)
@@ -200,8 +200,8 @@ def draw_official_validation(predictions: pd.DataFrame, seed: int) -> np.ndarray
 def claim_table(scores: pd.DataFrame, validation: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Return what each rule would have let us claim, and what the same epoch does on test.
 
-    Rules: patients apart (this study), images split at random, 16 validation images (the range
-    of 95 % of the draws), and the epoch with the best test accuracy.
+    Rules: patients kept apart (this study), images split at random, 16 validation images (the range
+    of 95% of the draws), and the epoch with the best test accuracy.
 
     Args:
         scores: From `measure_leakage`.
@@ -211,7 +211,7 @@ def claim_table(scores: pd.DataFrame, validation: pd.DataFrame, seed: int) -> pd
     indexed = scores.set_index(["split", "part", "epoch"])
     rows = []
     for rule, split, part in (
-        ("patients apart", PATIENTS, "held out"),
+        ("patients kept apart", PATIENTS, "held out"),
         ("images split at random", IMAGES, "held out"),
         ("16 validation images", PATIENTS, "held out"),
         ("the epoch that is best on test", PATIENTS, "test"),

@@ -1,7 +1,7 @@
 """Pixel baselines: how far shortcuts get before any network has looked at an image.
 
 Each is a logistic regression on a handful of pixel averages, trained on the train split alone.
-They are scored on the test split beside the networks, and feed no choice.
+They are scored on the test split like the networks, and feed no choice.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +42,7 @@ THUMBNAIL_SIZE = 8
 def pixel_features(images: np.ndarray, kind: str) -> np.ndarray:
     """Reduce images to the features of one baseline.
 
-    `majority_class` sees nothing, a constant 0, from which a regression can only learn how
+    `majority_class` uses no pixel, a constant 0, from which a regression can only learn how
     frequent the classes are. `mean_intensity` is one average. `border_frame` is the outermost
     8 pixels on every side, averaged over squares of 4 x 4, row by row: 432 features for 224
     pixels. `thumbnail` is the gray image averaged down to 8 x 8, row by row: 64.
@@ -125,7 +125,7 @@ def predict_pixel_baseline(features: np.ndarray, index: pd.DataFrame) -> pd.Data
     features = features.astype(np.float64)
     training = (index.split == "train").to_numpy()
     if index.label[training].nunique() < 2:
-        raise ValueError("the train split needs images of both classes; build the index anew")
+        raise ValueError("the train split needs images of both classes; build the index again")
     # Newton's method converges so far that processors agree in all digits anyone prints.
     regression = LogisticRegression(solver="newton-cholesky", tol=1e-8)
     model = make_pipeline(StandardScaler(), regression)
@@ -150,8 +150,8 @@ def score_pixel_baselines(
         seed: Seed of the resamples.
 
     Returns:
-        One row a baseline; for validation and test, ROC-AUC and accuracy at 0.5 with the bounds
-        of the 95 % interval: `test_roc_auc`, `test_roc_auc_low`, `test_roc_auc_high`, ...
+        One row per baseline; for validation and test, ROC-AUC and accuracy at 0.5 with the bounds
+        of the 95% interval: `test_roc_auc`, `test_roc_auc_low`, `test_roc_auc_high`, ...
     """
     rows = {}
     for kind in BASELINES:

@@ -1,4 +1,4 @@
-"""What finished models make of test images of which a part is covered."""
+"""What final models predict for test images of which a part is covered."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,18 +22,18 @@ _PREDICTED_AS = {"resnet50_best_model": "resnet50"}
 
 
 def measure_regions(study: Study, names: Sequence[str], resamples: int, seed: int) -> pd.DataFrame:
-    """Return what finished models make of test images of which a part is covered.
+    """Return what final models predict for test images of which a part is covered.
 
     Kept in `results/<study>/regions.csv`. The template of the lungs is the same for all images.
 
     Args:
         study: The study.
-        names: Of finished models whose networks were exported on this machine.
+        names: Of final models whose networks were exported on this machine.
         resamples: Bootstrap resamples of patients.
         seed: Of the resamples.
 
     Returns:
-        A row a model and region: model, region, roc_auc, low, high.
+        A row per model and region: model, region, roc_auc, low, high.
 
     Raises:
         FileNotFoundError: if nothing is kept and a network is not there.

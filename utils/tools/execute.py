@@ -136,7 +136,7 @@ def progress_stream(descriptor: int = 2) -> str | None:
 
 
 def clean_notebook(notebook: NotebookNode) -> NotebookNode:
-    """Remove what differs from run to run or place to place, in place: logs, times, paths.
+    """Remove what differs from run to run or machine to machine, in place: logs, times, paths.
 
     Outputs on stdout, results and figures stay; code cells are counted from 1 without a gap.
     """
@@ -233,7 +233,7 @@ def execute_notebook(
 def _prepare_environment() -> None:
     """Set what the kernel inherits: folders, this environment's Python, the way to the terminal."""
     for variable in FOLDER_VARIABLES:
-        # The kernel runs in the notebook's folder, where a relative path would mean another place.
+        # The kernel runs in the notebook's folder, where a relative path would mean another folder.
         if os.environ.get(variable):
             os.environ[variable] = str(Path(os.environ[variable]).expanduser().absolute())
     # A kernel of the same name that a reader once installed would be another environment.

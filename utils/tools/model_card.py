@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from utils.common.files import read_json
+from utils.common.names import displayed
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.tables import format_interval
+from utils.selection.comparison import WRONG_AND_SURE
 
-WATTS_A_CORE = 10
-"""Assumed of one busy core of a server, its share of memory and cooling included: the energy is
+WATTS_PER_CORE = 10
+"""Assumed for one busy core of a server, its share of memory and cooling included: the energy is
 an estimate from minutes, not a measurement."""
 CORES = 2
 RESULT_METRICS = (
@@ -67,11 +69,11 @@ def shipped_block(results: Path, shipped: Path) -> str:
         ["weights before training", record["weights"]],
         ["trained on", f"{record['dataset']['images']['train']:,} radiographs, data fingerprint "
                        f"`{record['dataset']['fingerprint'][:16]}`"],
-        ["threshold", f"{record['threshold']:.4f}, from patients left out: "
+        ["threshold", f"{record['threshold']:.4f}, from held-out patients: "
                       f"{', '.join(record['threshold_from'])}"],
         ["temperature", f"{record['temperature']:.3f}, fitted on validation: probabilities that "
                         "`make demo` shows are calibrated by it"],
-        ["flagged as no chest radiograph", ", ".join(
+        ["flagged as out of distribution", ", ".join(
             f"{rate:.1%} of {what}" for what, rate in record["novelty"]["flagged"].items()
         )],
     ]  # fmt: skip
@@ -95,8 +97,8 @@ def _describe_models(choices: dict[str, Any], record: dict[str, Any]) -> str:
         f"- **Chosen model**: `{choices['chosen']}`, the mean probability of {members}, each with "
         f"three seeds. Threshold {choices['thresholds'][choices['chosen']]:.3f} on the probability "
         "of PNEUMONIA.\n"
-        f"- **Shipped model**: `small`, which is `{recipe['name']}` with seed {record['seed']} in "
-        f"half precision ({recipe['architecture']} at {recipe['size']} pixels, weights before "
+        f"- **Shipped model** (stored as `small`): `{recipe['name']}` with seed {record['seed']} "
+        f"in half precision ({recipe['architecture']} at {recipe['size']} pixels, weights before "
         f"training: {record['weights']}). Threshold {record['threshold']:.3f}, SHA-256 "
         f"`{record['sha256']}`."
     )
@@ -104,7 +106,10 @@ def _describe_models(choices: dict[str, Any], record: dict[str, Any]) -> str:
 
 def _results(scores: dict[str, Any], names: list[str]) -> str:
     rows = [
-        [name, *(format_interval(scores[name]["test"][metric]) for metric in RESULT_METRICS)]
+        [
+            displayed(name),
+            *(format_interval(scores[name]["test"][metric]) for metric in RESULT_METRICS),
+        ]
         for name in names
     ]
     return _table(["on test", *(METRICS[metric] for metric in RESULT_METRICS)], rows)
@@ -112,10 +117,13 @@ def _results(scores: dict[str, Any], names: list[str]) -> str:
 
 def _subgroups(scores: dict[str, Any], names: list[str]) -> str:
     rows = [
-        [name, kind, format_interval(values["roc_auc"]), format_interval(values["sensitivity"])]
+        [
+            displayed(name), kind,
+            *(format_interval(values[key]) for key in ("roc_auc", "sensitivity")),
+        ]
         for name in names
         for kind, values in scores[name]["by_etiology"].items()
-    ]
+    ]  # fmt: skip
     return _table(["model", "pneumonia", "ROC-AUC", "sensitivity"], rows)
 
 
@@ -126,7 +134,7 @@ def _calibration(scores: dict[str, Any], names: list[str]) -> str:
         for split in ("validation", "test"):
             part = measured[split]
             rows.append([
-                name, split, f"{measured['temperature']:.2f}",
+                displayed(name), split, f"{measured['temperature']:.2f}",
                 *(
                     f"{part[f'{measure}_{how}']:.3f}"
                     for measure in ("ece", "brier")
@@ -142,24 +150,29 @@ def _calibration(scores: dict[str, Any], names: list[str]) -> str:
 
 def _failures(scores: dict[str, Any], names: list[str]) -> str:
     rows = [
-        [name, group["group"], *(str(group[key]) for key in ("images", "wrong", "sure and wrong"))]
+        [
+            displayed(name),
+            group["group"],
+            *(str(group[key]) for key in ("images", "wrong", "sure and wrong")),
+        ]
         for name in names
         for group in scores[name]["errors"]
     ]
-    return _table(["model", "test images of", "images", "wrong", "sure and wrong"], rows)
+    return _table(["model", "test images of", "images", "wrong", WRONG_AND_SURE], rows)
 
 
 def _cost(results: Path) -> str:
-    """Return the minutes of all trainings, and what they took at an assumed power."""
-    screened = [read_json(file)["minutes"] for file in results.glob("screening/*/block*.json")]
+    """Return the hours of all training runs, and their energy at an assumed power."""
+    validated = [read_json(file)["minutes"] for file in results.glob("screening/*/block*.json")]
     final = [
         record.get("training_minutes") or record["run"]["minutes"]
         for record in map(read_json, sorted(results.glob("provenance/final/*.json")))
     ]
-    hours = (sum(screened) + sum(final)) / 60
-    energy = hours * CORES * WATTS_A_CORE / 1000
+    hours = (sum(validated) + sum(final)) / 60
+    energy = hours * CORES * WATTS_PER_CORE / 1000
     return (
-        f"{len(screened)} trainings on folds took {sum(screened) / 60:.1f} hours and {len(final)} "
-        f"final ones {sum(final) / 60:.1f} hours, by the clock, often two at a time on {CORES} "
-        f"cores. At {WATTS_A_CORE} W a core, an assumption, that is at most {energy:.2f} kWh."
+        f"{len(validated)} training runs on folds took {sum(validated) / 60:.1f} hours and "
+        f"{len(final)} final runs {sum(final) / 60:.1f} hours of wall-clock time, often two at a "
+        f"time on {CORES} cores. Assuming {WATTS_PER_CORE} W per core, this is at most "
+        f"{energy:.2f} kWh."
     )

@@ -1,6 +1,6 @@
 """Score a folder of radiographs that the study has never seen.
 
-`make predict IMAGES=folder OUT=file.csv [MODEL=name]` writes one row an image. Teaching and
+`make predict IMAGES=folder OUT=file.csv [MODEL=name]` writes one row per image. Teaching and
 research material, not a medical device.
 """
 

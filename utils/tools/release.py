@@ -1,10 +1,10 @@
 """Ship a small model: half precision, its provenance, and predictions to check it by.
 
-`python -m utils.tools.release --study full --candidate NAME` (`make ship`) takes a finished model,
-rounds its weights, and writes it to `models/` with its record. What the rounded model says of
+`python -m utils.tools.release --study full --candidate NAME` (`make ship`) takes a final model,
+rounds its weights, and writes it to `models/` with its record. What the rounded model predicts for
 validation and test is its own row in the tables of notebook 09. `models/reference_predictions.csv`
-holds what it says of a few phantoms, so that anyone can check an installation, and
-`models/small_novelty.npz` tells images that are no chest radiograph (see
+holds its predictions for a few phantoms, so that anyone can check an installation, and
+`models/small_novelty.npz` detects out-of-distribution images (see
 `utils.models.out_of_distribution`).
 """
 
@@ -37,25 +37,25 @@ from utils.selection.rule import choose_block_threshold, read_held_out
 from utils.tools.predict import score_folder, write_scores
 
 REFERENCE_PREDICTIONS = SHIPPED / "reference_predictions.csv"
-_PHANTOMS_A_CLASS = 3
+_PHANTOMS_PER_CLASS = 3
 
 
 def release_model(study_name: str, candidate: str, seed: int, folds: Sequence[str]) -> Path:
-    """Round a finished model, write it to `models/`, and let it predict.
+    """Round a final model, write it to `models/`, and let it predict.
 
     The threshold is that of the candidate's block folds.
 
     Args:
         study_name: Of the study.
-        candidate: Name of the finished candidate.
-        seed: Of the finished model.
+        candidate: Name of the candidate.
+        seed: Of the final model.
         folds: Block folds from whose held-out images the threshold is chosen.
 
     Returns:
         The shipped file.
 
     Raises:
-        FileNotFoundError: if the finished model's network is not on this machine.
+        FileNotFoundError: if the final model's network is not on this machine.
         TooLargeError: if it does not fit into 10 MB.
     """
     name = final_name(candidate, seed)
@@ -123,7 +123,7 @@ def copy_phantoms(folder: Path) -> None:
     """Copy a few phantoms of each class into a folder, in the layout that `EVALUATE=1` reads."""
     root = open_dataset("phantoms")
     index = build_index(root, seed=0, validation_fraction=0.5)
-    for row in index[index.split == "test"].groupby("label").head(_PHANTOMS_A_CLASS).itertuples():
+    for row in index[index.split == "test"].groupby("label").head(_PHANTOMS_PER_CLASS).itertuples():
         source = root / row.image_id
         target = folder / source.parent.name / source.name
         target.parent.mkdir(parents=True, exist_ok=True)

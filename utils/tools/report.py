@@ -20,6 +20,7 @@ import pandas as pd
 from utils.benchmark import summary as bench_summary
 from utils.common.constants import CLASS_NAMES, PNEUMONIA
 from utils.common.files import read_json, write_atomically
+from utils.common.names import displayed
 from utils.common.paths import ROOT
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.predictions import load_seeds
@@ -101,7 +102,7 @@ def results_table(metrics: dict[str, Any], provenance: dict[str, dict[str, Any]]
     """
     header = [
         "on test", *(METRICS[metric] for metric in COLUMNS), "validation ROC-AUC",
-        "backbone weights", "augmented views",
+        "backbone weights", "augmented copies",
     ]  # fmt: skip
     try:
         rows = [_model_row(model, metrics, provenance[model]) for model in metrics["models"]]
@@ -144,13 +145,13 @@ def _explanation(metrics: dict[str, Any]) -> str:
         f"In brackets: {intervals['confidence']:.0%} intervals from {intervals['resamples']:,} "
         f"bootstrap resamples of {intervals['resampled']}, seed {intervals['seed']}. "
         f"Sensitivity and specificity are those at the threshold on the probability of "
-        f"{CLASS_NAMES[PNEUMONIA]}, frozen on validation: {thresholds}. "
+        f"{CLASS_NAMES[PNEUMONIA]}, fixed on validation: {thresholds}. "
         "Weighted F1 is taken at 0.5."
     )
 
 
 def final_table(scores: dict[str, Any]) -> str:
-    """Return the Markdown table of the finished models on test.
+    """Return the Markdown table of the final models on test.
 
     Args:
         scores: Content of `final_metrics.json`; see
@@ -158,11 +159,11 @@ def final_table(scores: dict[str, Any]) -> str:
     """
     header = [
         "on test", "seeds", *(METRICS[metric] for metric in FINAL_COLUMNS),
-        "ROC-AUC less the reference's",
+        "difference in ROC-AUC from our ResNet50",
     ]  # fmt: skip
     rows = [
         [
-            name, str(len(scored["seeds"])),
+            displayed(name), str(len(scored["seeds"])),
             *(format_interval(scored["test"][metric]) for metric in FINAL_COLUMNS),
             format_interval(scored["difference"]["roc_auc"], signed=True)
             if "difference" in scored else NOT_REPORTED,
@@ -188,7 +189,7 @@ def notebooks_table(minutes: dict[str, float]) -> str:
 
 
 def speed_section(record: dict[str, Any]) -> str:
-    """Return the numbers on speed: the loops, the goals, and what stands in their way.
+    """Return the numbers on speed: the loops, the goals, and what limits them.
 
     Args:
         record: Content of `results/bench/full.json`; see `utils.benchmark.run`.
@@ -203,10 +204,10 @@ def speed_section(record: dict[str, Any]) -> str:
         f"{', '.join(instructions) or 'no vector instructions named'}, "
         f"{machine['memory_gb']:.0f} GB), TensorFlow {record['versions']['tensorflow']}:",
         _table(*bench_summary.contender_rows(record)),
-        f"A loop through the frozen base pays the forward pass again in every epoch; the cache of "
-        f"{settings['views']} augmented views pays it once: {ratios['cold']:.1f} times as fast "
-        f"from an empty cache, {ratios['warm']:.1f} times from a full one. Paying nothing but the "
-        f"bare forward passes and the memory traffic of the steps would take "
+        f"A loop through the frozen base repeats the forward pass in every epoch; the cache of "
+        f"{settings['views']} augmented copies computes it once: {ratios['cold']:.1f} times as "
+        f"fast from an empty cache, {ratios['warm']:.1f} times from a full one. The bare forward "
+        f"passes and the memory traffic of the steps alone would take "
         f"{ceiling['cold']:.0f} s and {ceiling['warm']:.0f} s. {_quality_sentence(record)}",
         _table(*bench_summary.goal_rows(record)),
     ]
@@ -223,7 +224,8 @@ def _quality_sentence(record: dict[str, Any]) -> str:
     difference = quality["differences"]["ours_warm"]
     apart = difference["low"] > 0 or difference["high"] < 0
     return (
-        f"Its validation AUC less that of `tf_data_loop` is {difference['value']:+.4f} "
+        f"The difference of its validation AUC from that of `tf_data_loop` is "
+        f"{difference['value']:+.4f} "
         f"[{difference['low']:+.4f}, {difference['high']:+.4f}], resampling "
         f"{quality['resampled']}: {'the two differ' if apart else 'no difference is seen'}."
     )
@@ -240,11 +242,11 @@ def scaling_blocks(record: dict[str, Any]) -> dict[str, str]:
         ["constant", "value"],
         [
             ["filling the cache, decoding and writing included",
-             f"{rate:.1f} images and views a second"],
+             f"{rate:.1f} images and augmented copies per second"],
             ["a training step of 32 images", f"{1000 * step:.0f} ms"],
             ["measured on", f"{machine['processors']} processors, {machine['processor']}"],
             ["a run, whatever the number of images", f"{fit['fixed_seconds']:.1f} s"],
-            ["each image, one view, "
+            ["each image, one copy, "
              f"{settings['size_epochs']} epochs", f"{1000 * fit['seconds_per_image']:.0f} ms"],
         ],
     )  # fmt: skip
@@ -273,7 +275,7 @@ def scaling_blocks(record: dict[str, Any]) -> dict[str, str]:
     return {
         "speed": speed_section(record),
         "constants": constants,
-        "predictions": f"{views} augmented views, {share:.0%} of the images for validation:\n\n"
+        "predictions": f"{views} augmented copies, {share:.0%} of the images for validation:\n\n"
         + _table(header, rows),
         "measured": _table(*bench_summary.size_rows(record)),
         "precision": _table(*bench_summary.precision_rows(record)),
@@ -289,7 +291,7 @@ def _duration(seconds: float) -> str:
 
 
 def render_scaling(text: str, results: Path) -> str:
-    """Return docs/scaling.md with its blocks made anew from the benchmark on the real data."""
+    """Return docs/scaling.md with its blocks written again from the benchmark on the real data."""
     blocks, file = dict.fromkeys(SCALING_BLOCKS, NOT_MEASURED), results.parent / "bench/full.json"
     if file.is_file():
         blocks = scaling_blocks(read_json(file))
@@ -297,7 +299,7 @@ def render_scaling(text: str, results: Path) -> str:
 
 
 def render_card(text: str, results: Path) -> str:
-    """Return MODEL_CARD.md with its blocks made anew."""
+    """Return MODEL_CARD.md with its blocks written again."""
     blocks = dict.fromkeys(CARD_BLOCKS, NOT_FINISHED)
     if (results / "final_metrics.json").is_file():
         blocks = card_blocks(results, SHIPPED)
@@ -305,7 +307,7 @@ def render_card(text: str, results: Path) -> str:
 
 
 def render_shipped(text: str, results: Path) -> str:
-    """Return models/README.md with the record of the shipped model made anew."""
+    """Return models/README.md with the record of the shipped model written again."""
     return replace_block(text, "shipped", shipped_block(results, SHIPPED))
 
 
@@ -334,7 +336,7 @@ def replace_block(text: str, name: str, content: str) -> str:
 
 
 def render_readme(text: str, results: Path) -> str:
-    """Return the README with its tables made anew from a folder of results."""
+    """Return the README with its tables written again from a folder of results."""
     metrics = _read(results / "metrics.json")
     provenance = {
         model: _read(results / "provenance" / f"{model}.json") for model in metrics["models"]

@@ -36,7 +36,7 @@ def find_exercises(notebook: NotebookNode) -> dict[str, NotebookNode]:
         if TAG in cell.metadata.get("tags", []):
             name = name_exercise(cell.source)
             if name in cells:
-                raise SolutionsError(f"two cells are called {name!r}; number them anew")
+                raise SolutionsError(f"two cells are called {name!r}; number them again")
             cells[name] = cell
     return cells
 

@@ -63,7 +63,7 @@ class StoreSummary:
 
 
 def list_stores(cache: Path) -> list[StoreSummary]:
-    """Summarise every store of a cache folder, by name."""
+    """Summarize every store of a cache folder, by name."""
     return [_summarize(folder) for folder in sorted(cache.glob("*")) if folder.is_dir()]
 
 
@@ -103,24 +103,24 @@ def _summarize(folder: Path) -> StoreSummary:
 
 
 def describe_stores(stores: Sequence[StoreSummary], cache: Path) -> str:
-    """Return the listing of a cache as text: size, age, and what may go."""
+    """Return the listing of a cache as text: size, age, and what can be deleted."""
     if not stores:
-        return f"no activations are kept in {cache}"
+        return f"no activations are cached in {cache}"
     lines = [f"activations in {cache}"]
     for store in stores:
         lines.append(f"  {store.folder.name}: {store.description}")
         lines.append(
-            f"    {store.entries:,} images and views, {store.gigabytes:.2f} GB, "
+            f"    {store.entries:,} images and augmented copies, {store.gigabytes:.2f} GB, "
             f"last written {_age(store.age_hours)} ago"
         )
         if store.remark:
-            lines.append(f"    may go: {store.remark}")
+            lines.append(f"    can be deleted: {store.remark}")
         if store.doubled:
             lines.append(
                 f"    {store.doubled:,} entries are there twice: was a shard run by two processes?"
             )
         if store.leftovers:
-            lines.append(f"    may go: {len(store.leftovers)} files of killed processes")
+            lines.append(f"    can be deleted: {len(store.leftovers)} files of killed processes")
     total = sum(store.gigabytes for store in stores)
     free = shutil.disk_usage(cache).free / 1e9
     lines.append(f"{total:.2f} GB in all, {free:,.1f} GB free on that disk")
@@ -174,7 +174,7 @@ def fill_cache(study: Study, backbone: str, shard: Shard) -> str:
         other = Shard(number, shard.count)
         missing = sum(store.count_missing(images, of, other) for store, images, of in parts)
         if missing:
-            lines.append(f"shard {other} lacks {missing:,} of its images and views")
+            lines.append(f"shard {other} lacks {missing:,} of its images and augmented copies")
     if len(lines) == 1:
         lines.append("the cache holds all that the study needs")
     return "\n".join(lines)
@@ -186,9 +186,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m utils.training.activation_cache", description=__doc__
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="show what is kept and what may go")
+    commands.add_parser("list", help="show what is cached and what can be deleted")
     clean = commands.add_parser("clean", help="remove the cached activations")
-    clean.add_argument("--unused", action="store_true", help="remove only what may go")
+    clean.add_argument("--unused", action="store_true", help="remove only what can be deleted")
     fill = commands.add_parser("fill", help="compute what a study needs")
     fill.add_argument("--study", default="sample")
     fill.add_argument("--backbone", choices=sorted(BACKBONES), default="resnet50")

@@ -41,9 +41,9 @@ CODE_VERSION = 2
 """Raise it when decoding, augmentation or the way the backbone is run change what is computed."""
 
 BATCH_SIZE = 8
-"""Images a forward pass: small batches stay in the processor's cache and were the fastest."""
+"""Images per forward pass: small batches stay in the processor's cache and were the fastest."""
 BLOCK_SIZE = 64
-"""Images a block: what a kill can lose."""
+"""Images per block: what a kill can lose."""
 BLOCK_PATTERN = "block-*"
 STORE_FILE = "store.json"
 """What a store is made of, for people and for `make cache`."""
@@ -98,13 +98,13 @@ class AugmentedCopy:
     ranges: AugmentationRanges = PUBLISHED_RANGES
 
     def augmentation(self, pixel_sha256: str) -> Augmentation:
-        """Return this view's transform of one image."""
+        """Return this copy's transform of one image."""
         if self.number is None:
             return IDENTITY
         return draw_augmentation(pixel_sha256, self.seed, self.number, self.ranges)
 
     def key(self, pixel_sha256: str) -> str:
-        """Return the cache key of one image in this view."""
+        """Return the cache key of one image in this copy."""
         copy = asdict(self) if self.number is not None else None
         return _hash({"pixels": pixel_sha256, "size": IMAGE_SIZE, "view": copy})
 
@@ -125,7 +125,7 @@ class ActivationTable:
     """Memory-mapped activations of a list of images: indexing copies just the rows asked for."""
 
     def __init__(self, blocks: list[np.ndarray], positions: np.ndarray, fingerprint: str) -> None:
-        """Take the mapped blocks and, for each image, its place in them.
+        """Take the mapped blocks and, for each image, its position in them.
 
         Args:
             blocks: Mapped arrays.
@@ -318,10 +318,10 @@ class ActivationStore:
         free = shutil.disk_usage(self.folder).free
         if passes * row > free:
             raise CacheSpaceError(
-                f"the activations of {passes:,} images and views need "
+                f"the activations of {passes:,} images and augmented copies need "
                 f"{passes * row / 1e9:,.1f} GB in {self.folder}, where {free / 1e9:,.1f} GB are "
-                "free; set ACTIVATION_CACHE_DIR to a larger disk, let `make cache` show what may "
-                "go, or take fewer views"
+                "free; set ACTIVATION_CACHE_DIR to a larger disk, let `make cache` show what can "
+                "be deleted, or take fewer copies"
             )
 
     def _compute(self, root: Path, tasks: Sequence[_Task]) -> None:

@@ -1,9 +1,9 @@
-"""Measure what a fixed set of augmented copies costs against a fresh copy every epoch.
+"""Measure what a fixed set of augmented copies costs, versus a fresh copy every epoch.
 
-`python -m utils.training.augmented_copies --study full` trains the reference head on a part of the
-training images with few copies and with one fresh copy an epoch, all else equal, and writes
-`results/<study>/views_cost.csv`, a row a training. Rows that are already there are not trained
-again.
+`python -m utils.training.augmented_copies --study full` trains the head of our ResNet50 on a part
+of the training images with few copies and with one fresh copy per epoch, all else equal, and writes
+`results/<study>/views_cost.csv`, a row per training run. Rows that are already there are not
+trained again.
 """
 
 import argparse
@@ -25,10 +25,10 @@ TABLE = "views_cost"
 
 
 def summarize_copies_cost(results: Path) -> pd.DataFrame:
-    """Summarise a study's measurements: mean and range over the seeds by number of copies.
+    """Summarize a study's measurements: mean and range over the seeds by number of copies.
 
     Returns:
-        One row a number of copies, with the mean, lowest and highest validation loss and AUC.
+        One row per number of copies, with the mean, lowest and highest validation loss and AUC.
     """
     rows = pd.read_csv(results / f"{TABLE}.csv")
     summary = rows.groupby(["views", "images", "epochs"])[["loss", "auc"]].agg(
@@ -41,8 +41,8 @@ def summarize_copies_cost(results: Path) -> pd.DataFrame:
 def measure_copies_cost(study: Study, images: int, contenders: tuple[int, ...]) -> pd.DataFrame:
     """Train on a part of the training images with each number of copies and each seed.
 
-    All trainings run the study's full number of epochs, so that none is helped by an early stop,
-    and are scored on the plain validation images.
+    All training runs take the study's full number of epochs, so that none is helped by an early
+    stop, and are scored on the plain validation images.
 
     Args:
         study: The study whose recipe, data and seed are used.

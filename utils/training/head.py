@@ -36,7 +36,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a head is trained; the defaults are the reference recipe."""
+    """How a head is trained; the defaults are the recipe of the published baseline."""
 
     epochs: int = 20
     batch_size: int = 32
@@ -44,7 +44,7 @@ class Recipe:
     stopping_patience: int = 5
     """Epochs without a lower validation loss after which training ends."""
     plateau_patience: int = 2
-    """Epochs without a lower validation loss after which the learning rate falls."""
+    """Epochs without a lower validation loss after which the learning rate is reduced."""
     plateau_factor: float = 0.2
     seed: int = 42
 
@@ -78,10 +78,10 @@ class CopyBatches(keras.utils.PyDataset):
         """Take what the batches are made of.
 
         Args:
-            copies: One table a copy, all of the same images in the same order.
+            copies: One table per copy, all of the same images in the same order.
             labels: (n,) 0 or 1.
-            batch_size: Images a batch; the last one may be smaller.
-            seed: Of the order of the images, which every epoch has anew.
+            batch_size: Images per batch; the last one may be smaller.
+            seed: Of the order of the images, which is new in every epoch.
             epochs_done: Epochs that an earlier try has trained.
         """
         super().__init__(workers=1, use_multiprocessing=False)
@@ -96,7 +96,7 @@ class CopyBatches(keras.utils.PyDataset):
         self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self._labels))
 
     def __len__(self) -> int:
-        """Return the number of batches an epoch."""
+        """Return the number of batches per epoch."""
         return -(-len(self._labels) // self._batch_size)
 
     def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +109,7 @@ class CopyBatches(keras.utils.PyDataset):
         return copy[rows], self._labels[rows]
 
     def on_epoch_end(self) -> None:
-        """Go on to the next view, in a new order."""
+        """Go on to the next copy, in a new order."""
         self._start_epoch(self._epoch + 1)
 
 
@@ -216,7 +216,7 @@ def train_head(
         state_share: Largest share of the time that may go into keeping the state.
 
     Returns:
-        One row an epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate.
+        One row per epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate.
     """
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     identity = _identify_training(head, copies, labels, validation, recipe)
@@ -335,7 +335,7 @@ def check_learned(
     banner says so, and only the numbers are checked.
 
     Args:
-        on_training: From `score_head`, of a view that the head was trained on.
+        on_training: From `score_head`, of a copy that the head was trained on.
         on_validation: The same of the validation images.
         weights: Weights of the backbone. Only plain ImageNet weights promise a validation AUC.
         minimum_auc: What a model on ImageNet weights must reach on validation.
@@ -369,5 +369,5 @@ def write_history(study_name: str, model: str, history: pd.DataFrame) -> None:
 
 
 def read_history(results: Path, model: str) -> pd.DataFrame:
-    """Read the history of a training from a study's results, one row an epoch."""
+    """Read the history of a training from a study's results, one row per epoch."""
     return pd.read_csv(results / "histories" / f"{model}.csv")

@@ -10,8 +10,8 @@ class FusedAdam(keras.optimizers.Adam):
     """Adam (Kingma and Ba 2015) as `keras.optimizers.Adam` defines it, to float rounding.
 
     Keras writes the update as separate operations, each of which reads and writes arrays of the
-    size of the weights; XLA would fuse them, but slows down the matrix product beside them and
-    compiles each batch size anew. `ResourceApplyAdam` does the whole update in one kernel.
+    size of the weights; XLA would fuse them, but slows down the matrix product next to them and
+    compiles each batch size separately. `ResourceApplyAdam` does the whole update in one kernel.
     Learning rate, weight decay, clipping and averages stay Keras'.
     """
 

@@ -1,4 +1,4 @@
-"""The figures of notebooks 03 and 04: how a training went, and what cached views cost."""
+"""The figures of notebooks 03 and 04: training curves, and the cost of cached augmented copies."""
 
 import numpy as np
 import pandas as pd
@@ -19,10 +19,10 @@ from utils.common.figures import (
 
 @in_house_look
 def plot_history(history: pd.DataFrame, title: str = "Training") -> Figure:
-    """Plot loss and accuracy of a training, the kept epoch and where the learning rate fell.
+    """Plot loss and accuracy of a training, the kept epoch and where the learning rate was reduced.
 
     Args:
-        history: From `head.train_head`, one row an epoch.
+        history: From `head.train_head`, one row per epoch.
         title: Title of the figure.
     """
     columns = ("epoch", "loss", "val_loss", "accuracy", "val_accuracy", "learning_rate")
@@ -34,7 +34,7 @@ def plot_history(history: pd.DataFrame, title: str = "Training") -> Figure:
         ax.plot(history.epoch, history[metric], "--s", color=GRAY, label="training")
         ax.plot(history.epoch, history[f"val_{metric}"], "-o", color=GREEN, label="validation")
         for number, drop in enumerate(drops):
-            label = "learning rate falls" if number == 0 else None
+            label = "learning rate reduced" if number == 0 else None
             ax.axvline(drop, color=PURPLE, lw=1.6, ls=":", label=label)
         ax.plot(
             best.epoch, best[f"val_{metric}"], "o", ms=15, mfc="none", mec=VERMILION, mew=2.2,
@@ -51,7 +51,7 @@ def plot_history(history: pd.DataFrame, title: str = "Training") -> Figure:
         ax.grid(axis="y")
         ax.margins(y=0.16)
     axes[0, 0].set_ylabel("cross-entropy")
-    axes[0, 1].set_ylabel("share of images")
+    axes[0, 1].set_ylabel("proportion of images")
     legend_above(figure, axes[0, 0])
     return figure
 
@@ -61,7 +61,7 @@ def plot_copies_cost(costs: pd.DataFrame) -> Figure:
     """Plot what a fixed number of augmented copies costs against a fresh copy every epoch.
 
     Args:
-        costs: From `augmented_copies.summarize_copies_cost`, one row a number of copies.
+        costs: From `augmented_copies.summarize_copies_cost`, one row per number of copies.
     """
     metrics = {"loss": "validation loss", "auc": "validation ROC-AUC"}
     ends = ("mean", "min", "max")
@@ -69,7 +69,7 @@ def plot_copies_cost(costs: pd.DataFrame) -> Figure:
     require_rows(costs, columns, "the table of costs")
     costs = costs.sort_values("views")
     positions = np.arange(len(costs))
-    figure, axes = new_figure("Fixed views against fresh ones", (11, 4.6), 1, 2)
+    figure, axes = new_figure("Fixed versus fresh augmented copies", (11, 4.6), 1, 2)
     for ax, (metric, title) in zip(axes[0], metrics.items(), strict=True):
         mean = costs[f"{metric}_mean"].to_numpy()
         lengths = np.stack([mean - costs[f"{metric}_min"], costs[f"{metric}_max"] - mean])
@@ -85,7 +85,7 @@ def plot_copies_cost(costs: pd.DataFrame) -> Figure:
                 for row in costs.itertuples()
             ],
         )
-        ax.set(title=title, xlabel="augmented views of each image", xlim=(-0.4, len(costs) - 0.6))
+        ax.set(title=title, xlabel="augmented copies of each image", xlim=(-0.4, len(costs) - 0.6))
         ax.grid(axis="y")
         ax.margins(y=0.15)
     legend_above(figure, axes[0, 0])

@@ -1,6 +1,6 @@
 """Choose how to compute, by what the hardware has and what the reader asks for.
 
-Predictions are always made in float32. A lower precision is for the augmented copies that a tail
+Predictions are always made in float32. A lower precision is for the augmented copies that a head
 is trained on: an option that is measured (`make bench`) and recorded in the provenance, never a
 silent default.
 """

@@ -24,9 +24,9 @@ class TrainingState(keras.callbacks.Callback):
 
     The state is everything that the next epoch depends on: weights, optimizer, dropout's seeds,
     the counters of the other callbacks and the history so far. Pass it to `fit` as the last
-    callback, so that it sees and sets what the others remember.
+    callback, so that it reads and sets what the others remember.
 
-    Writing costs time, 0.6 GB for the reference head. It is spread: a state is written where
+    Writing costs time, 0.6 GB for the head of our ResNet50. It is spread: a state is written where
     `share` of the time since the last one pays for it, after every epoch of the real study and
     after some of a small one, where little is lost.
     """
@@ -38,7 +38,7 @@ class TrainingState(keras.callbacks.Callback):
         others: Sequence[keras.callbacks.Callback],
         share: float = 0.05,
     ) -> None:
-        """Look for a kept state of the same training; any other is left out of account.
+        """Look for a saved state of the same training; any other is ignored.
 
         Args:
             file: File of the state: a description and the arrays, one after the other, as
@@ -71,7 +71,7 @@ class TrainingState(keras.callbacks.Callback):
                 arrays = [np.load(stream) for _ in range(about["variables"])]
         except (ValueError, EOFError, KeyError, TypeError) as error:
             warnings.warn(
-                f"the training state {self._file} is damaged ({error}); the training starts anew",
+                f"the training state {self._file} is damaged ({error}); the training starts again",
                 stacklevel=3,
             )
             return None
@@ -80,7 +80,7 @@ class TrainingState(keras.callbacks.Callback):
         return arrays
 
     def _variables(self) -> list[keras.Variable]:
-        """List the variables that the next epoch starts from; metrics start anew anyway."""
+        """List the variables that the next epoch starts from; metrics start again anyway."""
         optimizer = self.model.optimizer
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
