@@ -50,6 +50,8 @@ def test_a_table_may_be_written_for_a_figure_alone(capsys):
     rows = pd.MultiIndex.from_tuples([("a", 1), ("a", 2)], names=["map", "step"])
     write_table(pd.DataFrame({"x": [1.0, np.nan]}, index=rows), "full", "01_figure")
     assert read("01_figure") == ["map,step,x", "a,1,1.0", "a,2,NaN"]
+    write_table(pd.DataFrame({"x": ["", ""]}, index=["a", "b"]), "full", "01_blank")
+    assert read("01_blank") == [",x", "a,", "b,"]
     write_table(SCORES[:0], "full", "01_empty")
     assert read("01_empty") == [",AUC,loss,images,met"]
     assert capsys.readouterr().out == ""

@@ -34,4 +34,4 @@ def _display(column: pd.DataFrame) -> list[str]:
     """Return the cells of one column as `to_string` formats them, which depends on all of them."""
     if column.empty:
         return []
-    return [line.strip() for line in column.to_string(index=False, header=False).splitlines()]
+    return [line.strip() for line in column.to_string(index=False, header=False).split("\n")]
