@@ -135,7 +135,7 @@ views-cost: ## Measure what few cached views cost against a fresh view every epo
 	$(RUN) utils.training.augmented_copies --study $(STUDY)
 bench: ## Time this study against the usual loops; phantoms unless STUDY=full, N=500 images
 	$(RUN) utils.benchmark.run --study $(BENCH_STUDY) --images $(or $(N),500)
-readme: ; $(RUN) utils.tools.report ## Write the README's tables from results/full
+readme: ; $(RUN) utils.tools.report && $(RUN) utils.tools.numbers ## Write tables and numbers of documents from results/full
 demo-picture: ; $(RUN) demo.picture ## Draw the picture of the demo in docs/using.md; needs a Chromium browser
 
 # The marker comes last: an interrupted installation is taken up again, not taken for done.
