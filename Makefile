@@ -105,13 +105,15 @@ clean: ## Remove what runs leave, but not data, cached activations, .venv and co
 ##@ Single checks, and the activations that are cached between runs
 lint: ; $(RUN) ruff check && $(RUN) ruff format --check ## Check code and its layout with ruff
 # Results go to a scratch folder; 05 and 07 to 10 read the committed results of the full study, and
-# fail where one of its tables does not belong to its inputs, instead of making it again.
+# fail where one of its tables does not belong to its inputs, instead of making it again. The tables
+# that they show are compared with the committed ones.
 nbval: ## Run the committed notebooks again and compare their outputs
 	@scratch="$$(mktemp -d)" && trap 'rm -rf "$$scratch"' EXIT && trap 'exit 1' INT TERM && \
 	mkdir "$$scratch/results" && cp -R results/full "$$scratch/results/" && \
 	if tty <&2 >/dev/null; then export PROGRESS_STREAM="$$(tty <&2)"; fi && \
 	RESULTS_DIR="$$scratch/results" FIGURES_DIR="$$scratch/figures" REMAKE_TABLES=0 $(RUN) pytest $(SOURCES) \
-		--nbval --nbval-current-env --nbval-cell-timeout 1800 --timeout 0 --exitfirst
+		--nbval --nbval-current-env --nbval-cell-timeout 1800 --timeout 0 --exitfirst && \
+	diff -r "$$scratch/results/full/tables" results/full/tables
 cache: ; @$(RUN) utils.training.activation_cache list ## List the cached activations: size, age, and what can be deleted
 cache-fill: ## Compute activations ahead, or a part: SHARD=3/16; BACKBONE=name, as in utils/models/catalogue.py
 	$(RUN) utils.training.activation_cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50) --shard $(or $(SHARD),1/1)
@@ -133,7 +135,7 @@ views-cost: ## Measure what few cached augmented copies cost, versus a fresh cop
 	$(RUN) utils.training.augmented_copies --study $(STUDY)
 bench: ## Time this study and the usual loops; phantoms unless STUDY=full, N=500 images
 	$(RUN) utils.benchmark.run --study $(BENCH_STUDY) --images $(or $(N),500)
-readme: ; $(RUN) utils.tools.report ## Write the README's tables from results/full
+readme: ; $(RUN) utils.tools.report && $(RUN) utils.tools.numbers ## Write tables and numbers of documents from results/full
 demo-picture: ; $(RUN) demo.picture ## Draw the picture of the demo in docs/using.md; needs a Chromium browser
 
 # The marker comes last: an interrupted installation is taken up again, not taken for done.

@@ -51,8 +51,8 @@ def slug(heading: str) -> str:
 
 
 def split_sections(text: str) -> dict[str, str]:
-    """Return the sections of a Markdown text by their headings, without code blocks."""
-    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    """Return the sections of a Markdown text by their headings, without code and comments."""
+    prose = re.sub(r"^```.*?^```|<!--.*?-->", "", text, flags=re.MULTILINE | re.DOTALL)
     parts = re.split(r"^#+ (.+)$", prose, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 

@@ -9,6 +9,7 @@ from utils.common.files import read_json
 from utils.common.paths import ROOT
 
 PAGE = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+PAGE = re.sub("<!--.*?-->", "", PAGE)
 ROW = re.compile(
     r"^\| \[(?P<number>\d\d)\]\(\.\./notebooks/(?P<name>\w+)\.ipynb\) "
     r"\| (?P<sample>[^|]+) \| (?P<real>[^|]+) \|",

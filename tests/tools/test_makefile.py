@@ -38,7 +38,8 @@ case "$*" in
         for output; do :; done
         mkdir -p "$(dirname "$output")" && echo executed > "$output" ;;
     *--nbval*)
-        echo "$RESULTS_DIR" >> calls.log; ls "$RESULTS_DIR" >> calls.log ;;
+        echo "$RESULTS_DIR" >> calls.log; ls "$RESULTS_DIR" >> calls.log
+        echo "${SHOWN:-0.97}" > "$RESULTS_DIR/full/tables/09_scores.csv" ;;
 esac
 case "$*" in *"${FAIL:-nothing fails}"*) exit 1 ;; esac
 """
@@ -66,9 +67,10 @@ class Tree:
                 (root / "exercises" / f"{SOLVED_SUBJECT}.py").write_text("")
                 (root / "exercises" / "solutions" / f"{name}.md").write_text("")
             write_notebook(root / "notebooks" / f"{name}.ipynb", code_cell(source))
-        published = root / "results" / "full" / "histories" / "vgg19.csv"
-        published.parent.mkdir(parents=True)
-        published.touch()
+        for name, text in ("histories/vgg19", ""), ("tables/09_scores", "0.97\n"):
+            published = root / "results" / "full" / f"{name}.csv"
+            published.parent.mkdir(parents=True)
+            published.write_text(text)
         python = root / ".venv" / "bin" / "python"
         python.parent.mkdir(parents=True)
         python.write_text(RECORDING_PYTHON)
@@ -343,6 +345,12 @@ def test_nbval_runs_all_notebooks_against_scratch_results(tree):
     assert content == "full"
     assert not Path(scratch).is_relative_to(tree.root)
     assert not Path(scratch).parent.exists()
+
+
+def test_nbval_notices_a_table_that_is_not_the_committed_one(tree):
+    run = tree.make("nbval", SHOWN="0.98")
+    assert run.returncode != 0
+    assert "> 0.97" in run.stdout
 
 
 def test_committed_notebooks_are_saved_in_order_up_to_the_first_failure(tree):

@@ -114,6 +114,21 @@ def test_notebooks_are_in_order_and_as_they_were_saved(site):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "shown"),
+    [
+        ("README.html", "by number alone, 320 of the 624 test images"),
+        ("data/README.html", "74.3% 74.0% 62.5%"),
+        ("notebooks/09_outside_validation.html", "AUC of 0.974 [0.962, 0.984], our ResNet50"),
+        ("notebooks/10_trusting_heat_maps.html", "-0.01 (same prediction 0.72, different -0.39)"),
+    ],
+)
+def test_keys_of_numbers_are_not_seen(site, page, shown):
+    assert shown in text_of(site / page)
+    assert not re.search(r"(\d\d_\w+|\.json|\.csv)/[^`\s]+-->", text_of(site / page))
+
+
+@pytest.mark.slow
 def test_functions_have_their_descriptions(site):
     shown = text_of(site / "docs" / "api" / "utils.data.index.html")
     assert "Read family, patient number and etiology from a Kaggle file name." in shown

@@ -114,7 +114,7 @@ def history_file(study_name: str, name: str) -> Path:
 
 
 def table_file(study_name: str, name: str) -> Path:
-    """Return where a table of a study is kept, such as `regions` or `explanation/truth`."""
+    """Return where a table of a study is kept, such as `regions` or `tables/09_scores`."""
     return results_dir(study_name) / f"{name}.csv"
 
 
