@@ -47,7 +47,7 @@ CONSTANTS = (
     r"2,846 \| 427 \| 170", r"both etiologies \| 808", r"\b808 numbers", r"share 170 children",
     r"narrow \| 3,114", r"wide \| 2,421 \| 425 \| 427", r"74\.3%( \|| PNEUMONIA in train)",
     r"\(384-2,916 by 127-2,713 pixels\)", r"\(143 normal images", r"1-111 and 7-381",
-    r"115 and 383\)",
+    r"115 and 383\)", r"295 radiographs of adults", r"104 MB of downloads",
     # Measured once, and kept nowhere else.
     r"ROC-AUC of 0\.941 and an accuracy at 0\.5 of 0\.776, and VGG19 0\.920 and 0\.827",
     r"by 0\.015 to 0\.029 on average and by 0\.24 to 0\.56 at most",
@@ -66,7 +66,7 @@ KEYED, YEAR = "§", r"(19|20)\d\d"
 
 COMPLETE = [
     file for file in documents()
-    if file.name != "selection_rule.md"  # registered as it is
+    if file.name not in ("selection_rule.md", "round_two.md")  # registered as they are
     and DEFAULT_STUDY.get(file.stem, "full") == "full"
 ]  # fmt: skip
 """Not the notebooks, and their solutions, that show the sample: they quote the outputs above."""
