@@ -3,7 +3,6 @@ fresh."""
 
 import json
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +22,6 @@ from utils.tools.execute import (
     declared_parameters,
     main,
     parse_overrides,
-    progress_stream,
 )
 
 PARAMETERS = 'study = "sample"  # name\nviews = 1  # views an image'
@@ -290,30 +288,6 @@ def test_save_committed_takes_the_notebook_as_it_is(more):
 
 
 # ---- progress
-
-
-def test_progress_goes_to_the_terminal():
-    controller, terminal = pty.openpty()
-    assert progress_stream(terminal) == os.ttyname(terminal)
-    os.close(controller)
-    os.close(terminal)
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs the /proc of Linux")
-def test_progress_goes_to_a_pipe_or_an_appended_log(tmp_path):
-    read_end, write_end = os.pipe()
-    assert progress_stream(write_end) == f"/proc/{os.getpid()}/fd/{write_end}"
-    os.close(read_end)
-    os.close(write_end)
-    with open(tmp_path / "run.log", "a") as log:
-        assert os.path.samefile(progress_stream(log.fileno()), tmp_path / "run.log")
-
-
-def test_progress_never_overwrites_a_log_nor_needs_a_stream(tmp_path):
-    with open(tmp_path / "run.log", "w") as log:
-        assert progress_stream(log.fileno()) is None
-        closed = log.fileno()
-    assert progress_stream(closed) is None
 
 
 @pytest.mark.slow

@@ -8,12 +8,10 @@ terminal, and nothing but results is saved.
 
 import argparse
 import ast
-import fcntl
 import json
 import logging
 import os
 import re
-import stat
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +26,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from utils.common.files import read_json, write_atomically, write_json
 from utils.common.paths import ROOT, minutes_file, results_dir
+from utils.common.progress import progress_stream
 from utils.common.study import Study, StudyError, load_study
 from utils.tools.solutions import (
     SolutionsError,
@@ -113,26 +112,6 @@ def parse_overrides(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
         except json.JSONDecodeError:
             overrides[key] = text
     return overrides
-
-
-def progress_stream(descriptor: int = 2) -> str | None:
-    """Name the file through which a kernel reaches an open file of this process, if there is one.
-
-    A kernel has no terminal of its own, and its stderr ends up in the notebook.
-
-    Args:
-        descriptor: Number of the open file; stderr by default.
-    """
-    try:
-        if os.isatty(descriptor):
-            return os.ttyname(descriptor)
-        mode, flags = os.fstat(descriptor).st_mode, fcntl.fcntl(descriptor, fcntl.F_GETFL)
-    except OSError:
-        return None
-    # A log file that is not open for appending would be overwritten from two positions.
-    shareable = stat.S_ISFIFO(mode) or (stat.S_ISREG(mode) and flags & os.O_APPEND)
-    own_file = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
-    return str(own_file) if shareable and own_file.exists() else None
 
 
 def clean_notebook(notebook: NotebookNode) -> NotebookNode:
