@@ -6,6 +6,7 @@
 #   VENV     another environment to use, such as VENV="$CONDA_PREFIX"
 #   PRECISION  of the frozen network on augmented views: float32 (default), bfloat16, mixed_float16, auto
 #   SOLUTIONS  1 fills the exercises of the notebooks in from exercises/solutions/ before they run
+#   VERBOSE  1 shows TensorFlow's log too, and what pip installs
 #   WORKERS  processes that run the unit tests: 2 by default, each of up to 5 GB
 #   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR  other places for these
 
@@ -13,6 +14,8 @@ PYTHON ?= python3
 VENV := $(or $(VENV),.venv)
 VENV_PYTHON := $(VENV)/bin/python
 RUN := $(VENV_PYTHON) -m
+STUDY_RUN := $(RUN)$(if $(VERBOSE),, utils.tools.quiet)
+QUIET := $(if $(VERBOSE),,--quiet)
 INSTALLED := $(VENV)/.installed
 
 # Tests of one file share what they prepare, and stay together.
@@ -81,29 +84,34 @@ help: ## List these commands
 		/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 setup: ## Create .venv and install the pinned packages (the other commands do so too)
 all: $(EXECUTED) ## Run the study: notebooks 01-10, those whose inputs changed; SOLUTIONS=1 solves them
-	@echo "Study '$(STUDY)' is up to date: executed notebooks in $(EXECUTED_DIR)"
+	@echo "Study '$(STUDY)' is up to date"
+	@$(RUN) utils.tools.findings --study $(STUDY)
 data: ## Fetch the real data set: from Kaggle, or ARCHIVE=file.zip, or SOURCE=medmnist
-	$(RUN) utils.data.download $(if $(ARCHIVE),--archive '$(ARCHIVE)') $(if $(SOURCE),--source $(SOURCE))
-lab: ; $(RUN) jupyterlab notebooks ## Open the notebooks in JupyterLab
+	@$(RUN) utils.data.download $(if $(ARCHIVE),--archive '$(ARCHIVE)') $(if $(SOURCE),--source $(SOURCE))
+lab: ## Open the notebooks in JupyterLab
+	@$(RUN) jupyterlab notebooks
 predict: ## Score a folder: IMAGES=folder OUT=file.csv [MODEL=name] [EVALUATE=1]
-	@$(RUN) utils.tools.predict --study $(PREDICT_STUDY) $(if $(MODEL),--model '$(MODEL)') $(if $(EVALUATE),--evaluate) \
+	@$(STUDY_RUN) utils.tools.predict --study $(PREDICT_STUDY) $(if $(MODEL),--model '$(MODEL)') $(if $(EVALUATE),--evaluate) \
 		--images '$(or $(IMAGES),$(error IMAGES=folder is missing))' --out '$(or $(OUT),$(error OUT=file.csv is missing))'
 demo: ## Serve a page on 127.0.0.1 to try a model with one image: [MODEL=name] [PORT=8000]
-	@$(RUN) demo --study $(PREDICT_STUDY) $(if $(MODEL),--model '$(MODEL)') $(if $(PORT),--port '$(PORT)')
-check: lint ; $(UNIT_TESTS) -m 'not slow' ## Run the quick checks alone: ruff and the fast unit tests
+	@$(STUDY_RUN) demo --study $(PREDICT_STUDY) $(if $(MODEL),--model '$(MODEL)') $(if $(PORT),--port '$(PORT)')
+check: lint ## Run the quick checks alone: ruff and the fast unit tests
+	$(UNIT_TESTS) -m 'not slow'
 test: lint ## Run every check: ruff, pytest, the sample study with its exercises solved, nbval
 	$(UNIT_TESTS)
 	$(MAKE) all STUDY=sample SOLUTIONS=1
 	$(MAKE) nbval
 site: ## Build the static site of README, notebooks and documents: build/site/index.html
-	@$(RUN) utils.tools.site build/site
+	@$(STUDY_RUN) utils.tools.site build/site
 clean: ## Remove what runs leave, but not data, cached activations, .venv and committed results
 	rm -rf '$(RESULTS)/sample' '$(FIGURES)/sample' '$(RESULTS)'/*/notebooks '$(RESULTS)'/*/models
 	rm -rf .make .pytest_cache .ruff_cache build docs/api *.egg-info notebooks/.ipynb_checkpoints
 	find utils exercises demo tests -name __pycache__ -prune -exec rm -rf {} +
 
 ##@ Single checks, and the activations that are kept between runs
-lint: ; $(RUN) ruff check && $(RUN) ruff format --check ## Check code and its layout with ruff
+lint: ## Check code and its layout with ruff
+	$(RUN) ruff check
+	$(RUN) ruff format --check
 # Results go to a scratch folder; 05 and 07 to 10 read the committed results of the full study, and
 # fail where one of its tables does not belong to its inputs, instead of making it again.
 nbval: ## Run the committed notebooks again and compare their outputs
@@ -112,37 +120,44 @@ nbval: ## Run the committed notebooks again and compare their outputs
 	if tty <&2 >/dev/null; then export PROGRESS_STREAM="$$(tty <&2)"; fi && \
 	RESULTS_DIR="$$scratch/results" FIGURES_DIR="$$scratch/figures" REMAKE_TABLES=0 $(RUN) pytest $(SOURCES) \
 		--nbval --nbval-current-env --nbval-cell-timeout 1800 --timeout 0 --exitfirst
-cache: ; @$(RUN) utils.training.activation_cache list ## List the cached activations: size, age, and what may go
+cache: ## List the cached activations: size, age, and what may go
+	@$(STUDY_RUN) utils.training.activation_cache list
 cache-fill: ## Compute activations ahead, or a part: SHARD=3/16; BACKBONE=name, as in utils/models/catalogue.py
-	$(RUN) utils.training.activation_cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50) --shard $(or $(SHARD),1/1)
-cache-clean: ; $(RUN) utils.training.activation_cache clean ## Remove the cached activations
+	@$(STUDY_RUN) utils.training.activation_cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50) --shard $(or $(SHARD),1/1)
+cache-clean: ## Remove the cached activations
+	@$(RUN) utils.training.activation_cache clean
 
 ##@ Rebuild committed results: these take hours, or write into the repository
 screen: ## Train candidates on held-out folds: CANDIDATES="..." FOLDS="..." SEEDS="..."
-	$(RUN) utils.selection.cross_validation --study $(STUDY) $(if $(CANDIDATES),--candidates $(CANDIDATES)) \
+	@$(STUDY_RUN) utils.selection.cross_validation --study $(STUDY) $(if $(CANDIDATES),--candidates $(CANDIDATES)) \
 		$(if $(FOLDS),--folds $(FOLDS)) $(if $(SEEDS),--seeds $(SEEDS))
 chosen: ## Rebuild the chosen model of STUDY=full from the data alone
-	$(RUN) utils.selection.final_models --study $(STUDY)
+	@$(STUDY_RUN) utils.selection.final_models --study $(STUDY)
 explain: ## Test heat maps of the single model: tables in results/STUDY/explanation, resumably
-	$(RUN) utils.explanation.run --study $(STUDY)
+	@$(STUDY_RUN) utils.explanation.run --study $(STUDY)
 ship: ## Round a finished model and ship it in models/: CANDIDATE=name
-	$(RUN) utils.tools.release --study $(STUDY) --candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))'
+	@$(STUDY_RUN) utils.tools.release --study $(STUDY) --candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))'
 notebooks: ## Execute the notebooks with their own defaults and save them as committed
-	@for notebook in $(SOURCES); do $(RUN) utils.tools.execute "$$notebook" --save-committed || exit 1; done
+	@for notebook in $(SOURCES); do $(STUDY_RUN) utils.tools.execute "$$notebook" --save-committed || exit 1; done
 views-cost: ## Measure what few cached views cost against a fresh view every epoch
-	$(RUN) utils.training.augmented_copies --study $(STUDY)
+	@$(STUDY_RUN) utils.training.augmented_copies --study $(STUDY)
 bench: ## Time this study against the usual loops; phantoms unless STUDY=full, N=500 images
-	$(RUN) utils.benchmark.run --study $(BENCH_STUDY) --images $(or $(N),500)
-readme: ; $(RUN) utils.tools.report ## Write the README's tables from results/full
-demo-picture: ; $(RUN) demo.picture ## Draw the picture of the demo in docs/using.md; needs a Chromium browser
+	@$(STUDY_RUN) utils.benchmark.run --study $(BENCH_STUDY) --images $(or $(N),500)
+readme: ## Write the README's tables from results/full
+	@$(RUN) utils.tools.report
+demo-picture: ## Draw the picture of the demo in docs/using.md; needs a Chromium browser
+	@$(STUDY_RUN) demo.picture
 
 # The marker comes last: an interrupted installation is taken up again, not taken for done.
 $(INSTALLED): requirements.txt pyproject.toml
 	@$(VENV_PYTHON) -m pip --version >/dev/null 2>&1 || \
 		{ $(call require_supported,$(PYTHON)) && $(PYTHON) -m venv '$(VENV)'; }
 	@$(call require_supported,$(VENV_PYTHON))
-	$(VENV_PYTHON) -m pip install --requirement requirements.txt --editable .
+	@echo "Setting up $(VENV) with $$($(VENV_PYTHON) --version): TensorFlow and what else the study needs"
+	@echo "pip installs requirements.txt: 2 GB, 2 to 5 minutes, only once"
+	@$(RUN) pip install $(QUIET) --disable-pip-version-check --requirement requirements.txt --editable .
 	@touch $@
+	@echo "Set up: the commands of the study use $(VENV) from now on"
 
 require_supported = { $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	{ echo "$(1) is not Python 3.11 to 3.13; name one, as in: make setup PYTHON=python3.12" >&2; false; }; }
@@ -154,7 +169,7 @@ announce:
 
 $(EXECUTED): $(EXECUTED_DIR)/%.ipynb: notebooks/%.ipynb $(STUDY_FILE) requirements.txt $(EXERCISES) \
 		$(if $(filter chest_xray,$(DATASET)),$(wildcard $(DATA)/chest_xray/source.json)) | announce $(INSTALLED)
-	@$(RUN) utils.tools.execute notebooks/$*.ipynb --study $(STUDY) $(if $(SOLUTIONS),--solutions) --output $@
+	@$(STUDY_RUN) utils.tools.execute notebooks/$*.ipynb --study $(STUDY) $(if $(SOLUTIONS),--solutions) --output $@
 
 # How the exercises of these copies were left, by its name: switching SOLUTIONS on or off takes the
 # other one away, and runs the notebooks again.

@@ -29,6 +29,11 @@ ALL = [name[:2] for name in NOTEBOOKS]
 SOLVED = "01_data_exploration"
 """The one notebook of the small copy with exercises and solutions."""
 SOLVED_SUBJECT = SOLVED[3:]
+PIP_INSTALL = "pip install --quiet --disable-pip-version-check --requirement requirements.txt"
+QUIET = "-m utils.tools.quiet"
+"""How a command is run whose log of TensorFlow stays off the terminal."""
+FINDINGS = "-m utils.tools.findings --study"
+"""What `make all` does last."""
 
 RECORDING_PYTHON = """#!/bin/sh
 # Stands in for .venv/bin/python: notes what it is asked, and fails where $FAIL says so.
@@ -158,7 +163,7 @@ def test_switching_solutions_on_or_off_runs_the_notebooks_again(tree):
     tree.make("all")
     assert not any("--solutions" in call for call in tree.calls())
     tree.make("all", "SOLUTIONS=1")
-    calls = tree.calls()
+    *calls, _ = tree.calls()
     assert len(calls) == len(NOTEBOOKS)
     assert all(" --solutions " in call for call in calls)
     tree.make("all", "SOLUTIONS=yes")  # on is on, whatever the word
@@ -250,9 +255,12 @@ def test_failed_notebook_leaves_no_target_and_the_next_run_goes_on_from_there(tr
 def test_each_study_has_its_own_results(tree):
     (tree.root / "data" / "chest_xray" / "train").mkdir(parents=True)
     tree.make("all", "STUDY=sample")
-    assert all("--study sample --output results/sample/notebooks/" in call for call in tree.calls())
+    *calls, last = tree.calls()
+    assert all("--study sample --output results/sample/notebooks/" in call for call in calls)
+    assert last == f"{FINDINGS} sample"
     tree.make("all", RESULTS_DIR="elsewhere")
-    calls = tree.calls()
+    *calls, last = tree.calls()
+    assert last == f"{FINDINGS} full"
     assert len(calls) == len(NOTEBOOKS)
     assert all("--study full --output elsewhere/full/notebooks/" in call for call in calls)
 
@@ -296,12 +304,45 @@ def test_interrupted_setup_is_not_mistaken_for_done(tree):
     assert not (tree.root / ".venv" / ".installed").exists()
     tree.calls()
     assert tree.make("setup").returncode == 0
-    assert any("pip install --requirement requirements.txt" in call for call in tree.calls())
+    assert any(PIP_INSTALL in call for call in tree.calls())
     tree.make("setup")
     assert tree.calls() == []
     tree.edit("requirements.txt")
     tree.make("setup")
     assert tree.calls() != []
+
+
+QUIET_COMMANDS = ("predict IMAGES=x OUT=y", "demo", "screen", "chosen", "explain", "all")
+
+
+@pytest.mark.parametrize("command", QUIET_COMMANDS)
+def test_the_terminal_shows_what_the_study_says_and_with_verbose_all(tree, command):
+    quiet = tree.make(*command.split())
+    assert quiet.returncode == 0, quiet.stderr
+    banner = [line for line in quiet.stdout.splitlines() if line.startswith("=====")]
+    said = [*banner, "Study 'sample' is up to date"] if command == "all" else []
+    assert (quiet.stdout.splitlines(), quiet.stderr) == (said, "")
+    assert tree.calls()[0].startswith(f"{QUIET} ")
+    shutil.rmtree(tree.root / "results" / "sample", ignore_errors=True)
+    tree.make(*command.split(), "VERBOSE=1")
+    calls = tree.calls()
+    assert calls and not any(QUIET in call for call in calls)
+
+
+def test_setup_says_in_three_lines_what_it_does(tree):
+    (tree.root / ".venv" / ".installed").unlink()
+    said = tree.make("setup")
+    assert len(said.stdout.splitlines()) == 3
+    assert said.stderr == ""
+    (tree.root / ".venv" / ".installed").unlink()
+    tree.calls()
+    tree.make("setup", "VERBOSE=1")
+    assert "--quiet" not in tree.calls()[-1]
+
+
+def test_no_help_text_is_echoed(tree):
+    for command in ("lab", "check", "lint", "readme", "cache", "cache-clean", "demo-picture"):
+        assert "##" not in tree.make(command).stdout
 
 
 @pytest.mark.parametrize("command", ["lab", "check", "cache-clean", "readme", "all"])
@@ -350,7 +391,9 @@ def test_committed_notebooks_are_saved_in_order_up_to_the_first_failure(tree):
     assert tree.executed() == ["01", "02", "03"]
     assert tree.make("notebooks").returncode == 0
     last = list(NOTEBOOKS)[-1]
-    assert tree.calls()[-1] == f"-m utils.tools.execute notebooks/{last}.ipynb --save-committed"
+    assert (
+        tree.calls()[-1] == f"{QUIET} utils.tools.execute notebooks/{last}.ipynb --save-committed"
+    )
 
 
 def test_test_is_lint_pytest_the_sample_and_nbval(tree):
@@ -362,7 +405,8 @@ def test_test_is_lint_pytest_the_sample_and_nbval(tree):
     assert unit_tests == "-m pytest --numprocesses 2 --dist loadfile"
     study = calls[3 : 3 + len(ALL)]
     assert all("--study sample" in call and "--solutions" in call for call in study)
-    assert "--nbval" in calls[3 + len(ALL)]
+    assert calls[3 + len(ALL)] == f"{FINDINGS} sample"
+    assert "--nbval" in calls[4 + len(ALL)]
 
 
 def test_check_leaves_the_slow_tests_out(tree):
@@ -385,7 +429,7 @@ def test_site_is_built_where_the_workflow_looks_for_it(tree):
     assert tree.make("site", FAIL="utils.tools.site").returncode != 0
     tree.calls()
     assert tree.make("site").returncode == 0
-    assert tree.calls() == ["-m utils.tools.site build/site"]
+    assert tree.calls() == [f"{QUIET} utils.tools.site build/site"]
 
 
 def test_clean_keeps_data_environment_and_committed_results(tree):

@@ -25,15 +25,16 @@ class _TerminalBar(tqdm):
             self.own_stream.close()
 
 
-def progress_stream(descriptor: int = 2) -> str | None:
+def progress_stream(descriptor: int | None = None) -> str | None:
     """Name the file through which a kernel reaches an open file of this process, if there is one.
 
     A kernel has no terminal of its own, and its stderr ends up in the notebook.
 
     Args:
-        descriptor: Number of the open file; stderr by default.
+        descriptor: Number of the open file; by default that of `sys.stderr`, which need not be 2.
     """
     try:
+        descriptor = sys.stderr.fileno() if descriptor is None else descriptor
         if os.isatty(descriptor):
             return os.ttyname(descriptor)
         mode, flags = os.fstat(descriptor).st_mode, fcntl.fcntl(descriptor, fcntl.F_GETFL)

@@ -25,7 +25,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from utils.common.files import read_json, write_atomically, write_json
-from utils.common.paths import ROOT, minutes_file, results_dir
+from utils.common.paths import minutes_file, results_dir, shown
 from utils.common.progress import progress_stream
 from utils.common.study import Study, StudyError, load_study
 from utils.tools.solutions import (
@@ -201,7 +201,7 @@ def execute_notebook(
             message = _describe_failure(source, nbformat.read(temporary, as_version=4), error)
             if target != source:
                 os.replace(temporary, failed)
-                message += f"\nthe partial run is kept in {_shown(failed)}"
+                message += f"\nthe partial run is kept in {shown(failed)}"
             raise NotebookError(message) from error
         nbformat.write(clean_notebook(nbformat.read(temporary, as_version=4)), temporary)
         # As old as its inputs: what is edited during a run is newer, and make runs it again.
@@ -217,7 +217,6 @@ def _prepare_environment() -> None:
             os.environ[variable] = str(Path(os.environ[variable]).expanduser().absolute())
     # A kernel of the same name that a reader once installed would be another environment.
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if stream := progress_stream():
         os.environ.setdefault("PROGRESS_STREAM", stream)
 
@@ -253,10 +252,6 @@ def record_minutes(study_name: str, notebook: str, minutes: float) -> None:
     write_json(file, dict(sorted((known | {notebook: minutes}).items())))
 
 
-def _shown(path: Path) -> str:
-    return os.path.relpath(path) if path.absolute().is_relative_to(ROOT) else str(path)
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Execute the notebook that the command line names."""
     source = arguments.notebook
@@ -266,22 +261,23 @@ def run(arguments: argparse.Namespace) -> None:
         notebook = nbformat.read(source, as_version=4)
         declared = declared_parameters(notebook)
         if arguments.save_committed:
-            target, parameters, kind = source, {}, "its defaults"
+            target, parameters = source, {}
         else:
             study = load_study(arguments.study)
             target = arguments.output or results_dir(study.study) / "notebooks" / source.name
             overrides = parse_overrides(arguments.parameter)
             parameters = choose_parameters(study, declared, overrides)
-            kind = f"study {study.study}"
+        solved = ""
         if arguments.solutions and (count := solve_exercises(notebook, source)):
-            kind += f", exercises solved: {count}"
+            solved = f", exercises solved: {count}"
     except (NotebookError, SolutionsError, StudyError) as error:
         raise NotebookError(f"{source.name}: {error}") from error
-    logger.info("%s: running with %s", source.name, kind)
+    if not sys.stderr.isatty():  # where there is no bar to say so
+        logger.info("%s: running", source.stem)
     minutes = execute_notebook(notebook, source, target, parameters)
     if not arguments.save_committed:
         record_minutes(study.study, source.stem, minutes)
-    logger.info("%s: done in %.1f minutes, saved as %s", source.name, minutes, _shown(target))
+    logger.info("%s: %.1f minutes%s, saved as %s", source.stem, minutes, solved, shown(target))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
