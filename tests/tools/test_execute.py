@@ -4,8 +4,10 @@ fresh."""
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -288,6 +290,28 @@ def test_missing_notebook_and_study_are_named(tmp_path, caplog):
 def test_save_committed_takes_the_notebook_as_it_is(more):
     with pytest.raises(SystemExit):
         main(["x.ipynb", "--save-committed", *more])
+
+
+def test_the_next_run_removes_what_a_killed_one_left(tmp_path):
+    source = write_notebook(
+        tmp_path / "01_small.ipynb",
+        code_cell(PARAMETERS, "parameters"),
+        code_cell("import os, time\nopen('started', 'w')\ntime.sleep(600 if views == 7 else 0)"),
+    )
+    target = tmp_path / "out" / "01_small.ipynb"
+    another = write_notebook(target.with_name(".0123abcd.02_other.ipynb"))
+    command = [sys.executable, "-m", "utils.tools.execute", str(source), "--output", str(target)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    killed = subprocess.Popen([*command, "-p", "views", "7"], env=environment)
+    while not (tmp_path / "started").exists():
+        assert killed.poll() is None
+        time.sleep(0.1)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    left = set(os.listdir(target.parent)) - {another.name}
+    assert len(left) == 1 and left.pop().endswith(".01_small.ipynb")
+    assert main([str(source), "--output", str(target)]) == 0
+    assert sorted(os.listdir(target.parent)) == [another.name, target.name]
 
 
 # ---- progress

@@ -24,7 +24,7 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from utils.common.files import read_json, write_atomically, write_json
+from utils.common.files import read_json, remove_leftovers, write_atomically, write_json
 from utils.common.paths import minutes_file, results_dir, shown
 from utils.common.progress import progress_stream
 from utils.common.study import Study, StudyError, load_study
@@ -178,6 +178,7 @@ def execute_notebook(
     """
     failed = target.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
+    remove_leftovers(target)
     _prepare_environment()
     start = time.time()
     with write_atomically(target.absolute()) as temporary:
