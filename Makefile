@@ -6,6 +6,7 @@
 #   VENV     another environment to use, such as VENV="$CONDA_PREFIX"
 #   PRECISION  of the frozen network on augmented views: float32 (default), bfloat16, mixed_float16, auto
 #   SOLUTIONS  1 fills the exercises of the notebooks in from exercises/solutions/ before they run
+#   UV       uv if it is on the PATH, and installs what pip would; UV= for pip
 #   VERBOSE  1 shows TensorFlow's log too, and what pip installs
 #   WORKERS  processes that run the unit tests: 2 by default, each of up to 5 GB
 #   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR  other places for these
@@ -15,8 +16,13 @@ VENV := $(or $(VENV),.venv)
 VENV_PYTHON := $(VENV)/bin/python
 RUN := $(VENV_PYTHON) -m
 STUDY_RUN := $(RUN)$(if $(VERBOSE),, utils.tools.quiet)
-QUIET := $(if $(VERBOSE),,--quiet)
 INSTALLED := $(VENV)/.installed
+CHECKS_INSTALLED := $(VENV)/.installed-checks
+UV ?= $(shell command -v uv 2>/dev/null)
+# The locks name all that is needed, with hashes, so nothing is left to be resolved.
+INSTALL = $(if $(UV),'$(UV)' pip install --python $(VENV_PYTHON),$(RUN) pip install --disable-pip-version-check) \
+	$(if $(VERBOSE),,--quiet) --no-deps
+INSTALL_LOCKED = $(INSTALL) --require-hashes --requirement
 
 # Tests of one file share what they prepare, and stay together.
 UNIT_TESTS = $(RUN) pytest --numprocesses $(or $(WORKERS),2) --dist loadfile
@@ -73,10 +79,11 @@ EXECUTED := $(NOTEBOOKS:%=$(EXECUTED_DIR)/%.ipynb)
 .NOTPARALLEL:
 
 COMMANDS := help setup all data lab predict demo check test site clean lint nbval cache cache-fill cache-clean
-COMMANDS += screen chosen explain ship notebooks views-cost bench readme demo-picture
+COMMANDS += screen chosen explain ship notebooks views-cost bench readme demo-picture lock
 .PHONY: $(COMMANDS) announce
 # Each installs the environment first, but `all` says before it which study it runs.
 $(filter-out help clean all,$(COMMANDS)): $(INSTALLED)
+check test lint nbval site lock demo-picture: $(CHECKS_INSTALLED)
 
 ##@ Every day
 help: ## List these commands
@@ -145,19 +152,32 @@ bench: ## Time this study against the usual loops; phantoms unless STUDY=full, N
 	@$(STUDY_RUN) utils.benchmark.run --study $(BENCH_STUDY) --images $(or $(N),500)
 readme: ## Write the README's tables from results/full
 	@$(RUN) utils.tools.report
+lock: ## Lock the packages of requirements*.txt and all that they need; UPGRADE=1 for their newest versions
+	@$(LOCK) requirements.txt --output-file requirements.lock
+	@$(LOCK) requirements-dev.txt --output-file requirements-dev.lock --constraint requirements.lock \
+		$$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock)
 demo-picture: ## Draw the picture of the demo in docs/using.md; needs a Chromium browser
 	@$(STUDY_RUN) demo.picture
 
+# One version of each package for all Pythons and systems; the hashes are those of every file of it.
+LOCK = UV_CUSTOM_COMPILE_COMMAND='make lock' $(RUN) uv pip compile --quiet --universal --python-version 3.11 \
+	--fork-strategy fewest --generate-hashes --no-annotate --no-emit-index-url $(if $(UPGRADE),--upgrade)
+
 # The marker comes last: an interrupted installation is taken up again, not taken for done.
-$(INSTALLED): requirements.txt pyproject.toml
+$(INSTALLED): requirements.lock pyproject.toml
 	@$(VENV_PYTHON) -m pip --version >/dev/null 2>&1 || \
 		{ $(call require_supported,$(PYTHON)) && $(PYTHON) -m venv '$(VENV)'; }
 	@$(call require_supported,$(VENV_PYTHON))
 	@echo "Setting up $(VENV) with $$($(VENV_PYTHON) --version): TensorFlow and what else the study needs"
-	@echo "pip installs requirements.txt: 2 GB, 2 to 5 minutes, only once"
-	@$(RUN) pip install $(QUIET) --disable-pip-version-check --requirement requirements.txt --editable .
+	@echo "$(if $(UV),uv,pip) installs requirements.lock: 2 GB, once, in a few minutes"
+	@$(INSTALL_LOCKED) requirements.lock
+	@$(INSTALL) --no-build-isolation --editable .
 	@touch $@
 	@echo "Set up: the commands of the study use $(VENV) from now on"
+$(CHECKS_INSTALLED): requirements-dev.lock $(INSTALLED)
+	@echo "$(if $(UV),uv,pip) installs requirements-dev.lock: what checks and the site need besides"
+	@$(INSTALL_LOCKED) requirements-dev.lock
+	@touch $@
 
 require_supported = { $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	{ echo "$(1) is not Python 3.11 to 3.13; name one, as in: make setup PYTHON=python3.12" >&2; false; }; }
@@ -167,7 +187,7 @@ announce:
 	@[ '$(DATASET)$(REAL_DATA)' != chest_xray ] || \
 		{ echo "$(DATA)/chest_xray holds no data set; fetch it with: make data" >&2; false; }
 
-$(EXECUTED): $(EXECUTED_DIR)/%.ipynb: notebooks/%.ipynb $(STUDY_FILE) requirements.txt $(EXERCISES) \
+$(EXECUTED): $(EXECUTED_DIR)/%.ipynb: notebooks/%.ipynb $(STUDY_FILE) requirements.lock $(EXERCISES) \
 		$(if $(filter chest_xray,$(DATASET)),$(wildcard $(DATA)/chest_xray/source.json)) | announce $(INSTALLED)
 	@$(STUDY_RUN) utils.tools.execute notebooks/$*.ipynb --study $(STUDY) $(if $(SOLUTIONS),--solutions) --output $@
 
@@ -180,4 +200,6 @@ $(EXERCISES): | announce
 $(MODULES): $(wildcard notebooks/*.ipynb $(foreach folder,notebooks utils utils/* exercises,$(folder)/. $(folder)/*.py))
 	@mkdir -p $(@D)
 	@$(PYTHON) -m utils.tools.dependencies $(SOURCES) > $@
+# An old and empty file stands in until it is written: make 3.81 complains of one that is not there.
+$(if $(wildcard $(MODULES)),,$(shell mkdir -p '$(dir $(MODULES))' && touch -t 200001010000 '$(MODULES)'))
 include $(MODULES)

@@ -29,7 +29,12 @@ ALL = [name[:2] for name in NOTEBOOKS]
 SOLVED = "01_data_exploration"
 """The one notebook of the small copy with exercises and solutions."""
 SOLVED_SUBJECT = SOLVED[3:]
-PIP_INSTALL = "pip install --quiet --disable-pip-version-check --requirement requirements.txt"
+INSTALL = "-m pip install --disable-pip-version-check --quiet --no-deps"
+LOCKED = f"{INSTALL} --require-hashes --requirement"
+INSTALL_STUDY = [
+    f"{LOCKED} requirements.lock", f"{INSTALL} --no-build-isolation --editable .",
+]  # fmt: skip
+INSTALL_CHECKS = [f"{LOCKED} requirements-dev.lock"]
 QUIET = "-m utils.tools.quiet"
 """How a command is run whose log of TensorFlow stays off the terminal."""
 FINDINGS = "-m utils.tools.findings --study"
@@ -54,7 +59,7 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        for name in ("Makefile", "requirements.lock", "requirements-dev.lock", "pyproject.toml"):
             shutil.copy(ROOT / name, root / name)
         shutil.copytree(ROOT / "studies", root / "studies")
         for folder in ("utils/tools", "exercises/solutions", "demo", "tests"):
@@ -79,6 +84,7 @@ class Tree:
         python.write_text(RECORDING_PYTHON)
         python.chmod(0o755)
         (root / ".venv" / ".installed").touch()
+        (root / ".venv" / ".installed-checks").touch()
 
     def make(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
         """Run make with these arguments and environment variables."""
@@ -92,7 +98,9 @@ class Tree:
             "MAKELEVEL",
         )
         environment = {key: value for key, value in os.environ.items() if key not in settings}
-        environment |= {"PYTHON": sys.executable, "PYTHONDONTWRITEBYTECODE": "1"} | variables
+        # No uv, whether this machine has one or not.
+        environment |= {"PYTHON": sys.executable, "UV": "", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment |= variables
         return subprocess.run(
             ["make", *arguments], cwd=self.root, env=environment, capture_output=True, text=True
         )
@@ -304,12 +312,46 @@ def test_interrupted_setup_is_not_mistaken_for_done(tree):
     assert not (tree.root / ".venv" / ".installed").exists()
     tree.calls()
     assert tree.make("setup").returncode == 0
-    assert any(PIP_INSTALL in call for call in tree.calls())
+    assert tree.calls()[-2:] == INSTALL_STUDY
     tree.make("setup")
     assert tree.calls() == []
-    tree.edit("requirements.txt")
+    tree.edit("requirements.lock")
     tree.make("setup")
-    assert tree.calls() != []
+    assert tree.calls()[-2:] == INSTALL_STUDY
+    tree.edit("requirements-dev.lock")
+    tree.make("setup")
+    assert tree.calls() == []
+
+
+@pytest.mark.parametrize("command", ["test", "check", "lint", "nbval", "site", "demo-picture"])
+def test_what_only_checks_and_the_site_need_is_installed_for_them_alone(tree, command):
+    for stamp in (".installed", ".installed-checks"):
+        (tree.root / ".venv" / stamp).unlink()
+    for study in ("all", "predict IMAGES=x OUT=y", "demo"):
+        tree.make(*study.split())
+    calls = tree.calls()
+    assert set(INSTALL_STUDY) < set(calls)
+    assert not set(INSTALL_CHECKS) & set(calls)
+    tree.make(command, FAIL="requirements-dev.lock")
+    assert tree.calls() == INSTALL_CHECKS
+    tree.make(command)
+    assert tree.calls()[:1] == INSTALL_CHECKS
+    tree.make(command)
+    assert not set(INSTALL_CHECKS) & set(tree.calls())
+
+
+def test_uv_installs_where_there_is_one(tree):
+    uv = tree.root / "some tools" / "uv"
+    uv.parent.mkdir()
+    uv.write_text('#!/bin/sh\necho "uv $@" >> calls.log\n')
+    uv.chmod(0o755)
+    (tree.root / ".venv" / ".installed").unlink()
+    assert "uv installs requirements.lock" in tree.make("setup", UV=str(uv)).stdout
+    to_venv = "uv pip install --python .venv/bin/python --quiet --no-deps"
+    assert tree.calls()[-2:] == [
+        f"{to_venv} --require-hashes --requirement requirements.lock",
+        f"{to_venv} --no-build-isolation --editable .",
+    ]
 
 
 QUIET_COMMANDS = ("predict IMAGES=x OUT=y", "demo", "screen", "chosen", "explain", "all")
@@ -337,7 +379,7 @@ def test_setup_says_in_three_lines_what_it_does(tree):
     (tree.root / ".venv" / ".installed").unlink()
     tree.calls()
     tree.make("setup", "VERBOSE=1")
-    assert "--quiet" not in tree.calls()[-1]
+    assert "install" in tree.calls()[-2] and "--quiet" not in "".join(tree.calls())
 
 
 def test_no_help_text_is_echoed(tree):
