@@ -4,6 +4,7 @@
 #   STUDY    sample or full; by default full where data/chest_xray holds a data set
 #   PYTHON   the Python that .venv is made from (3.11 to 3.13)
 #   VENV     another environment to use, such as VENV="$CONDA_PREFIX"
+#   JOBS     notebooks that run side by side: 2 for the sample where there is room, 1 otherwise
 #   PRECISION  of the frozen network on augmented views: float32 (default), bfloat16, mixed_float16, auto
 #   SOLUTIONS  1 fills the exercises of the notebooks in from exercises/solutions/ before they run
 #   UV       uv if it is on the PATH, and installs what pip would; UV= for pip
@@ -20,8 +21,8 @@ INSTALLED := $(VENV)/.installed
 CHECKS_INSTALLED := $(VENV)/.installed-checks
 UV ?= $(shell command -v uv 2>/dev/null)
 # The locks name all that is needed, with hashes, so nothing is left to be resolved.
-INSTALL = $(if $(UV),'$(UV)' pip install --python $(VENV_PYTHON),$(RUN) pip install --disable-pip-version-check) \
-	$(if $(VERBOSE),,--quiet) --no-deps
+INSTALL = $(if $(UV),'$(UV)' pip install $(if $(VERBOSE),,-q) --python $(VENV_PYTHON),\
+	$(RUN) pip install $(if $(VERBOSE),,-qq) --disable-pip-version-check) --no-deps
 INSTALL_LOCKED = $(INSTALL) --require-hashes --requirement
 
 # Tests of one file share what they prepare, and stay together.
@@ -75,12 +76,17 @@ EXECUTED := $(NOTEBOOKS:%=$(EXECUTED_DIR)/%.ipynb)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-# Notebooks share the processor and build on each other's results: one at a time, in order.
-.NOTPARALLEL:
+# Commands do one thing after the other; notebooks that do not build on each other need not.
+$(if $(filter executed,$(MAKECMDGOALS)),,$(eval .NOTPARALLEL:))
+# Room for two: two cores, 8 GB of memory, and no GPU, whose memory the first would take alone.
+ROOM = [ "$$(getconf _NPROCESSORS_ONLN)" -ge 2 ] && [ ! -e /dev/nvidiactl ] && [ "$$({ sysctl -n hw.memsize || \
+	awk '/MemTotal/ {printf "%.0f", $$2 * 1024}' /proc/meminfo; } 2>/dev/null)" -ge 8000000000 ]
+SIDE_BY_SIDE = $(or $(JOBS),$(if $(filter phantoms,$(DATASET)),$(shell $(ROOM) && echo 2 || echo 1),1))
 
 COMMANDS := help setup all data lab predict demo check test site clean lint nbval cache cache-fill cache-clean
 COMMANDS += screen chosen explain ship notebooks views-cost bench readme demo-picture lock
-.PHONY: $(COMMANDS) announce
+.PHONY: $(COMMANDS) announce executed
+executed: $(EXECUTED)
 # Each installs the environment first, but `all` says before it which study it runs.
 $(filter-out help clean all,$(COMMANDS)): $(INSTALLED)
 check test lint nbval site lock demo-picture: $(CHECKS_INSTALLED)
@@ -90,7 +96,8 @@ help: ## List these commands
 	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 setup: ## Create .venv and install the pinned packages (the other commands do so too)
-all: $(EXECUTED) ## Run the study: notebooks 01-10, those whose inputs changed; SOLUTIONS=1 solves them
+all: announce $(INSTALLED) ## Run the study: notebooks 01-10, those whose inputs changed; SOLUTIONS=1 solves them
+	@$(MAKE) --no-print-directory --jobs=$(SIDE_BY_SIDE) executed
 	@echo "Study '$(STUDY)' is up to date"
 	@$(RUN) utils.tools.findings --study $(STUDY)
 data: ## Fetch the real data set: from Kaggle, or ARCHIVE=file.zip, or SOURCE=medmnist
@@ -188,12 +195,12 @@ announce:
 		{ echo "$(DATA)/chest_xray holds no data set; fetch it with: make data" >&2; false; }
 
 $(EXECUTED): $(EXECUTED_DIR)/%.ipynb: notebooks/%.ipynb $(STUDY_FILE) requirements.lock $(EXERCISES) \
-		$(if $(filter chest_xray,$(DATASET)),$(wildcard $(DATA)/chest_xray/source.json)) | announce $(INSTALLED)
+		$(if $(filter chest_xray,$(DATASET)),$(wildcard $(DATA)/chest_xray/source.json)) | $(INSTALLED)
 	@$(STUDY_RUN) utils.tools.execute notebooks/$*.ipynb --study $(STUDY) $(if $(SOLUTIONS),--solutions) --output $@
 
 # How the exercises of these copies were left, by its name: switching SOLUTIONS on or off takes the
 # other one away, and runs the notebooks again.
-$(EXERCISES): | announce
+$(EXERCISES):
 	@mkdir -p $(@D) && rm -f $(@D)/.exercises-* && touch $@
 
 # The modules that each notebook imports, written down by reading them.

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +17,8 @@ import pytest
 from nbformat import v4
 
 from tests.small_notebooks import build_notebook, code_cell, markdown_cell, write_notebook
-from utils.common.paths import ROOT
+from utils.common.files import read_json
+from utils.common.paths import ROOT, minutes_file
 from utils.common.study import StudyError, load_study
 from utils.tools.execute import (
     NotebookError,
@@ -25,6 +27,7 @@ from utils.tools.execute import (
     declared_parameters,
     main,
     parse_overrides,
+    record_minutes,
 )
 
 PARAMETERS = 'study = "sample"  # name\nviews = 1  # views an image'
@@ -141,6 +144,13 @@ def test_run_injects_cleans_and_records_minutes(tmp_path):
     minutes = json.loads((executed.parents[1] / "provenance" / "minutes.json").read_text())
     assert minutes.keys() == {"01_small"}
     assert 0 <= minutes["01_small"] < 2
+
+
+def test_minutes_of_notebooks_that_end_at_once_are_all_kept():
+    names = [f"{number:02}" for number in range(20)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: record_minutes("sample", name, 1.0), names))
+    assert list(read_json(minutes_file("sample"))) == names
 
 
 def test_an_edit_during_the_run_is_newer_than_the_result(tmp_path):

@@ -1,6 +1,7 @@
 """The Makefile, run for real in a small copy of the tree with a Python that only takes notes."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ ALL = [name[:2] for name in NOTEBOOKS]
 SOLVED = "01_data_exploration"
 """The one notebook of the small copy with exercises and solutions."""
 SOLVED_SUBJECT = SOLVED[3:]
-INSTALL = "-m pip install --disable-pip-version-check --quiet --no-deps"
+INSTALL = "-m pip install -qq --disable-pip-version-check --no-deps"
 LOCKED = f"{INSTALL} --require-hashes --requirement"
 INSTALL_STUDY = [
     f"{LOCKED} requirements.lock", f"{INSTALL} --no-build-isolation --editable .",
@@ -46,6 +47,7 @@ echo "$@" >> calls.log
 case "$*" in
     *utils.tools.execute*--output*)
         for output; do :; done
+        if [ -n "$SLOWLY" ]; then sleep "$SLOWLY"; echo "end $output" >> calls.log; fi
         mkdir -p "$(dirname "$output")" && echo executed > "$output" ;;
     *--nbval*)
         echo "$RESULTS_DIR" >> calls.log; ls "$RESULTS_DIR" >> calls.log ;;
@@ -96,10 +98,12 @@ class Tree:
             "FIGURES_DIR",
             "MAKEFLAGS",
             "MAKELEVEL",
+            "VERBOSE",
         )
         environment = {key: value for key, value in os.environ.items() if key not in settings}
-        # No uv, whether this machine has one or not.
-        environment |= {"PYTHON": sys.executable, "UV": "", "PYTHONDONTWRITEBYTECODE": "1"}
+        # No uv and one notebook at a time, whatever this machine has.
+        environment |= {"UV": "", "JOBS": "1"}
+        environment |= {"PYTHON": sys.executable, "PYTHONDONTWRITEBYTECODE": "1"}
         environment |= variables
         return subprocess.run(
             ["make", *arguments], cwd=self.root, env=environment, capture_output=True, text=True
@@ -140,6 +144,53 @@ def test_all_runs_in_order_whatever_the_jobs_and_then_nothing(tree):
     second = tree.make("all")
     assert tree.executed() == []
     assert "Study 'sample' is up to date" in second.stdout
+
+
+def overlapping(calls: list[str]) -> list[set[str]]:
+    """Return for each beginning of a notebook the numbers of those that run then."""
+    running, moments = set(), []
+    for call in calls:
+        number = call.split("notebooks/")[-1][:2]
+        if call.startswith("end "):
+            running.remove(number)
+        elif "utils.tools.execute" in call:
+            running.add(number)
+            moments.append(set(running))
+    return moments
+
+
+BUILDS_ON = {"05": "03 04", "06": "04", "07": "04", "08": "07", "09": "05 08", "10": "09"}
+
+
+def test_notebooks_that_do_not_build_on_each_other_run_side_by_side(tree):
+    assert tree.make("all", JOBS="2", SLOWLY="0.3").returncode == 0
+    calls = tree.calls()
+    moments = overlapping(calls)
+    assert max(map(len, moments)) == 2
+    assert {"01", "02"} in moments
+    order = [("end " if call[:4] == "end " else "") + call.split("notebooks/")[-1][:2]
+             for call in calls if "notebooks/" in call]  # fmt: skip
+    assert sorted(order) == sorted([*ALL, *(f"end {number}" for number in ALL)])
+    for number, inputs in BUILDS_ON.items():
+        for needed in inputs.split():
+            assert order.index(f"end {needed}") < order.index(number), f"{number} before {needed}"
+
+
+def test_the_sample_alone_runs_two_at_a_time_and_jobs_decides(tree):
+    def jobs(*arguments: str, **variables: str) -> str:
+        shown = tree.make("-n", "all", *arguments, **variables).stdout
+        return re.search(r"--jobs=(\S*) executed", shown)[1]
+
+    assert jobs("STUDY=full", JOBS="") == "1"
+    assert jobs(JOBS="") in ("1", "2")
+    assert jobs(JOBS="3") == "3"
+    # Where there is one core, whatever the rest.
+    getconf = tree.root / "bin" / "getconf"
+    getconf.parent.mkdir()
+    getconf.write_text("#!/bin/sh\necho 1\n")
+    getconf.chmod(0o755)
+    path = f"{getconf.parent}{os.pathsep}{os.environ['PATH']}"
+    assert jobs(JOBS="", PATH=path) == "1"
 
 
 @pytest.mark.parametrize(
@@ -347,7 +398,7 @@ def test_uv_installs_where_there_is_one(tree):
     uv.chmod(0o755)
     (tree.root / ".venv" / ".installed").unlink()
     assert "uv installs requirements.lock" in tree.make("setup", UV=str(uv)).stdout
-    to_venv = "uv pip install --python .venv/bin/python --quiet --no-deps"
+    to_venv = "uv pip install -q --python .venv/bin/python --no-deps"
     assert tree.calls()[-2:] == [
         f"{to_venv} --require-hashes --requirement requirements.lock",
         f"{to_venv} --no-build-isolation --editable .",
@@ -379,7 +430,7 @@ def test_setup_says_in_three_lines_what_it_does(tree):
     (tree.root / ".venv" / ".installed").unlink()
     tree.calls()
     tree.make("setup", "VERBOSE=1")
-    assert "install" in tree.calls()[-2] and "--quiet" not in "".join(tree.calls())
+    assert "install" in tree.calls()[-2] and " -qq " not in "".join(tree.calls())
 
 
 def test_no_help_text_is_echoed(tree):

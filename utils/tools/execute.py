@@ -8,6 +8,7 @@ terminal, and nothing but results is saved.
 
 import argparse
 import ast
+import fcntl
 import json
 import logging
 import os
@@ -45,6 +46,8 @@ LANGUAGE, KERNEL_NAME = "python", "python3"
 """The kernel that every environment with ipykernel brings along."""
 KERNEL_LOG_LEVEL = f"--IPKernelApp.log_level={logging.ERROR}"
 """Keeps ipykernel's remark on encryption, of no weight on one machine, off the terminal."""
+ERASE = "\x1b[K"
+"""Erases the rest of a terminal's line, where the bar of another notebook may stand."""
 ERROR_LINES = 12
 """Last lines of a failed cell's traceback that are shown."""
 PAPERMILL_TAGS = ("injected-parameters", "papermill-error-cell-tag")
@@ -195,7 +198,7 @@ def execute_notebook(
                 # Drawn where a person looks, and nowhere else.
                 progress_bar={
                     "desc": source.stem, "disable": None, "leave": False,
-                    "bar_format": "{desc}: cell {n_fmt} of {total_fmt} done, {elapsed}",
+                    "bar_format": "{desc}: cell {n_fmt} of {total_fmt} done, {elapsed}" + ERASE,
                 },
             )  # fmt: skip
         except (PapermillExecutionError, RuntimeError) as error:
@@ -249,8 +252,14 @@ def _describe_failure(source: Path, partial: NotebookNode, error: Exception) -> 
 def record_minutes(study_name: str, notebook: str, minutes: float) -> None:
     """Enter a notebook's minutes into the study's `provenance/minutes.json`."""
     file = minutes_file(study_name)
-    known = read_json(file) if file.is_file() else {}
-    write_json(file, dict(sorted((known | {notebook: minutes}).items())))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # two notebooks may end at once
+        known = read_json(file) if file.is_file() else {}
+        write_json(file, dict(sorted((known | {notebook: minutes}).items())))
+    finally:
+        os.close(folder)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -278,7 +287,9 @@ def run(arguments: argparse.Namespace) -> None:
     minutes = execute_notebook(notebook, source, target, parameters)
     if not arguments.save_committed:
         record_minutes(study.study, source.stem, minutes)
-    logger.info("%s: %.1f minutes%s, saved as %s", source.stem, minutes, solved, shown(target))
+    begin = f"\r{ERASE}" if sys.stderr.isatty() else ""
+    done = f"{source.stem}: {minutes:.1f} minutes{solved}, saved as {shown(target)}"
+    logger.info("%s%s", begin, done)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
