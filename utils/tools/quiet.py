@@ -21,9 +21,14 @@ HARMLESS = [
     rb"WARNING: All log messages before absl::InitializeLog\(\) is called",
     rb"I\d{4} ",
     rb"To enable the following instructions: ",
-    # Passes that would make a graph faster give up, and it runs as it was built.
+    # Passes that would make a graph faster give up on a node, and it runs as it was built;
+    # some of these messages have a second line.
     rb"E\d{4} .*\btfg_optimizer_hook\.cc:\d+\] tfg_optimizer\{.*\} failed: INVALID_ARGUMENT: ",
+    rb"\twhen importing GraphDef to MLIR module in GrapplerHook",
     rb"E\d{4} .*\bmeta_optimizer\.cc:\d+\] remapper failed: NOT_FOUND: Op type not registered ''",
+    rb"W\d{4} .*\bgraph_view\.cc:\d+\] No registered '' OpKernel for CPU devices",
+    rb"\t\.  Registered:  <no registered kernels>",
+    rb"W\d{4} .*\] Ignoring multi-device function optimization failure: INVALID_ARGUMENT: Node '",
     # The shipped model's weights are in half precision; without AVX-512 other code computes it.
     rb"E\d{4} .*\butil\.cc:\d+\] oneDNN supports DT_HALF only on platforms with AVX-512",
 ]
