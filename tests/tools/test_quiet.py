@@ -26,6 +26,7 @@ E0000 00:00:1.2 3 tfg_optimizer_hook.cc:135] tfg_optimizer{any(tfg)} failed: INV
 \twhen importing GraphDef to MLIR module in GrapplerHook
 W0000 00:00:1.2 3 graph_view.cc:850] No registered '' OpKernel for CPU devices compatible with node
 \t.  Registered:  <no registered kernels>
+
 W0000 00:1 3 x.cc:1] Ignoring multi-device function optimization failure: INVALID_ARGUMENT: Node 'a'
 E0000 00:00:1.2 3 meta_optimizer.cc:967] remapper failed: NOT_FOUND: Op type not registered '' in
 E0000 00:00:1.2 3 util.cc:131] oneDNN supports DT_HALF only on platforms with AVX-512.
@@ -40,6 +41,8 @@ W0000 00:00:1.2 3 graph_view.cc:850] No registered 'Add' OpKernel for GPU device
 W0000 00:00:1.2 3 gpu_device.cc:2431] Cannot dlopen some GPU libraries.
 E0000 00:00:1.2 3 gpu_allocator.cc:1] Out of memory: I0000 was tried
 F0000 00:00:1.2 3 tensor.cc:1] Check failed
+\twhen a tensor was read
+
   a line of a table
 """
 

@@ -21,18 +21,15 @@ HARMLESS = [
     rb"WARNING: All log messages before absl::InitializeLog\(\) is called",
     rb"I\d{4} ",
     rb"To enable the following instructions: ",
-    # Passes that would make a graph faster give up on a node, and it runs as it was built;
-    # some of these messages have a second line.
+    # Passes that would make a graph faster give up on a node, and it runs as it was built.
     rb"E\d{4} .*\btfg_optimizer_hook\.cc:\d+\] tfg_optimizer\{.*\} failed: INVALID_ARGUMENT: ",
-    rb"\twhen importing GraphDef to MLIR module in GrapplerHook",
     rb"E\d{4} .*\bmeta_optimizer\.cc:\d+\] remapper failed: NOT_FOUND: Op type not registered ''",
     rb"W\d{4} .*\bgraph_view\.cc:\d+\] No registered '' OpKernel for CPU devices",
-    rb"\t\.  Registered:  <no registered kernels>",
     rb"W\d{4} .*\] Ignoring multi-device function optimization failure: INVALID_ARGUMENT: Node '",
     # The shipped model's weights are in half precision; without AVX-512 other code computes it.
     rb"E\d{4} .*\butil\.cc:\d+\] oneDNN supports DT_HALF only on platforms with AVX-512",
 ]
-"""Beginnings of lines that no reader can act on."""
+"""Beginnings of messages that no reader can act on; further lines of theirs begin with a tab."""
 NO_DRIVER = rb"E\d{4} .*\bcuda_platform\.cc:\d+\] failed call to cuInit: .*UNKNOWN ERROR \(303\)"
 """No library of a GPU's driver was found: of weight only where there is such a GPU."""
 GPU_DEVICE = Path("/dev/nvidiactl")
@@ -50,12 +47,14 @@ def pass_on(source: int, target: int) -> None:
     harmless = harmless_lines()
     # A line that is let through takes the place of a progress bar that stands there.
     clear = b"\r\x1b[K" if os.isatty(target) else b""
-    rest = b""
+    rest, dropped = b"", False
     while chunk := os.read(source, 65536):
         # A progress bar returns to the beginning of its line instead of ending it.
         *lines, rest = re.split(rb"(?<=[\r\n])", rest + chunk)
         for line in lines:
-            if not harmless.match(line):
+            further = dropped and line[:1] in (b"\t", b"\n")
+            dropped = further or bool(harmless.match(line))
+            if not dropped:
                 os.write(target, clear + line)
     if rest and not harmless.match(rest):
         os.write(target, clear + rest)
