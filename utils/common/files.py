@@ -1,5 +1,6 @@
 """Write files whole or not at all, and fingerprint them."""
 
+import glob
 import hashlib
 import json
 import logging
@@ -31,6 +32,15 @@ def write_atomically(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of `write_atomically(path)` that killed runs have left.
+
+    Only for a file that one process at a time writes: a temporary file may be in use.
+    """
+    for file in path.parent.glob(f".{'[0-9a-f]' * 8}.{glob.escape(path.name)}"):
+        file.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
