@@ -10,7 +10,7 @@ from utils.common.constants import PNEUMONIA
 from utils.common.study import Study
 from utils.explanation import measures
 from utils.explanation.experiments import (
-    Measure,
+    Prepared,
     draw_test_images,
     images_key,
     maps_key,
@@ -50,24 +50,24 @@ def measure_other_images(study: Study) -> pd.DataFrame:
     """
     explained = find_explained(study)
     made_from = maps_key(explained) | images_key(study)
+    return measure_images(study, "other_images", made_from, _prepare_other_images)
 
-    def prepare() -> tuple[pd.DataFrame, Measure]:
-        images, pixels = draw_test_images(study)
-        explainers = build_explainers(explained.load())
-        positive = (images.label == PNEUMONIA).to_numpy()
-        parts = pixels[positive], pixels[~positive]
-        healthy_ids = images.image_id[~positive].to_numpy()
 
-        def measure(number: int) -> list[dict[str, Any]]:
-            first, second = (maps_of(part[number], explainers) for part in parts)
-            return [
-                {"healthy_id": healthy_ids[number]} | similarity
-                for similarity in _similarity_rows(first, second)
-            ]
+def _prepare_other_images(study: Study) -> Prepared:
+    images, pixels = draw_test_images(study)
+    explainers = build_explainers(find_explained(study).load())
+    positive = (images.label == PNEUMONIA).to_numpy()
+    parts = pixels[positive], pixels[~positive]
+    healthy_ids = images.image_id[~positive].to_numpy()
 
-        return images[positive], measure
+    def measure(number: int) -> list[dict[str, Any]]:
+        first, second = (maps_of(part[number], explainers) for part in parts)
+        return [
+            {"healthy_id": healthy_ids[number]} | similarity
+            for similarity in _similarity_rows(first, second)
+        ]
 
-    return measure_images(study, "other_images", made_from, prepare)
+    return images[positive], measure
 
 
 def measure_randomization(study: Study) -> pd.DataFrame:
@@ -78,27 +78,26 @@ def measure_randomization(study: Study) -> pd.DataFrame:
     """
     explained = find_explained(study)
     made_from = maps_key(explained) | images_key(study) | {"levels": LEVELS}
+    return measure_images(study, "randomisation", made_from, _prepare_randomisation)
 
-    def prepare() -> tuple[pd.DataFrame, Measure]:
-        images, pixels = draw_test_images(study)
-        network = explained.load()
-        explainers = build_explainers(network)
-        randomised = {
-            layer: build_explainers(random)
-            for layer, random in randomize_in_steps(network, study.seed)
-        }
 
-        def measure(number: int) -> list[dict[str, Any]]:
-            first = maps_of(pixels[number], explainers)
-            return [
-                {"step": step, "layer": layer} | similarity
-                for step, (layer, random) in enumerate(randomised.items(), start=1)
-                for similarity in _similarity_rows(first, maps_of(pixels[number], random))
-            ]
+def _prepare_randomisation(study: Study) -> Prepared:
+    images, pixels = draw_test_images(study)
+    network = find_explained(study).load()
+    explainers = build_explainers(network)
+    randomised = {
+        layer: build_explainers(random) for layer, random in randomize_in_steps(network, study.seed)
+    }
 
-        return images, measure
+    def measure(number: int) -> list[dict[str, Any]]:
+        first = maps_of(pixels[number], explainers)
+        return [
+            {"step": step, "layer": layer} | similarity
+            for step, (layer, random) in enumerate(randomised.items(), start=1)
+            for similarity in _similarity_rows(first, maps_of(pixels[number], random))
+        ]
 
-    return measure_images(study, "randomisation", made_from, prepare)
+    return images, measure
 
 
 def measure_random_labels(study: Study) -> pd.DataFrame:
@@ -114,20 +113,20 @@ def measure_random_labels(study: Study) -> pd.DataFrame:
     made_from = maps_key(explained) | images_key(study) | {
         "recipe": recipe, "training_images": RANDOM_LABEL_IMAGES,
     }  # fmt: skip
+    return measure_images(study, "random_labels", made_from, _prepare_random_labels)
 
-    def prepare() -> tuple[pd.DataFrame, Measure]:
-        images, pixels = draw_test_images(study)
-        explainers = build_explainers(explained.load())
-        network, accuracy = train_on_random_labels(study, recipe)
-        by_heart = build_explainers(network)
 
-        def measure(number: int) -> list[dict[str, Any]]:
-            first, second = (maps_of(pixels[number], each) for each in (explainers, by_heart))
-            return [
-                {"training_accuracy": accuracy} | similarity
-                for similarity in _similarity_rows(first, second)
-            ]
+def _prepare_random_labels(study: Study) -> Prepared:
+    images, pixels = draw_test_images(study)
+    explainers = build_explainers(find_explained(study).load())
+    network, accuracy = train_on_random_labels(study, random_label_recipe(study))
+    by_heart = build_explainers(network)
 
-        return images, measure
+    def measure(number: int) -> list[dict[str, Any]]:
+        first, second = (maps_of(pixels[number], each) for each in (explainers, by_heart))
+        return [
+            {"training_accuracy": accuracy} | similarity
+            for similarity in _similarity_rows(first, second)
+        ]
 
-    return measure_images(study, "random_labels", made_from, prepare)
+    return images, measure
