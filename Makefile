@@ -6,7 +6,9 @@
 #   VENV     another environment to use, such as VENV="$CONDA_PREFIX"
 #   PRECISION  of the frozen network on augmented views: float32 (default), bfloat16, mixed_float16, auto
 #   SOLUTIONS  1 fills the exercises of the notebooks in from exercises/solutions/ before they run
-#   WORKERS  processes that run the unit tests: 2 by default, each of up to 5 GB
+#   WORKERS  processes of this machine that share forward passes, trainings and heat maps; none by default
+#   SCHEDULER  address of a Dask cluster that shares them instead, such as tcp://host:8786 (docs/scaling.md)
+#   TEST_PROCESSES  processes that run the unit tests: 2 by default, each of up to 5 GB
 #   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR  other places for these
 
 PYTHON ?= python3
@@ -16,7 +18,7 @@ RUN := $(VENV_PYTHON) -m
 INSTALLED := $(VENV)/.installed
 
 # Tests of one file share what they prepare, and stay together.
-UNIT_TESTS = $(RUN) pytest --numprocesses $(or $(WORKERS),2) --dist loadfile
+UNIT_TESTS = $(RUN) pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
 
 DATA := $(or $(DATA_DIR),data)
 RESULTS := $(or $(RESULTS_DIR),results)
@@ -113,12 +115,12 @@ nbval: ## Run the committed notebooks again and compare their outputs
 	RESULTS_DIR="$$scratch/results" FIGURES_DIR="$$scratch/figures" REMAKE_TABLES=0 $(RUN) pytest $(SOURCES) \
 		--nbval --nbval-current-env --nbval-cell-timeout 1800 --timeout 0 --exitfirst
 cache: ; @$(RUN) utils.training.activation_cache list ## List the cached activations: size, age, and what may go
-cache-fill: ## Compute activations ahead, or a part: SHARD=3/16; BACKBONE=name, as in utils/models/catalogue.py
-	$(RUN) utils.training.activation_cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50) --shard $(or $(SHARD),1/1)
+cache-fill: ## Compute activations ahead, WORKERS=4 at a time; BACKBONE=name, as in utils/models/catalogue.py
+	$(RUN) utils.training.activation_cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50)
 cache-clean: ; $(RUN) utils.training.activation_cache clean ## Remove the cached activations
 
 ##@ Rebuild committed results: these take hours, or write into the repository
-screen: ## Train candidates on held-out folds: CANDIDATES="..." FOLDS="..." SEEDS="..."
+screen: ## Train candidates on held-out folds: CANDIDATES="..." FOLDS="..." SEEDS="..." WORKERS=4
 	$(RUN) utils.selection.cross_validation --study $(STUDY) $(if $(CANDIDATES),--candidates $(CANDIDATES)) \
 		$(if $(FOLDS),--folds $(FOLDS)) $(if $(SEEDS),--seeds $(SEEDS))
 chosen: ## Rebuild the chosen model of STUDY=full from the data alone
