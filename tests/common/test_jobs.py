@@ -246,6 +246,9 @@ def test_a_scheduler_started_apart_is_used_and_missed(cluster, tmp_path, monkeyp
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "[0, 1, 2, 3]\ndask imported\n", done.stderr
     assert worker.poll() is None, "the command leaves the workers of a cluster alone"
+    assert run_pieces(os.getenv, [(THREADS,), ("SCHEDULER",)], "settings") == [
+        str(count_threads()), None,
+    ], "a worker has the command's threads, and no workers of its own"  # fmt: skip
     jobs.disconnect()
     cluster.end([cluster.scheduler])
     monkeypatch.setattr(jobs, "CONNECT_SECONDS", 0.5)
@@ -285,7 +288,7 @@ def write_other_commit(folder: Path) -> Path:
 
 
 def refusal(folder: Path) -> str:
-    with pytest.raises(JobsError, match=r"the worker at tcp://127.* is refused: .*Start it anew"):
+    with pytest.raises(JobsError, match=r"the worker at tcp://127.* is refused: .*Start the older"):
         try:
             run_pieces(pieces.note, [(folder, 0)], "pieces")
         except JobsError as error:

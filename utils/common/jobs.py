@@ -23,6 +23,7 @@ import os
 import pickle
 import platform
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -143,7 +144,7 @@ def _connect() -> Any:
     else:
         cluster = LocalCluster(
             n_workers=workers, threads_per_worker=1, host="127.0.0.1", memory_limit=None,
-            dashboard_address=None, silence_logs=logging.CRITICAL,
+            dashboard_address=None, silence_logs=logging.CRITICAL, preload=[__name__],
             scheduler_kwargs={
                 "dashboard": False, "dashboard_address": "127.0.0.1:0", "allowed_failures": DEATHS,
             },
@@ -231,12 +232,17 @@ def _work(facts: Mapping[str, str], packed: bytes) -> Any:
         if own[name] != value
     ]:
         raise JobsError(
-            f"the worker at {worker.address} is refused: {'; '.join(different)}. Start it "
-            "anew from the same commit and environment, in the same folders and with "
-            "--nthreads 1"
+            f"the worker at {worker.address} is refused: {'; '.join(different)}. Start the older "
+            "of the two anew, from the same commit and environment, in the same folders and a "
+            "worker with --nthreads 1"
         )
     function, piece = pickle.loads(packed)
     return _call(function, piece)
+
+
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl-C to the command, which ends its workers; Dask calls this where one starts."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @functools.cache
