@@ -1,5 +1,6 @@
 """Pieces of work for the tests of jobs, and a command that runs some of them."""
 
+import logging
 import os
 import random
 import signal
@@ -60,6 +61,7 @@ def raise_error(number: int) -> None:
 
 def main() -> None:
     """Run four pieces of a function of this module, named on the command line with a folder."""
+    logging.basicConfig(level=logging.INFO)
     function, folder = globals()[sys.argv[1]], Path(sys.argv[2])
     try:
         print(run_pieces(function, [(folder, number) for number in range(4)], "pieces"))

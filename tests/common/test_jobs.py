@@ -245,6 +245,7 @@ def test_a_scheduler_started_apart_is_used_and_missed(cluster, tmp_path, monkeyp
     command = [sys.executable, "-m", "tests.common.pieces", "note", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "[0, 1, 2, 3]\ndask imported\n", done.stderr
+    assert "INFO" not in done.stderr and "WARN" not in done.stderr
     assert worker.poll() is None, "the command leaves the workers of a cluster alone"
     assert run_pieces(os.getenv, [(THREADS,), ("SCHEDULER",)], "settings") == [
         str(count_threads()), None,

@@ -132,6 +132,8 @@ def _connect() -> Any:
     from distributed import Client, LocalCluster
 
     _leave_random_alone()
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised
     workers, scheduler = _settings()
     if scheduler:
         try:
@@ -167,7 +169,7 @@ def disconnect() -> None:
 def _pack(function: Callable[..., Any], piece: tuple) -> bytes:
     """Return a call as bytes that hold names in place of code."""
     if function.__module__ == "__main__":  # of `python -m`: workers know it by its own name
-        module = importlib.import_module(sys.modules["__main__"].__spec__.name)
+        module = importlib.import_module(function.__globals__["__spec__"].name)
         function = getattr(module, function.__qualname__)
     return pickle.dumps((function, piece))
 
