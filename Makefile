@@ -9,7 +9,9 @@
 #   SOLUTIONS  1 fills the exercises of the notebooks in from exercises/solutions/ before they run
 #   UV       uv if it is on the PATH, and installs what pip would; UV= for pip
 #   VERBOSE  1 shows TensorFlow's log too, and what pip installs
-#   WORKERS  processes that run the unit tests: 2 by default, each of up to 5 GB
+#   WORKERS  processes of this machine that share forward passes, trainings and heat maps; none by default
+#   SCHEDULER  address of a Dask cluster that shares them instead, such as tcp://host:8786 (docs/scaling.md)
+#   TEST_PROCESSES  processes that run the unit tests: 2 by default, each of up to 5 GB
 #   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR  other folders for these
 
 PYTHON ?= python3
@@ -26,7 +28,7 @@ INSTALL = $(if $(UV),'$(UV)' pip install $(if $(VERBOSE),,-q) --python $(VENV_PY
 INSTALL_LOCKED = $(INSTALL) --require-hashes --requirement
 
 # Tests of one file share what they prepare, and stay together.
-UNIT_TESTS = $(RUN) pytest --numprocesses $(or $(WORKERS),2) --dist loadfile
+UNIT_TESTS = $(RUN) pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
 
 DATA := $(or $(DATA_DIR),data)
 RESULTS := $(or $(RESULTS_DIR),results)
@@ -138,13 +140,13 @@ nbval: ## Run the committed notebooks again and compare their outputs
 	diff -r "$$scratch/results/full/tables" results/full/tables
 cache: ## List the cached activations: size, age, and what can be deleted
 	@$(STUDY_RUN) utils.training.activation_cache list
-cache-fill: ## Compute activations ahead, or a part: SHARD=3/16; BACKBONE=name, as in utils/models/catalogue.py
-	@$(STUDY_RUN) utils.training.activation_cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50) --shard $(or $(SHARD),1/1)
+cache-fill: ## Compute activations ahead, WORKERS=4 at a time; BACKBONE=name, as in utils/models/catalogue.py
+	@$(STUDY_RUN) utils.training.activation_cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50)
 cache-clean: ## Remove the cached activations
 	@$(RUN) utils.training.activation_cache clean
 
 ##@ Rebuild committed results: these take hours, or write into the repository
-screen: ## Train candidates on held-out folds: CANDIDATES="..." FOLDS="..." SEEDS="..."
+screen: ## Train candidates on held-out folds: CANDIDATES="..." FOLDS="..." SEEDS="..." WORKERS=4
 	@$(STUDY_RUN) utils.selection.cross_validation --study $(STUDY) $(if $(CANDIDATES),--candidates $(CANDIDATES)) \
 		$(if $(FOLDS),--folds $(FOLDS)) $(if $(SEEDS),--seeds $(SEEDS))
 chosen: ## Rebuild the chosen model of STUDY=full from the data alone

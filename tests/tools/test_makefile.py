@@ -52,6 +52,8 @@ case "$*" in
     *--nbval*)
         echo "$RESULTS_DIR" >> calls.log; ls "$RESULTS_DIR" >> calls.log
         echo "${SHOWN:-0.97}" > "$RESULTS_DIR/full/tables/09_scores.csv" ;;
+    *activation_cache*fill*)
+        echo "$WORKERS $SCHEDULER" >> calls.log ;;
 esac
 case "$*" in *"${FAIL:-nothing fails}"*) exit 1 ;; esac
 """
@@ -511,8 +513,18 @@ def test_test_is_lint_pytest_the_sample_and_nbval(tree):
 
 
 def test_check_leaves_the_slow_tests_out(tree):
-    assert tree.make("check", "WORKERS=1").returncode == 0
+    assert tree.make("check", "TEST_PROCESSES=1", "WORKERS=3").returncode == 0
     assert tree.calls()[-1] == "-m pytest --numprocesses 1 --dist loadfile -m not slow"
+
+
+def test_commands_get_workers_and_scheduler(tree):
+    tree.make("cache-fill", "WORKERS=4")
+    tree.make("cache-fill", "STUDY=full", "BACKBONE=vgg19", SCHEDULER="tcp://host:8786")
+    fill = "-m utils.training.activation_cache fill --study"
+    assert tree.calls() == [
+        f"{fill} sample --backbone resnet50", "4 ",
+        f"{fill} full --backbone vgg19", " tcp://host:8786",
+    ]  # fmt: skip
 
 
 def test_data_passes_archive_and_source_on(tree):

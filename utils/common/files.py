@@ -108,7 +108,10 @@ def is_made_from(record_file: Path, inputs: Mapping[str, Any], *files: Path) -> 
 
 
 def cached_table(
-    file: Path, inputs: Mapping[str, Any], make: Callable[[], pd.DataFrame]
+    file: Path,
+    inputs: Mapping[str, Any],
+    make: Callable[[], pd.DataFrame],
+    notes: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Return a table that was made from the same inputs, or make and write it.
 
@@ -119,6 +122,7 @@ def cached_table(
         file: CSV file of the table.
         inputs: Everything that the table depends on: what JSON can hold, or has `describe`.
         make: Makes the table; called only where it is missing or was made from something else.
+        notes: Recorded beside the inputs, but never compared.
 
     Returns:
         The table as read back from the file, the same whether it was just made or not.
@@ -132,7 +136,7 @@ def cached_table(
             _announce_remaking(file, record_file, inputs)
         record_file.unlink(missing_ok=True)
         write_csv(file, make())
-        write_json(record_file, describe_inputs(inputs))
+        write_json(record_file, describe_inputs(inputs) | dict(notes or {}))
     return pd.read_csv(file)
 
 

@@ -60,7 +60,8 @@ def progress_bar(
     """Return a tqdm bar on the terminal.
 
     In a notebook's kernel, stderr is the notebook, so the bar is drawn in the file that
-    `PROGRESS_STREAM` names, or on the terminal itself; without either there is no bar.
+    `PROGRESS_STREAM` names, or on the terminal itself; without either there is no bar, and none
+    with tqdm's own `TQDM_DISABLE=1`, as workers have it.
     """
     in_notebook = type(sys.stderr).__module__.startswith("ipykernel")
     stream = _open_terminal() if in_notebook else None
@@ -69,7 +70,7 @@ def progress_bar(
         desc=description,
         total=total,
         file=stream or sys.stderr,
-        disable=in_notebook and stream is None,
+        disable=(in_notebook and stream is None) or os.environ.get("TQDM_DISABLE") == "1",
         mininterval=1.0,
         leave=False,
     )
