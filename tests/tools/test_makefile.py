@@ -520,7 +520,7 @@ def test_check_leaves_the_slow_tests_out(tree):
 def test_commands_get_workers_and_scheduler(tree):
     tree.make("cache-fill", "WORKERS=4")
     tree.make("cache-fill", "STUDY=full", "BACKBONE=vgg19", SCHEDULER="tcp://host:8786")
-    fill = "-m utils.training.activation_cache fill --study"
+    fill = f"{QUIET} utils.training.activation_cache fill --study"
     assert tree.calls() == [
         f"{fill} sample --backbone resnet50", "4 ",
         f"{fill} full --backbone vgg19", " tcp://host:8786",
