@@ -4,19 +4,31 @@
 #   STUDY    sample or full; by default full where data/chest_xray holds a data set
 #   PYTHON   the Python that .venv is made from (3.11 to 3.13)
 #   VENV     another environment to use, such as VENV="$CONDA_PREFIX"
+#   JOBS     notebooks that run side by side: 2 for the sample where there is room, 1 otherwise
 #   PRECISION  of the frozen network on augmented copies: float32 (default), bfloat16, mixed_float16, auto
 #   SOLUTIONS  1 fills the exercises of the notebooks in from exercises/solutions/ before they run
-#   WORKERS  processes that run the unit tests: 2 by default, each of up to 5 GB
+#   UV       uv if it is on the PATH, and installs what pip would; UV= for pip
+#   VERBOSE  1 shows TensorFlow's log too, and what pip installs
+#   WORKERS  processes of this machine that share forward passes, trainings and heat maps; none by default
+#   SCHEDULER  address of a Dask cluster that shares them instead, such as tcp://host:8786 (docs/scaling.md)
+#   TEST_PROCESSES  processes that run the unit tests: 2 by default, each of up to 5 GB
 #   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR  other folders for these
 
 PYTHON ?= python3
 VENV := $(or $(VENV),.venv)
 VENV_PYTHON := $(VENV)/bin/python
 RUN := $(VENV_PYTHON) -m
+STUDY_RUN := $(RUN)$(if $(VERBOSE),, utils.tools.quiet)
 INSTALLED := $(VENV)/.installed
+CHECKS_INSTALLED := $(VENV)/.installed-checks
+UV ?= $(shell command -v uv 2>/dev/null)
+# The locks name all that is needed, with hashes, so nothing is left to be resolved.
+INSTALL = $(if $(UV),'$(UV)' pip install $(if $(VERBOSE),,-q) --python $(VENV_PYTHON),\
+	$(RUN) pip install $(if $(VERBOSE),,-qq) --disable-pip-version-check) --no-deps
+INSTALL_LOCKED = $(INSTALL) --require-hashes --requirement
 
 # Tests of one file share what they prepare, and stay together.
-UNIT_TESTS = $(RUN) pytest --numprocesses $(or $(WORKERS),2) --dist loadfile
+UNIT_TESTS = $(RUN) pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
 
 DATA := $(or $(DATA_DIR),data)
 RESULTS := $(or $(RESULTS_DIR),results)
@@ -66,44 +78,56 @@ EXECUTED := $(NOTEBOOKS:%=$(EXECUTED_DIR)/%.ipynb)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-# Notebooks share the processor and build on each other's results: one at a time, in order.
-.NOTPARALLEL:
+# Commands do one thing after the other; notebooks that do not build on each other need not.
+$(if $(filter executed,$(MAKECMDGOALS)),,$(eval .NOTPARALLEL:))
+# Room for two: two cores, 8 GB of memory, and no GPU, whose memory the first would take alone.
+ROOM = [ "$$(getconf _NPROCESSORS_ONLN)" -ge 2 ] && [ ! -e /dev/nvidiactl ] && [ "$$({ sysctl -n hw.memsize || \
+	awk '/MemTotal/ {printf "%.0f", $$2 * 1024}' /proc/meminfo; } 2>/dev/null)" -ge 8000000000 ]
+SIDE_BY_SIDE = $(or $(JOBS),$(if $(filter phantoms,$(DATASET)),$(shell $(ROOM) && echo 2 || echo 1),1))
 
 COMMANDS := help setup all data lab predict demo check test site clean lint nbval cache cache-fill cache-clean
-COMMANDS += screen chosen explain ship notebooks views-cost bench readme demo-picture
-.PHONY: $(COMMANDS) announce
+COMMANDS += screen chosen explain ship notebooks views-cost bench readme demo-picture lock
+.PHONY: $(COMMANDS) announce executed
+executed: $(EXECUTED)
 # Each installs the environment first, but `all` says before it which study it runs.
 $(filter-out help clean all,$(COMMANDS)): $(INSTALLED)
+check test lint nbval site lock demo-picture: $(CHECKS_INSTALLED)
 
 ##@ Every day
 help: ## List these commands
 	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 setup: ## Create .venv and install the pinned packages (the other commands do so too)
-all: $(EXECUTED) ## Run the study: notebooks 01-10, those whose inputs changed; SOLUTIONS=1 solves them
-	@echo "Study '$(STUDY)' is up to date: executed notebooks in $(EXECUTED_DIR)"
+all: announce $(INSTALLED) ## Run the study: notebooks 01-10, those whose inputs changed; SOLUTIONS=1 solves them
+	@$(MAKE) --no-print-directory --jobs=$(SIDE_BY_SIDE) executed
+	@echo "Study '$(STUDY)' is up to date"
+	@$(RUN) utils.tools.findings --study $(STUDY)
 data: ## Fetch the real data set: from Kaggle, or ARCHIVE=file.zip, or SOURCE=medmnist; external test: SOURCE=nih_adults
-	$(RUN) utils.data.download $(if $(ARCHIVE),--archive '$(ARCHIVE)') $(if $(SOURCE),--source $(SOURCE))
-lab: ; $(RUN) jupyterlab notebooks ## Open the notebooks in JupyterLab
+	@$(RUN) utils.data.download $(if $(ARCHIVE),--archive '$(ARCHIVE)') $(if $(SOURCE),--source $(SOURCE))
+lab: ## Open the notebooks in JupyterLab
+	@$(RUN) jupyterlab notebooks
 predict: ## Score a folder: IMAGES=folder OUT=file.csv [MODEL=name] [EVALUATE=1]
-	@$(RUN) utils.tools.predict --study $(PREDICT_STUDY) $(if $(MODEL),--model '$(MODEL)') $(if $(EVALUATE),--evaluate) \
+	@$(STUDY_RUN) utils.tools.predict --study $(PREDICT_STUDY) $(if $(MODEL),--model '$(MODEL)') $(if $(EVALUATE),--evaluate) \
 		--images '$(or $(IMAGES),$(error IMAGES=folder is missing))' --out '$(or $(OUT),$(error OUT=file.csv is missing))'
 demo: ## Serve a page on 127.0.0.1 to try a model with one image: [MODEL=name] [PORT=8000]
-	@$(RUN) demo --study $(PREDICT_STUDY) $(if $(MODEL),--model '$(MODEL)') $(if $(PORT),--port '$(PORT)')
-check: lint ; $(UNIT_TESTS) -m 'not slow' ## Run the quick checks alone: ruff and the fast unit tests
+	@$(STUDY_RUN) demo --study $(PREDICT_STUDY) $(if $(MODEL),--model '$(MODEL)') $(if $(PORT),--port '$(PORT)')
+check: lint ## Run the quick checks alone: ruff and the fast unit tests
+	$(UNIT_TESTS) -m 'not slow'
 test: lint ## Run every check: ruff, pytest, the sample study with its exercises solved, nbval
 	$(UNIT_TESTS)
 	$(MAKE) all STUDY=sample SOLUTIONS=1
 	$(MAKE) nbval
 site: ## Build the static site of README, notebooks and documents: build/site/index.html
-	@$(RUN) utils.tools.site build/site
+	@$(STUDY_RUN) utils.tools.site build/site
 clean: ## Remove what runs leave, but not data, cached activations, .venv and committed results
 	rm -rf '$(RESULTS)/sample' '$(FIGURES)/sample' '$(RESULTS)'/*/notebooks '$(RESULTS)'/*/models
 	rm -rf .make .pytest_cache .ruff_cache build docs/api *.egg-info notebooks/.ipynb_checkpoints
 	find utils exercises demo tests -name __pycache__ -prune -exec rm -rf {} +
 
 ##@ Single checks, and the activations that are cached between runs
-lint: ; $(RUN) ruff check && $(RUN) ruff format --check ## Check code and its layout with ruff
+lint: ## Check code and its layout with ruff
+	$(RUN) ruff check
+	$(RUN) ruff format --check
 # Results go to a scratch folder; 05 and 07 to 10 read the committed results of the full study, and
 # fail where one of its tables does not belong to its inputs, instead of making it again. The tables
 # that they show are compared with the committed ones.
@@ -114,36 +138,56 @@ nbval: ## Run the committed notebooks again and compare their outputs
 	RESULTS_DIR="$$scratch/results" FIGURES_DIR="$$scratch/figures" REMAKE_TABLES=0 $(RUN) pytest $(SOURCES) \
 		--nbval --nbval-current-env --nbval-cell-timeout 1800 --timeout 0 --exitfirst && \
 	diff -r "$$scratch/results/full/tables" results/full/tables
-cache: ; @$(RUN) utils.training.activation_cache list ## List the cached activations: size, age, and what can be deleted
-cache-fill: ## Compute activations ahead, or a part: SHARD=3/16; BACKBONE=name, as in utils/models/catalogue.py
-	$(RUN) utils.training.activation_cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50) --shard $(or $(SHARD),1/1)
-cache-clean: ; $(RUN) utils.training.activation_cache clean ## Remove the cached activations
+cache: ## List the cached activations: size, age, and what can be deleted
+	@$(STUDY_RUN) utils.training.activation_cache list
+cache-fill: ## Compute activations ahead, WORKERS=4 at a time; BACKBONE=name, as in utils/models/catalogue.py
+	@$(STUDY_RUN) utils.training.activation_cache fill --study $(STUDY) --backbone $(or $(BACKBONE),resnet50)
+cache-clean: ## Remove the cached activations
+	@$(RUN) utils.training.activation_cache clean
 
 ##@ Rebuild committed results: these take hours, or write into the repository
-screen: ## Train candidates on held-out folds: CANDIDATES="..." FOLDS="..." SEEDS="..."
-	$(RUN) utils.selection.cross_validation --study $(STUDY) $(if $(CANDIDATES),--candidates $(CANDIDATES)) \
+screen: ## Train candidates on held-out folds: CANDIDATES="..." FOLDS="..." SEEDS="..." WORKERS=4
+	@$(STUDY_RUN) utils.selection.cross_validation --study $(STUDY) $(if $(CANDIDATES),--candidates $(CANDIDATES)) \
 		$(if $(FOLDS),--folds $(FOLDS)) $(if $(SEEDS),--seeds $(SEEDS))
 chosen: ## Rebuild the chosen model of STUDY=full from the data alone
-	$(RUN) utils.selection.final_models --study $(STUDY)
+	@$(STUDY_RUN) utils.selection.final_models --study $(STUDY)
 explain: ## Test heat maps of the single model: tables in results/STUDY/explanation, resumably
-	$(RUN) utils.explanation.run --study $(STUDY)
+	@$(STUDY_RUN) utils.explanation.run --study $(STUDY)
 ship: ## Round a final model and release it in models/: CANDIDATE=name
-	$(RUN) utils.tools.release --study $(STUDY) --candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))'
+	@$(STUDY_RUN) utils.tools.release --study $(STUDY) --candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))'
 notebooks: ## Execute the notebooks with their own defaults and save them as committed
-	@for notebook in $(SOURCES); do $(RUN) utils.tools.execute "$$notebook" --save-committed || exit 1; done
+	@for notebook in $(SOURCES); do $(STUDY_RUN) utils.tools.execute "$$notebook" --save-committed || exit 1; done
 views-cost: ## Measure what few cached augmented copies cost, versus a fresh copy every epoch
-	$(RUN) utils.training.augmented_copies --study $(STUDY)
+	@$(STUDY_RUN) utils.training.augmented_copies --study $(STUDY)
 bench: ## Time this study and the usual loops; phantoms unless STUDY=full, N=500 images
-	$(RUN) utils.benchmark.run --study $(BENCH_STUDY) --images $(or $(N),500)
-readme: ; $(RUN) utils.tools.report && $(RUN) utils.tools.numbers ## Write tables and numbers of documents from results/full
-demo-picture: ; $(RUN) demo.picture ## Draw the picture of the demo in docs/using.md; needs a Chromium browser
+	@$(STUDY_RUN) utils.benchmark.run --study $(BENCH_STUDY) --images $(or $(N),500)
+readme: ## Write tables and numbers of documents from results/full
+	@$(RUN) utils.tools.report && $(RUN) utils.tools.numbers
+lock: ## Lock the packages of requirements*.txt and all that they need; UPGRADE=1 for their newest versions
+	@$(LOCK) requirements.txt --output-file requirements.lock
+	@$(LOCK) requirements-dev.txt --output-file requirements-dev.lock --constraint requirements.lock \
+		$$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock)
+demo-picture: ## Draw the picture of the demo in docs/using.md; needs a Chromium browser
+	@$(STUDY_RUN) demo.picture
+
+# One version of each package for all Pythons and systems; the hashes are those of every file of it.
+LOCK = UV_CUSTOM_COMPILE_COMMAND='make lock' $(RUN) uv pip compile --quiet --universal --python-version 3.11 \
+	--fork-strategy fewest --generate-hashes --no-annotate --no-emit-index-url $(if $(UPGRADE),--upgrade)
 
 # The marker comes last: an interrupted installation is taken up again, not taken for done.
-$(INSTALLED): requirements.txt pyproject.toml
+$(INSTALLED): requirements.lock pyproject.toml
 	@$(VENV_PYTHON) -m pip --version >/dev/null 2>&1 || \
 		{ $(call require_supported,$(PYTHON)) && $(PYTHON) -m venv '$(VENV)'; }
 	@$(call require_supported,$(VENV_PYTHON))
-	$(VENV_PYTHON) -m pip install --requirement requirements.txt --editable .
+	@echo "Setting up $(VENV) with $$($(VENV_PYTHON) --version): TensorFlow and what else the study needs"
+	@echo "$(if $(UV),uv,pip) installs requirements.lock: 2 GB, once, in a few minutes"
+	@$(INSTALL_LOCKED) requirements.lock
+	@$(INSTALL) --no-build-isolation --editable .
+	@touch $@
+	@echo "Set up: the commands of the study use $(VENV) from now on"
+$(CHECKS_INSTALLED): requirements-dev.lock $(INSTALLED)
+	@echo "$(if $(UV),uv,pip) installs requirements-dev.lock: what checks and the site need besides"
+	@$(INSTALL_LOCKED) requirements-dev.lock
 	@touch $@
 
 require_supported = { $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
@@ -154,17 +198,19 @@ announce:
 	@[ '$(DATASET)$(REAL_DATA)' != chest_xray ] || \
 		{ echo "$(DATA)/chest_xray holds no data set; fetch it with: make data" >&2; false; }
 
-$(EXECUTED): $(EXECUTED_DIR)/%.ipynb: notebooks/%.ipynb $(STUDY_FILE) requirements.txt $(EXERCISES) \
-		$(if $(filter chest_xray,$(DATASET)),$(wildcard $(DATA)/chest_xray/source.json)) | announce $(INSTALLED)
-	@$(RUN) utils.tools.execute notebooks/$*.ipynb --study $(STUDY) $(if $(SOLUTIONS),--solutions) --output $@
+$(EXECUTED): $(EXECUTED_DIR)/%.ipynb: notebooks/%.ipynb $(STUDY_FILE) requirements.lock $(EXERCISES) \
+		$(if $(filter chest_xray,$(DATASET)),$(wildcard $(DATA)/chest_xray/source.json)) | $(INSTALLED)
+	@$(STUDY_RUN) utils.tools.execute notebooks/$*.ipynb --study $(STUDY) $(if $(SOLUTIONS),--solutions) --output $@
 
 # How the exercises of these copies were left, by its name: switching SOLUTIONS on or off takes the
 # other one away, and runs the notebooks again.
-$(EXERCISES): | announce
+$(EXERCISES):
 	@mkdir -p $(@D) && rm -f $(@D)/.exercises-* && touch $@
 
 # The modules that each notebook imports, written down by reading them.
 $(MODULES): $(wildcard notebooks/*.ipynb $(foreach folder,notebooks utils utils/* exercises,$(folder)/. $(folder)/*.py))
 	@mkdir -p $(@D)
 	@$(PYTHON) -m utils.tools.dependencies $(SOURCES) > $@
+# An old and empty file stands in until it is written: make 3.81 complains of one that is not there.
+$(if $(wildcard $(MODULES)),,$(shell mkdir -p '$(dir $(MODULES))' && touch -t 200001010000 '$(MODULES)'))
 include $(MODULES)

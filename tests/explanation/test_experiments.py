@@ -4,6 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from utils.common import jobs
+from utils.common.files import read_json
+from utils.common.provenance import count_threads
 from utils.common.study import load_study
 from utils.explanation.experiments import baseline_maps, measure_images
 from utils.explanation.faithfulness import SHIFT, _overlap_of, small_perturbations
@@ -41,7 +44,7 @@ def name_images(count: int) -> pd.DataFrame:
     return pd.DataFrame({"image_id": names, "patient_id": "IM-1-normal", "label": 0})
 
 
-def test_an_interrupted_table_goes_on_with_the_next_image(tmp_path, monkeypatch):
+def test_an_interrupted_table_goes_on_with_the_batch_it_was_at(tmp_path, monkeypatch):
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
     study, images = load_study("sample"), name_images(15)
     made = []
@@ -54,13 +57,15 @@ def test_an_interrupted_table_goes_on_with_the_next_image(tmp_path, monkeypatch)
         return [{"number": number}]
 
     with pytest.raises(KeyboardInterrupt):
-        measure_images(study, "truth", {"network": "a"}, lambda: (images, make))
-    table = measure_images(study, "truth", {"network": "a"}, lambda: (images, make))
+        measure_images(study, "truth", {"network": "a"}, lambda study: (images, make))
+    table = measure_images(study, "truth", {"network": "a"}, lambda study: (images, make))
     assert table.number.tolist() == list(range(15))
     assert list(table) == ["image_id", "patient_id", "number"]
     assert table.image_id.tolist() == images.image_id.tolist()
-    assert made.count(3) == 1, "what was kept is not made again"
-    assert made.count(11) == 2, "what was not kept yet is"
+    counts = [made.count(number) for number in range(15)]
+    assert counts == [1] * 8 + [2] * 4 + [1] * 3, (
+        "only the batch that was interrupted is made again"
+    )
     assert not list((tmp_path / "sample/explanation").glob(".*"))
 
 
@@ -74,10 +79,37 @@ def test_rows_of_another_network_are_not_taken_over(tmp_path, monkeypatch):
         return [{"made": "a"}]
 
     with pytest.raises(KeyboardInterrupt):
-        measure_images(study, "truth", {"network": "a"}, lambda: (images, stop_at_the_last))
+        measure_images(study, "truth", {"network": "a"}, lambda study: (images, stop_at_the_last))
     finished = images, lambda number: [{"made": "b"}]
-    other = measure_images(study, "truth", {"network": "b"}, lambda: finished)
+    other = measure_images(study, "truth", {"network": "b"}, lambda study: finished)
     assert set(other.made) == {"b"} and len(other) == 12
+
+
+def prepare_sums(study):
+    """Prepare an experiment as workers can: by a function of a module."""
+    images = name_images(7).assign(patient_id="")
+    random = np.random.default_rng(study.seed).random(7)
+
+    def measure(number):
+        rows = [{"sum": random[:number].sum(), "of": number, "undefined": None}]
+        return rows * (number % 3)  # some images have no row
+
+    return images, measure
+
+
+@pytest.mark.slow
+def test_workers_make_the_table_that_one_process_makes(tmp_path, monkeypatch):
+    study, tables = load_study("sample"), []
+    for workers in ("0", "2"):
+        monkeypatch.setenv("WORKERS", workers)
+        monkeypatch.setenv("RESULTS_DIR", str(tmp_path / workers))
+        measure_images(study, "truth", {"network": "a"}, prepare_sums)
+        jobs.disconnect()
+        folder = tmp_path / workers / "sample" / "explanation"
+        tables.append({file.name: file.read_bytes() for file in folder.iterdir()})
+    assert tables[0] == tables[1] and tables[0].keys() == {"truth.csv", "truth.json"}
+    record = read_json(folder / "truth.json")
+    assert record == {"network": "a", "threads": count_threads()}
 
 
 def test_an_unknown_table_is_refused():

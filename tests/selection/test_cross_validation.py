@@ -6,8 +6,10 @@ import pytest
 from PIL import Image
 
 from tests.builders import open_small_study
-from utils.common.files import write_json
+from utils.common import jobs
+from utils.common.files import read_json, write_json
 from utils.common.paths import dataset_dir, held_out_dir, held_out_file, results_dir
+from utils.common.provenance import count_threads
 from utils.data.index import build_index
 from utils.data.perturbations import PERTURBATIONS
 from utils.evaluation.predictions import write_predictions
@@ -87,3 +89,24 @@ def test_what_is_there_is_not_trained_again(study, monkeypatch):
     cross_validation.cross_validate(study, [longer], ["block1"], [42])
     record = json.loads(file.with_suffix(".json").read_text())
     assert record["candidate"]["epochs"] == 2, "another recipe of the same name is trained again"
+
+
+@pytest.mark.slow
+def test_workers_train_what_one_process_trains(study, tmp_path, monkeypatch):
+    def held_out(workers):
+        monkeypatch.setenv("WORKERS", workers)
+        monkeypatch.setenv("RESULTS_DIR", str(tmp_path / workers))
+        cross_validation.cross_validate(study, TWO, ["block1"], [42])
+        jobs.disconnect()
+        files = [held_out_file(study.study, each.name, "block1", 42) for each in TWO]
+        records = [read_json(file.with_suffix(".json")) | {"minutes": 0} for file in files]
+        return [file.read_bytes() for file in files], records
+
+    here = held_out("0")
+    assert here == held_out("2")
+    assert here[1][0]["threads"] == count_threads()
+
+
+def test_an_unknown_fold_is_refused(study):
+    with pytest.raises(KeyError, match="no fold 'block5'; choose of plain, block1"):
+        cross_validation.cross_validate(study, TWO, ["plain", "block5"], [42])

@@ -3,9 +3,12 @@ fresh."""
 
 import json
 import os
-import pty
+import re
+import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -14,7 +17,8 @@ import pytest
 from nbformat import v4
 
 from tests.small_notebooks import build_notebook, code_cell, markdown_cell, write_notebook
-from utils.common.paths import ROOT
+from utils.common.files import read_json
+from utils.common.paths import ROOT, minutes_file
 from utils.common.study import StudyError, load_study
 from utils.tools.execute import (
     NotebookError,
@@ -23,7 +27,7 @@ from utils.tools.execute import (
     declared_parameters,
     main,
     parse_overrides,
-    progress_stream,
+    record_minutes,
 )
 
 PARAMETERS = 'study = "sample"  # name\nviews = 1  # copies per image'
@@ -142,6 +146,13 @@ def test_run_injects_cleans_and_records_minutes(tmp_path):
     assert 0 <= minutes["01_small"] < 2
 
 
+def test_minutes_of_notebooks_that_end_at_once_are_all_kept():
+    names = [f"{number:02}" for number in range(20)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: record_minutes("sample", name, 1.0), names))
+    assert list(read_json(minutes_file("sample"))) == names
+
+
 def test_an_edit_during_the_run_is_newer_than_the_result(tmp_path):
     source = write_notebook(
         tmp_path / "01_small.ipynb",
@@ -192,7 +203,9 @@ def test_solutions_are_filled_in_and_the_notebook_stays_empty(tmp_path, caplog):
     target = tmp_path / "out.ipynb"
     with caplog.at_level("INFO"):
         assert main([str(source), "--solutions", "--output", str(target)]) == 0
-    assert "01_small.ipynb: running with study sample, exercises solved: 1" in caplog.text
+    assert "01_small: 0.0 minutes, exercises solved: 1, saved as" in re.sub(
+        r"0\.\d", "0.0", caplog.text
+    )
     assert read_outputs(target)[-1] == "42\n"
     assert "print(6 * 7)" in nbformat.read(target, as_version=4).cells[-1].source
     assert source.read_bytes() == before
@@ -289,31 +302,29 @@ def test_save_committed_takes_the_notebook_as_it_is(more):
         main(["x.ipynb", "--save-committed", *more])
 
 
+def test_the_next_run_removes_what_a_killed_one_left(tmp_path):
+    source = write_notebook(
+        tmp_path / "01_small.ipynb",
+        code_cell(PARAMETERS, "parameters"),
+        code_cell("import os, time\nopen('started', 'w')\ntime.sleep(600 if views == 7 else 0)"),
+    )
+    target = tmp_path / "out" / "01_small.ipynb"
+    another = write_notebook(target.with_name(".0123abcd.02_other.ipynb"))
+    command = [sys.executable, "-m", "utils.tools.execute", str(source), "--output", str(target)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    killed = subprocess.Popen([*command, "-p", "views", "7"], env=environment)
+    while not (tmp_path / "started").exists():
+        assert killed.poll() is None
+        time.sleep(0.1)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    left = set(os.listdir(target.parent)) - {another.name}
+    assert len(left) == 1 and left.pop().endswith(".01_small.ipynb")
+    assert main([str(source), "--output", str(target)]) == 0
+    assert sorted(os.listdir(target.parent)) == [another.name, target.name]
+
+
 # ---- progress
-
-
-def test_progress_goes_to_the_terminal():
-    controller, terminal = pty.openpty()
-    assert progress_stream(terminal) == os.ttyname(terminal)
-    os.close(controller)
-    os.close(terminal)
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs the /proc of Linux")
-def test_progress_goes_to_a_pipe_or_an_appended_log(tmp_path):
-    read_end, write_end = os.pipe()
-    assert progress_stream(write_end) == f"/proc/{os.getpid()}/fd/{write_end}"
-    os.close(read_end)
-    os.close(write_end)
-    with open(tmp_path / "run.log", "a") as log:
-        assert os.path.samefile(progress_stream(log.fileno()), tmp_path / "run.log")
-
-
-def test_progress_never_overwrites_a_log_nor_needs_a_stream(tmp_path):
-    with open(tmp_path / "run.log", "w") as log:
-        assert progress_stream(log.fileno()) is None
-        closed = log.fileno()
-    assert progress_stream(closed) is None
 
 
 @pytest.mark.slow
@@ -329,7 +340,7 @@ def test_progress_reaches_the_log_but_not_the_notebook(tmp_path):
     command = [sys.executable, "-m", "utils.tools.execute", str(source), "--output", "out.ipynb"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert "01_small.ipynb: running with study sample" in finished.stderr
+    assert "01_small: running\n" in finished.stderr
     assert "a long step" in finished.stderr
     assert read_outputs(Path("out.ipynb"))[-1] == "done\n"
     assert "a long step" not in nbformat.read("out.ipynb", as_version=4).cells[-1].get("outputs")

@@ -1,6 +1,7 @@
 """The Makefile, run for real in a small copy of the tree with a Python that only takes notes."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,16 @@ ALL = [name[:2] for name in NOTEBOOKS]
 SOLVED = "01_data_exploration"
 """The one notebook of the small copy with exercises and solutions."""
 SOLVED_SUBJECT = SOLVED[3:]
+INSTALL = "-m pip install -qq --disable-pip-version-check --no-deps"
+LOCKED = f"{INSTALL} --require-hashes --requirement"
+INSTALL_STUDY = [
+    f"{LOCKED} requirements.lock", f"{INSTALL} --no-build-isolation --editable .",
+]  # fmt: skip
+INSTALL_CHECKS = [f"{LOCKED} requirements-dev.lock"]
+QUIET = "-m utils.tools.quiet"
+"""How a command is run whose log of TensorFlow stays off the terminal."""
+FINDINGS = "-m utils.tools.findings --study"
+"""What `make all` does last."""
 
 RECORDING_PYTHON = """#!/bin/sh
 # Stands in for .venv/bin/python: notes what it is asked, and fails where $FAIL says so.
@@ -36,10 +47,13 @@ echo "$@" >> calls.log
 case "$*" in
     *utils.tools.execute*--output*)
         for output; do :; done
+        if [ -n "$SLOWLY" ]; then sleep "$SLOWLY"; echo "end $output" >> calls.log; fi
         mkdir -p "$(dirname "$output")" && echo executed > "$output" ;;
     *--nbval*)
         echo "$RESULTS_DIR" >> calls.log; ls "$RESULTS_DIR" >> calls.log
         echo "${SHOWN:-0.97}" > "$RESULTS_DIR/full/tables/09_scores.csv" ;;
+    *activation_cache*fill*)
+        echo "$WORKERS $SCHEDULER" >> calls.log ;;
 esac
 case "$*" in *"${FAIL:-nothing fails}"*) exit 1 ;; esac
 """
@@ -50,7 +64,7 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        for name in ("Makefile", "requirements.lock", "requirements-dev.lock", "pyproject.toml"):
             shutil.copy(ROOT / name, root / name)
         shutil.copytree(ROOT / "studies", root / "studies")
         for folder in ("utils/tools", "exercises/solutions", "demo", "tests"):
@@ -76,6 +90,7 @@ class Tree:
         python.write_text(RECORDING_PYTHON)
         python.chmod(0o755)
         (root / ".venv" / ".installed").touch()
+        (root / ".venv" / ".installed-checks").touch()
 
     def make(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
         """Run make with these arguments and environment variables."""
@@ -87,9 +102,13 @@ class Tree:
             "FIGURES_DIR",
             "MAKEFLAGS",
             "MAKELEVEL",
+            "VERBOSE",
         )
         environment = {key: value for key, value in os.environ.items() if key not in settings}
-        environment |= {"PYTHON": sys.executable, "PYTHONDONTWRITEBYTECODE": "1"} | variables
+        # No uv and one notebook at a time, whatever this machine has.
+        environment |= {"UV": "", "JOBS": "1"}
+        environment |= {"PYTHON": sys.executable, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment |= variables
         return subprocess.run(
             ["make", *arguments], cwd=self.root, env=environment, capture_output=True, text=True
         )
@@ -131,6 +150,53 @@ def test_all_runs_in_order_whatever_the_jobs_and_then_nothing(tree):
     assert "Study 'sample' is up to date" in second.stdout
 
 
+def overlapping(calls: list[str]) -> list[set[str]]:
+    """Return for each beginning of a notebook the numbers of those that run then."""
+    running, moments = set(), []
+    for call in calls:
+        number = call.split("notebooks/")[-1][:2]
+        if call.startswith("end "):
+            running.remove(number)
+        elif "utils.tools.execute" in call:
+            running.add(number)
+            moments.append(set(running))
+    return moments
+
+
+BUILDS_ON = {"05": "03 04", "06": "04", "07": "04", "08": "07", "09": "05 08", "10": "09"}
+
+
+def test_notebooks_that_do_not_build_on_each_other_run_side_by_side(tree):
+    assert tree.make("all", JOBS="2", SLOWLY="0.3").returncode == 0
+    calls = tree.calls()
+    moments = overlapping(calls)
+    assert max(map(len, moments)) == 2
+    assert {"01", "02"} in moments
+    order = [("end " if call[:4] == "end " else "") + call.split("notebooks/")[-1][:2]
+             for call in calls if "notebooks/" in call]  # fmt: skip
+    assert sorted(order) == sorted([*ALL, *(f"end {number}" for number in ALL)])
+    for number, inputs in BUILDS_ON.items():
+        for needed in inputs.split():
+            assert order.index(f"end {needed}") < order.index(number), f"{number} before {needed}"
+
+
+def test_the_sample_alone_runs_two_at_a_time_and_jobs_decides(tree):
+    def jobs(*arguments: str, **variables: str) -> str:
+        shown = tree.make("-n", "all", *arguments, **variables).stdout
+        return re.search(r"--jobs=(\S*) executed", shown)[1]
+
+    assert jobs("STUDY=full", JOBS="") == "1"
+    assert jobs(JOBS="") in ("1", "2")
+    assert jobs(JOBS="3") == "3"
+    # Where there is one core, whatever the rest.
+    getconf = tree.root / "bin" / "getconf"
+    getconf.parent.mkdir()
+    getconf.write_text("#!/bin/sh\necho 1\n")
+    getconf.chmod(0o755)
+    path = f"{getconf.parent}{os.pathsep}{os.environ['PATH']}"
+    assert jobs(JOBS="", PATH=path) == "1"
+
+
 @pytest.mark.parametrize(
     ("edited", "again"),
     [
@@ -160,7 +226,7 @@ def test_switching_solutions_on_or_off_runs_the_notebooks_again(tree):
     tree.make("all")
     assert not any("--solutions" in call for call in tree.calls())
     tree.make("all", "SOLUTIONS=1")
-    calls = tree.calls()
+    *calls, _ = tree.calls()
     assert len(calls) == len(NOTEBOOKS)
     assert all(" --solutions " in call for call in calls)
     tree.make("all", "SOLUTIONS=yes")  # on is on, whatever the word
@@ -252,9 +318,12 @@ def test_failed_notebook_leaves_no_target_and_the_next_run_goes_on_from_there(tr
 def test_each_study_has_its_own_results(tree):
     (tree.root / "data" / "chest_xray" / "train").mkdir(parents=True)
     tree.make("all", "STUDY=sample")
-    assert all("--study sample --output results/sample/notebooks/" in call for call in tree.calls())
+    *calls, last = tree.calls()
+    assert all("--study sample --output results/sample/notebooks/" in call for call in calls)
+    assert last == f"{FINDINGS} sample"
     tree.make("all", RESULTS_DIR="elsewhere")
-    calls = tree.calls()
+    *calls, last = tree.calls()
+    assert last == f"{FINDINGS} full"
     assert len(calls) == len(NOTEBOOKS)
     assert all("--study full --output elsewhere/full/notebooks/" in call for call in calls)
 
@@ -298,12 +367,79 @@ def test_interrupted_setup_is_not_mistaken_for_done(tree):
     assert not (tree.root / ".venv" / ".installed").exists()
     tree.calls()
     assert tree.make("setup").returncode == 0
-    assert any("pip install --requirement requirements.txt" in call for call in tree.calls())
+    assert tree.calls()[-2:] == INSTALL_STUDY
     tree.make("setup")
     assert tree.calls() == []
-    tree.edit("requirements.txt")
+    tree.edit("requirements.lock")
     tree.make("setup")
-    assert tree.calls() != []
+    assert tree.calls()[-2:] == INSTALL_STUDY
+    tree.edit("requirements-dev.lock")
+    tree.make("setup")
+    assert tree.calls() == []
+
+
+@pytest.mark.parametrize("command", ["test", "check", "lint", "nbval", "site", "demo-picture"])
+def test_what_only_checks_and_the_site_need_is_installed_for_them_alone(tree, command):
+    for stamp in (".installed", ".installed-checks"):
+        (tree.root / ".venv" / stamp).unlink()
+    for study in ("all", "predict IMAGES=x OUT=y", "demo"):
+        tree.make(*study.split())
+    calls = tree.calls()
+    assert set(INSTALL_STUDY) < set(calls)
+    assert not set(INSTALL_CHECKS) & set(calls)
+    tree.make(command, FAIL="requirements-dev.lock")
+    assert tree.calls() == INSTALL_CHECKS
+    tree.make(command)
+    assert tree.calls()[:1] == INSTALL_CHECKS
+    tree.make(command)
+    assert not set(INSTALL_CHECKS) & set(tree.calls())
+
+
+def test_uv_installs_where_there_is_one(tree):
+    uv = tree.root / "some tools" / "uv"
+    uv.parent.mkdir()
+    uv.write_text('#!/bin/sh\necho "uv $@" >> calls.log\n')
+    uv.chmod(0o755)
+    (tree.root / ".venv" / ".installed").unlink()
+    assert "uv installs requirements.lock" in tree.make("setup", UV=str(uv)).stdout
+    to_venv = "uv pip install -q --python .venv/bin/python --no-deps"
+    assert tree.calls()[-2:] == [
+        f"{to_venv} --require-hashes --requirement requirements.lock",
+        f"{to_venv} --no-build-isolation --editable .",
+    ]
+
+
+QUIET_COMMANDS = ("predict IMAGES=x OUT=y", "demo", "screen", "chosen", "explain", "all")
+
+
+@pytest.mark.parametrize("command", QUIET_COMMANDS)
+def test_the_terminal_shows_what_the_study_says_and_with_verbose_all(tree, command):
+    quiet = tree.make(*command.split())
+    assert quiet.returncode == 0, quiet.stderr
+    banner = [line for line in quiet.stdout.splitlines() if line.startswith("=====")]
+    said = [*banner, "Study 'sample' is up to date"] if command == "all" else []
+    assert (quiet.stdout.splitlines(), quiet.stderr) == (said, "")
+    assert tree.calls()[0].startswith(f"{QUIET} ")
+    shutil.rmtree(tree.root / "results" / "sample", ignore_errors=True)
+    tree.make(*command.split(), "VERBOSE=1")
+    calls = tree.calls()
+    assert calls and not any(QUIET in call for call in calls)
+
+
+def test_setup_says_in_three_lines_what_it_does(tree):
+    (tree.root / ".venv" / ".installed").unlink()
+    said = tree.make("setup")
+    assert len(said.stdout.splitlines()) == 3
+    assert said.stderr == ""
+    (tree.root / ".venv" / ".installed").unlink()
+    tree.calls()
+    tree.make("setup", "VERBOSE=1")
+    assert "install" in tree.calls()[-2] and " -qq " not in "".join(tree.calls())
+
+
+def test_no_help_text_is_echoed(tree):
+    for command in ("lab", "check", "lint", "readme", "cache", "cache-clean", "demo-picture"):
+        assert "##" not in tree.make(command).stdout
 
 
 @pytest.mark.parametrize("command", ["lab", "check", "cache-clean", "readme", "all"])
@@ -358,7 +494,9 @@ def test_committed_notebooks_are_saved_in_order_up_to_the_first_failure(tree):
     assert tree.executed() == ["01", "02", "03"]
     assert tree.make("notebooks").returncode == 0
     last = list(NOTEBOOKS)[-1]
-    assert tree.calls()[-1] == f"-m utils.tools.execute notebooks/{last}.ipynb --save-committed"
+    assert (
+        tree.calls()[-1] == f"{QUIET} utils.tools.execute notebooks/{last}.ipynb --save-committed"
+    )
 
 
 def test_test_is_lint_pytest_the_sample_and_nbval(tree):
@@ -370,12 +508,23 @@ def test_test_is_lint_pytest_the_sample_and_nbval(tree):
     assert unit_tests == "-m pytest --numprocesses 2 --dist loadfile"
     study = calls[3 : 3 + len(ALL)]
     assert all("--study sample" in call and "--solutions" in call for call in study)
-    assert "--nbval" in calls[3 + len(ALL)]
+    assert calls[3 + len(ALL)] == f"{FINDINGS} sample"
+    assert "--nbval" in calls[4 + len(ALL)]
 
 
 def test_check_leaves_the_slow_tests_out(tree):
-    assert tree.make("check", "WORKERS=1").returncode == 0
+    assert tree.make("check", "TEST_PROCESSES=1", "WORKERS=3").returncode == 0
     assert tree.calls()[-1] == "-m pytest --numprocesses 1 --dist loadfile -m not slow"
+
+
+def test_commands_get_workers_and_scheduler(tree):
+    tree.make("cache-fill", "WORKERS=4")
+    tree.make("cache-fill", "STUDY=full", "BACKBONE=vgg19", SCHEDULER="tcp://host:8786")
+    fill = f"{QUIET} utils.training.activation_cache fill --study"
+    assert tree.calls() == [
+        f"{fill} sample --backbone resnet50", "4 ",
+        f"{fill} full --backbone vgg19", " tcp://host:8786",
+    ]  # fmt: skip
 
 
 def test_data_passes_archive_and_source_on(tree):
@@ -395,7 +544,7 @@ def test_site_is_built_where_the_workflow_looks_for_it(tree):
     assert tree.make("site", FAIL="utils.tools.site").returncode != 0
     tree.calls()
     assert tree.make("site").returncode == 0
-    assert tree.calls() == ["-m utils.tools.site build/site"]
+    assert tree.calls() == [f"{QUIET} utils.tools.site build/site"]
 
 
 def test_clean_keeps_data_environment_and_committed_results(tree):

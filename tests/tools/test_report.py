@@ -58,6 +58,8 @@ SCALING_TEMPLATE = """<!-- speed:begin -->
 <!-- predictions:end -->
 <!-- precision:begin -->
 <!-- precision:end -->
+<!-- workers:begin -->
+<!-- workers:end -->
 """
 
 
@@ -195,7 +197,7 @@ def write_speed(results):
 
 def test_without_a_benchmark_the_speed_section_says_how_to_make_one(results):
     text = render_scaling(SCALING_TEMPLATE, results)
-    assert text.count(NOT_MEASURED) == 5 and "make bench" in NOT_MEASURED
+    assert text.count(NOT_MEASURED) == 6 and "make bench" in NOT_MEASURED
 
 
 def test_speed_section_holds_loops_goals_and_limits(results):
@@ -205,9 +207,18 @@ def test_speed_section_holds_loops_goals_and_limits(results):
     for part in ("| tf_data_loop | 40.0 | 800 |", "4.0 times as fast", "13.3 times"):
         assert part in text
     assert "| bfloat16 | 30.0 | – | 0.0040 | 0.0200 |" in text
+    assert "| one process, all cores | 1 worker | 4 workers |" in text
+    assert "| ResNet50's features | 16.0 | 15.5 | 17.0 |" in text
     assert "+0.0010 [-0.0100, +0.0120], resampling patients: no difference is seen" in text
     for goal in record["goals"].values():
         assert goal["met"] or goal["limit"] in text
+
+
+def test_a_benchmark_from_before_workers_leaves_their_row_out(results):
+    record = write_speed(results)
+    del record["workers"]
+    write_json(results.parent / "bench" / "full.json", record)
+    assert render_scaling(SCALING_TEMPLATE, results).count(NOT_MEASURED) == 1
 
 
 def test_another_measurement_is_drift(results):

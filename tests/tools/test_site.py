@@ -381,7 +381,9 @@ def test_binder_installs_the_repository_after_its_packages(tmp_path):
     python.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     subprocess.run([script], cwd=ROOT, env=os.environ | {"PATH": path}, check=True)
-    assert (tmp_path / "asked").read_text() == "-m pip install --no-deps --editable .\n"
+    assert (tmp_path / "asked").read_text() == (
+        "-m pip install --no-deps --no-build-isolation --editable .\n"
+    )
 
 
 def test_binder_takes_the_environment_of_the_root():
@@ -389,8 +391,8 @@ def test_binder_takes_the_environment_of_the_root():
     text = (ROOT / "binder" / "environment.yml").read_text()
     assert text == (ROOT / "environment.yml").read_text()
     assert not (ROOT / ".binder").exists()
-    beside = (ROOT / "binder" / "requirements.txt").read_text().splitlines()
-    assert beside[1:] == ["-r ../requirements.txt"]
+    beside = (ROOT / "binder" / "requirements.lock").read_text().splitlines()
+    assert beside[1:] == ["-r ../requirements.lock"]
     environment = yaml.safe_load(text)
     (python,) = [part for part in environment["dependencies"] if str(part).startswith("python")]
     assert re.fullmatch(r"python=3\.(11|12|13)", python)

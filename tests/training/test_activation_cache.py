@@ -11,7 +11,7 @@ from utils.common.study import load_study
 from utils.data.index import build_index
 from utils.models.pretrained import Weights
 from utils.training import activation_cache
-from utils.training.activations import ActivationStore, AugmentedCopy, Shard
+from utils.training.activations import ActivationStore, AugmentedCopy
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def store(data, tmp_path):
 
 def test_the_listing_names_store_size_and_age(store, tmp_path):
     (summary,) = activation_cache.list_stores(tmp_path)
-    assert (summary.entries, summary.doubled, summary.remark) == (80, 0, "")
+    assert (summary.entries, summary.remark) == (80, "")
     text = activation_cache.describe_stores([summary], tmp_path)
     assert "small up to conv, computed in float32, kept in float16" in text
     assert "80 images and augmented copies" in text and "0.0 hours ago" in text
@@ -61,14 +61,6 @@ def test_what_may_go_is_named_and_goes(store, tmp_path, data):
     assert activation_cache.list_stores(tmp_path) == []
 
 
-def test_doubled_entries_are_noticed(store, tmp_path):
-    for file in list(store.folder.glob("block-*")):
-        (store.folder / file.name.replace("block-", "block-copy-")).write_bytes(file.read_bytes())
-    (summary,) = activation_cache.list_stores(tmp_path)
-    assert (summary.entries, summary.doubled) == (80, 80)
-    assert "80 entries are there twice" in activation_cache.describe_stores([summary], tmp_path)
-
-
 @pytest.fixture
 def small_study(data, tmp_path, monkeypatch):
     """Replace data, weights and backbone by small ones; the command stays what it is."""
@@ -77,25 +69,30 @@ def small_study(data, tmp_path, monkeypatch):
     weights = Weights("resnet50", "ImageNet", "npm", "0" * 64, None)
     monkeypatch.setattr(activation_cache, "resolve_study_weights", lambda *args, **kwargs: weights)
     monkeypatch.setattr(
-        activation_cache, "build_backbone", lambda *args, **kwargs: build_small_backbone()
+        "utils.training.head.build_backbone", lambda *args, **kwargs: build_small_backbone()
     )
     return load_study("sample").model_copy(update={"seed": 1, "validation_fraction": 0.3})
 
 
-def test_missing_and_repeated_shards_are_noticed(small_study):
-    first = activation_cache.fill_cache(small_study, "resnet50", Shard(1, 2))
-    assert "shard 2/2 lacks" in first and "shard 1/2 lacks" not in first
-    again = activation_cache.fill_cache(small_study, "resnet50", Shard(1, 2))
-    assert "was shard 1/2 run before?" in again and "shard 2/2 lacks" in again
-    last = activation_cache.fill_cache(small_study, "resnet50", Shard(2, 2))
-    assert last.endswith("the cache holds all that the study needs")
+def test_filling_computes_what_notebooks_need_and_once(small_study, data, tmp_path):
+    activation_cache.fill_cache(small_study, "resnet50")
+    half, single = activation_cache.list_stores(tmp_path)
+    _, index = data
+    train = (index.split == "train").sum()
+    assert half.entries == small_study.views * train and "float16" in half.folder.name
+    assert single.entries == len(index) - train
+    blocks = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*/block-*")}
+    activation_cache.fill_cache(small_study, "resnet50")
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.glob("*/block-*")} == blocks
 
 
 def test_the_command_line(small_study, monkeypatch):
     assert activation_cache.main(["fill", "--study", "nothing"]) == 1
     monkeypatch.setattr(activation_cache, "load_study", lambda name: small_study)
-    assert activation_cache.main(["fill", "--shard", "1/1"]) == 0
-    assert activation_cache.main(["fill", "--shard", "0/3"]) == 1
+    assert activation_cache.main(["fill"]) == 0
+    monkeypatch.setenv("WORKERS", "many")
+    monkeypatch.setenv("ACTIVATION_CACHE_DIR", os.environ["ACTIVATION_CACHE_DIR"] + "/empty")
+    assert activation_cache.main(["fill"]) == 1
     assert activation_cache.main(["list"]) == 0
     assert activation_cache.main(["clean"]) == 0
     with pytest.raises(SystemExit):

@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 
 from tests.builders import build_small_backbone, write_dataset
-from utils.common.files import file_sha256
+from utils.common.files import file_sha256, read_json
+from utils.common.jobs import disconnect
+from utils.common.provenance import count_threads
 from utils.data.augmentation import AugmentationRanges, augment_images
 from utils.data.images import load_image, load_images
 from utils.data.index import build_index
 from utils.models.backbones import build_head, join, split_model
 from utils.training import activations
-from utils.training.activations import ActivationStore, AugmentedCopy, CacheSpaceError, Shard
+from utils.training.activations import ActivationStore, AugmentedCopy, CacheSpaceError
 from utils.training.head import predict_pneumonia
 
 
@@ -258,31 +260,6 @@ def test_what_the_disk_cannot_hold_is_refused_before_it_starts(
     assert computed == [40]
 
 
-@pytest.mark.parametrize("text", ["0/4", "5/4", "3", "a/b", "1/0", "-1/4", "/"])
-def test_shards_that_do_not_exist_are_refused(text):
-    with pytest.raises(ValueError, match=r"no shard|written like 3/16"):
-        Shard.parse(text)
-
-
-def test_shards_together_equal_a_single_run_bit_for_bit(data, backbone, tmp_path, computed):
-    root, index = data
-    views = [AugmentedCopy(0), AugmentedCopy(1)]
-    counts = [
-        ActivationStore(tmp_path / "shards", backbone).fill(root, index, views, Shard(number, 3))
-        for number in (3, 1, 2)
-    ]
-    assert sum(counts) == 2 * len(index) and min(counts) > 0
-    together = ActivationStore(tmp_path / "shards", backbone)
-    assert together.count_missing(index, views) == 0
-    single = ActivationStore(tmp_path / "single", backbone)
-    for one, other in zip(
-        together.load_copies(root, index, views),
-        single.load_copies(root, index, views),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(one[:], other[:])
-
-
 FILL = """
 import sys
 from pathlib import Path
@@ -317,7 +294,7 @@ def test_a_killed_run_is_resumed(backbone, tmp_path, computed):
     kept = 2 * _count_blocks(cache)
     assert 10 <= kept < len(index), "the process was not killed half-way"
     table = ActivationStore(cache, backbone).load(root, index)
-    assert computed == [len(index) - kept]
+    assert sum(computed) == len(index) - kept
     fresh = ActivationStore(tmp_path / "fresh", backbone).load(root, index)
     np.testing.assert_array_equal(table[:], fresh[:])
 
@@ -332,3 +309,22 @@ def test_two_processes_may_fill_one_cache(backbone, tmp_path, computed):
     assert computed == []
     alone = ActivationStore(tmp_path / "alone", backbone).load(root, index)
     np.testing.assert_array_equal(shared[:], alone[:])
+
+
+@pytest.mark.slow
+def test_the_cache_is_the_same_for_any_number_of_workers(data, backbone, tmp_path, monkeypatch):
+    root, index = data
+    views = [AugmentedCopy(number, seed=1) for number in range(3)]
+    caches = []
+    for workers in ("0", "1", "2"):
+        monkeypatch.setenv("WORKERS", workers)
+        store = ActivationStore(tmp_path / workers, backbone)
+        assert store.fill(root, index, views) == 3 * len(index)
+        disconnect()
+        assert store.fill(root, index, views) == 0
+        caches.append({file.name: file.read_bytes() for file in store.folder.glob("block-*")})
+        assert (store.folder / activations.NETWORK_FILE).is_file() == (workers != "0")
+        assert [file.name for file in store.folder.glob(".*")] == []
+    assert len(caches[0]) == 4 and caches[0] == caches[1] == caches[2]
+    (record, _) = sorted(store.folder.glob("block-*.json"))
+    assert read_json(record)["threads"] == count_threads()

@@ -20,8 +20,10 @@ from sklearn.metrics import roc_auc_score
 from utils.benchmark.loops import augmented_views, run_ours
 from utils.benchmark.preparation import Bench
 from utils.common.constants import IMAGE_SIZE
+from utils.common.jobs import disconnect
+from utils.common.provenance import count_threads
 from utils.models.backbones import build_head
-from utils.training.activations import BATCH_SIZE, ActivationStore
+from utils.training.activations import BATCH_SIZE, BLOCK_SIZE, PLAIN, ActivationStore
 from utils.training.head import predict_pneumonia
 from utils.training.optimizers import FusedAdam
 from utils.training.precision import choose_precision
@@ -33,11 +35,6 @@ SHORTEST_SECONDS = 2.0
 """Least time that a rate is measured over."""
 LARGEST_PRECISION_TEST = 200
 """Validation images on which another precision is compared, at most."""
-
-
-def count_threads() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def measure_rate(forward: Callable, batch: tf.Tensor, seconds: float = SHORTEST_SECONDS) -> float:
@@ -97,6 +94,25 @@ def measure_extraction(bench: Bench) -> dict[str, Any]:
     return {"batch_size": BATCH_SIZE, "passes": passes} | {
         name: summarize(values) for name, values in rates.items()
     }
+
+
+def measure_workers(bench: Bench, workers: int) -> dict[str, Any]:
+    """Measure how fast processes that share the work fill a cache; 0 is this process alone.
+
+    Each has computed a block before: it takes seconds to start and to compile, once.
+    """
+    os.environ["WORKERS"] = str(workers)
+    images, _ = bench.choose()
+    store = ActivationStore(
+        bench.empty_folder("workers"), bench.build_backbone(), bench.views_dtype
+    )
+    store.fill(bench.root, images.head(max(workers, 1) * BLOCK_SIZE), [PLAIN])
+    start = time.perf_counter()
+    passes = store.fill(bench.root, images, augmented_views(bench)[:2])
+    rate = passes / (time.perf_counter() - start)
+    disconnect()
+    shutil.rmtree(bench.scratch / "workers")
+    return {"workers": workers, "passes": passes, "images_per_second": rate}
 
 
 def measure_step(bench: Bench) -> dict[str, Any]:

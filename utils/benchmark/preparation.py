@@ -52,6 +52,8 @@ class BenchSettings:
     """Training steps of one repetition."""
     extracted_images: int = 16
     """Images whose copies are computed in one repetition of the extraction test."""
+    workers: tuple[int, ...] = (0, 1, 2, 4)
+    """Processes that share an extraction; 0 is the command's own process, on all cores."""
     weights: str = "imagenet"
 
     def describe(self) -> dict[str, Any]:

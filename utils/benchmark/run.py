@@ -32,7 +32,7 @@ from utils.benchmark.plots import plot_contenders, plot_scaling, save_bench_figu
 from utils.benchmark.preparation import Bench, BenchError, BenchSettings, choose_sizes, prepare
 from utils.common.files import read_json, write_json
 from utils.common.paths import results_dir
-from utils.common.provenance import PACKAGES
+from utils.common.provenance import PACKAGES, count_threads
 from utils.common.study import Study, StudyError
 from utils.data.images import DatasetError
 from utils.evaluation.metrics import paired_difference
@@ -46,7 +46,7 @@ BENCH = "bench"
 """Name of the folder of results and of figures."""
 QUICK = {
     "epochs": 1, "views": 2, "seeds": (42,), "size_epochs": 1, "repetitions": 1, "rounds": 1,
-    "steps": 2, "extracted_images": 4, "weights": "random",
+    "steps": 2, "extracted_images": 4, "workers": (0, 1), "weights": "random",
 }  # fmt: skip
 """Settings of the test that the command works."""
 REPORTED_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
@@ -59,6 +59,7 @@ def plan_jobs(settings: BenchSettings) -> list[str]:
         "tf_data_loop", "reference_loop", "bottleneck_once", "extraction",
         *(f"step:{number}" for number in range(1, settings.rounds + 1)),
         *(f"size:{size}" for size in settings.sizes),
+        *(f"workers:{number}" for number in settings.workers),
     ]  # fmt: skip
 
 
@@ -76,6 +77,7 @@ def run_job(job: str, bench: Bench) -> Any:
         "extraction": limits.measure_extraction,
         "step": limits.measure_step,
         "size": lambda bench: loops.run_size(bench, int(detail)),
+        "workers": lambda bench: limits.measure_workers(bench, int(detail)),
     }[kind]
     return run(bench)
 
@@ -137,7 +139,7 @@ def describe_machine() -> dict[str, Any]:
         "processor": model[1].strip() if model else platform.processor() or platform.machine(),
         "architecture": platform.machine(),
         "system": platform.system(),
-        "processors": limits.count_threads(),
+        "processors": count_threads(),
         "memory_gb": round(pages / 1e9, 1),
         "instructions": {flag: flag in cpu_flags() for flag in REPORTED_FLAGS},
     }
@@ -183,6 +185,7 @@ def assemble(bench: Bench, records: dict[str, Any]) -> dict[str, Any]:
         "extraction": records["extraction"],
         "step": step,
         "precision": records["precision"],
+        "workers": [records[f"workers:{number}"] for number in settings.workers],
     }  # fmt: skip
     record["ceiling"] = summary.ceiling_seconds(record)
     sizes = [records[f"size:{size}"] for size in settings.sizes]
@@ -234,6 +237,7 @@ def describe(record: dict[str, Any]) -> str:
             f"{step['matmul_flops']['best'] / 1e9:.0f} GFLOP/s",
             _align(summary.precision_rows(record)),
             _align(summary.size_rows(record)),
+            _align(summary.worker_rows(record)),
         ]
     )
 
@@ -277,6 +281,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     _log_to_terminal()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of the processes
+    for name in ("WORKERS", "SCHEDULER"):  # every process works alone, unless it measures workers
+        os.environ.pop(name, None)
     try:
         images = arguments.images
         settings = BenchSettings(arguments.study, images, sizes=choose_sizes(images))

@@ -315,3 +315,13 @@ def precision_rows(record: dict[str, Any]) -> Table:
         "precision of the backbone", "images/s", "validation AUC", "mean difference of probability",
         "largest",
     ], rows  # fmt: skip
+
+
+def worker_rows(record: dict[str, Any]) -> Table:
+    """Return the table of extraction by one process and by several, a row."""
+    names = {0: "one process, all cores", 1: "1 worker"}
+    header = [
+        names.get(each["workers"], f"{each['workers']} workers") for each in record["workers"]
+    ]
+    rates = [f"{each['images_per_second']:.1f}" for each in record["workers"]]
+    return ["images and views a second", *header], [["ResNet50's features", *rates]]

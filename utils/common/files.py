@@ -1,5 +1,6 @@
 """Write files whole or not at all, and fingerprint them."""
 
+import glob
 import hashlib
 import json
 import logging
@@ -31,6 +32,15 @@ def write_atomically(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of `write_atomically(path)` that killed runs have left.
+
+    Only for a file that one process at a time writes: a temporary file may be in use.
+    """
+    for file in path.parent.glob(f".{'[0-9a-f]' * 8}.{glob.escape(path.name)}"):
+        file.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -98,7 +108,10 @@ def is_made_from(record_file: Path, inputs: Mapping[str, Any], *files: Path) -> 
 
 
 def cached_table(
-    file: Path, inputs: Mapping[str, Any], make: Callable[[], pd.DataFrame]
+    file: Path,
+    inputs: Mapping[str, Any],
+    make: Callable[[], pd.DataFrame],
+    notes: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Return a table that was made from the same inputs, or make and write it.
 
@@ -109,6 +122,7 @@ def cached_table(
         file: CSV file of the table.
         inputs: Everything that the table depends on: what JSON can hold, or has `describe`.
         make: Makes the table; called only where it is missing or was made from something else.
+        notes: Recorded beside the inputs, but never compared.
 
     Returns:
         The table as read back from the file, the same whether it was just made or not.
@@ -122,7 +136,7 @@ def cached_table(
             _announce_remaking(file, record_file, inputs)
         record_file.unlink(missing_ok=True)
         write_csv(file, make())
-        write_json(record_file, describe_inputs(inputs))
+        write_json(record_file, describe_inputs(inputs) | dict(notes or {}))
     return pd.read_csv(file)
 
 

@@ -121,3 +121,8 @@ def table_file(study_name: str, name: str) -> Path:
 def minutes_file(study_name: str) -> Path:
     """Return where the minutes of a study's notebooks are recorded."""
     return results_dir(study_name) / "provenance" / "minutes.json"
+
+
+def shown(path: Path) -> str:
+    """Return a path as a reader would type it here: relative, if it lies in the repository."""
+    return os.path.relpath(path) if path.absolute().is_relative_to(ROOT) else str(path)

@@ -1,8 +1,11 @@
 """Show progress on the terminal, never in a notebook's saved output."""
 
+import fcntl
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TextIO, TypeVar
 
 from tqdm import tqdm
@@ -22,6 +25,27 @@ class _TerminalBar(tqdm):
             self.own_stream.close()
 
 
+def progress_stream(descriptor: int | None = None) -> str | None:
+    """Name the file through which a kernel reaches an open file of this process, if there is one.
+
+    A kernel has no terminal of its own, and its stderr ends up in the notebook.
+
+    Args:
+        descriptor: Number of the open file; by default that of `sys.stderr`, which need not be 2.
+    """
+    try:
+        descriptor = sys.stderr.fileno() if descriptor is None else descriptor
+        if os.isatty(descriptor):
+            return os.ttyname(descriptor)
+        mode, flags = os.fstat(descriptor).st_mode, fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    except OSError:
+        return None
+    # A log file that is not open for appending would be overwritten from two positions.
+    shareable = stat.S_ISFIFO(mode) or (stat.S_ISREG(mode) and flags & os.O_APPEND)
+    own_file = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+    return str(own_file) if shareable and own_file.exists() else None
+
+
 def _open_terminal() -> TextIO | None:
     """Open the terminal of the person who started a notebook, if there is one."""
     try:
@@ -36,7 +60,8 @@ def progress_bar(
     """Return a tqdm bar on the terminal.
 
     In a notebook's kernel, stderr is the notebook, so the bar is drawn in the file that
-    `PROGRESS_STREAM` names, or on the terminal itself; without either there is no bar.
+    `PROGRESS_STREAM` names, or on the terminal itself; without either there is no bar, and none
+    with tqdm's own `TQDM_DISABLE=1`, as workers have it.
     """
     in_notebook = type(sys.stderr).__module__.startswith("ipykernel")
     stream = _open_terminal() if in_notebook else None
@@ -45,7 +70,7 @@ def progress_bar(
         desc=description,
         total=total,
         file=stream or sys.stderr,
-        disable=in_notebook and stream is None,
+        disable=(in_notebook and stream is None) or os.environ.get("TQDM_DISABLE") == "1",
         mininterval=1.0,
         leave=False,
     )

@@ -1,5 +1,6 @@
 """What a result must say of its origin."""
 
+import os
 import platform
 import time
 from importlib.metadata import version
@@ -11,6 +12,19 @@ from utils.common.files import read_json, write_json
 from utils.common.paths import provenance_file
 
 PACKAGES = ("keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow")
+
+THREADS = "TF_NUM_INTRAOP_THREADS"
+"""TensorFlow's own environment variable for the threads that share one operation."""
+
+
+def count_threads() -> int:
+    """Return the threads that share one operation: one a processor of this process, unless set.
+
+    A training has other last digits with another number of them.
+    """
+    if number := os.environ.get(THREADS):
+        return int(number)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Stopwatch:
@@ -27,11 +41,12 @@ class Stopwatch:
 
 
 def describe_run(minutes: float) -> dict[str, Any]:
-    """Describe the run behind a result: packages, Python, processor family and minutes."""
+    """Describe the run behind a result: packages, Python, processor family, threads, minutes."""
     return {
         "python": platform.python_version(),
         "packages": {package: version(package) for package in PACKAGES},
         "machine": platform.machine(),
+        "threads": count_threads(),
         "minutes": minutes,
         "disclaimer": DISCLAIMER,
     }

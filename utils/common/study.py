@@ -67,6 +67,10 @@ class Study(BaseModel):
     draw_cases: bool
     """Whether notebook 10 draws test images with their heat maps."""
 
+    def __hash__(self) -> int:
+        """Let `functools` keep what was made for a study."""
+        return hash(self.model_dump_json())
+
 
 def load_study(name: str, **changes: Any) -> Study:
     """Read `studies/<name>.yaml`.

@@ -7,6 +7,7 @@ that it follows is in `docs/selection_rule.md`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import keras
@@ -14,12 +15,15 @@ import numpy as np
 import pandas as pd
 
 from utils.common.constants import IMAGE_SIZE
+from utils.common.study import Study
 from utils.data.images import load_images
-from utils.data.index import patient_number
+from utils.data.index import dataset_fingerprint, open_study_index, patient_number
 
 BLOCKS = 4
 """Blocks of consecutive patient numbers, of which each is held out once."""
 PLAIN = "plain"
+FOLDS = (PLAIN, *(f"block{number}" for number in range(1, BLOCKS + 1)))
+"""Names of the folds that a candidate can be judged on."""
 _AT_ONCE = 64
 
 
@@ -42,6 +46,30 @@ class Fold:
 def development_index(index: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of an image index that may be used for selection: train and validation."""
     return index[index.split.isin(("train", "validation"))].reset_index(drop=True)
+
+
+def open_development(
+    study: Study, size: int
+) -> tuple[Path, pd.DataFrame, pd.DataFrame, np.ndarray]:
+    """Open what a study's candidates are trained on; the same pixels are read once in a process.
+
+    Args:
+        study: The study.
+        size: Side of the images; see `load_development_images`.
+
+    Returns:
+        Root of the data set, index of all its images, rows of the development images and their
+        (n, size, size, 1) uint8 pixels.
+    """
+    root, index = open_study_index(study)
+    return root, index, development_index(index), _keep(study, dataset_fingerprint(index), size)
+
+
+@lru_cache(1)
+def _keep(study: Study, fingerprint: str, size: int) -> np.ndarray:
+    """Read the development images, again where the fingerprint shows that they have changed."""
+    root, index = open_study_index(study)
+    return load_development_images(root, development_index(index), size)
 
 
 def load_development_images(root: Path, images: pd.DataFrame, size: int) -> np.ndarray:
@@ -120,8 +148,8 @@ def block_folds(images: pd.DataFrame) -> list[Fold]:
         starts = [part[0] for part in parts]
         block[rows] = np.searchsorted(starts, value[rows], side="right")
     return [
-        _fold(f"block{number}", images, (block == number).to_numpy())
-        for number in range(1, BLOCKS + 1)
+        _fold(name, images, (block == number).to_numpy())
+        for number, name in enumerate(FOLDS[1:], start=1)
     ]
 
 

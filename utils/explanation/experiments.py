@@ -1,6 +1,7 @@
 """What the experiments on heat maps share: images, what a table is made from, row by row."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from hashlib import sha256
@@ -13,9 +14,9 @@ import pandas as pd
 
 from utils.common.constants import PNEUMONIA
 from utils.common.files import cached_table, describe_inputs, write_csv
+from utils.common.jobs import run_pieces
 from utils.common.paths import results_dir, table_file
-from utils.common.progress import track
-from utils.common.provenance import read_provenance
+from utils.common.provenance import count_threads, read_provenance
 from utils.common.study import Study
 from utils.data.images import load_images
 from utils.data.index import open_study_index
@@ -34,50 +35,70 @@ from utils.explanation.networks import Explained
 ROUND = 5
 Measure = Callable[[int], list[dict[str, Any]]]
 """From the number of an image to its rows."""
+Prepared = tuple[pd.DataFrame, Measure]
+"""The images of an experiment, whose `image_id` and `patient_id` begin their rows, and what
+measures the rest of the rows of one of them."""
+Prepare = Callable[[Study], Prepared]
+"""A function of a module, which workers call too."""
 
 
 def measure_images(
-    study: Study,
-    name: str,
-    made_from: Mapping[str, Any],
-    prepare: Callable[[], tuple[pd.DataFrame, Measure]],
+    study: Study, name: str, made_from: Mapping[str, Any], prepare: Prepare
 ) -> pd.DataFrame:
-    """Return a table of `results/<study>/explanation/`, made image by image if need be.
+    """Return a table of `results/<study>/explanation/`, made a batch of images at a time.
 
-    An interrupted run goes on: what is done lies in `.<name>-unfinished.csv`, with a key in each
-    row, of its image and of what the table is made from, so that nothing is taken over from
-    another network.
+    Each batch is a piece of work (`common.jobs`), whose rows lie in `.<name>-<inputs>/<start>.csv`
+    until the table is whole: an interrupted run goes on, and takes nothing over from another
+    network.
 
     Args:
         study: The study.
         name: Of the table.
         made_from: What the table depends on.
-        prepare: Called where the table has to be made; returns the images, whose `image_id` and
-            `patient_id` begin their rows, and what measures the rest of the rows of one of them.
+        prepare: Called where the table has to be made, once in every process that works on it.
     """
-    file = table_file(study.study, f"explanation/.{name}-unfinished")
+    file = table_file(study.study, f"explanation/{name}")
     description = json.dumps(describe_inputs(made_from), sort_keys=True)
     source = sha256(description.encode()).hexdigest()[:12]
 
     def make() -> pd.DataFrame:
-        images, measure = prepare()
-        named = images[["image_id", "patient_id"]].to_dict("records")
-        keys = [f"{source} {image_id}" for image_id in images.image_id]
-        done = pd.read_csv(file) if file.is_file() else pd.DataFrame({"key": []})
-        if not set(done.key) <= set(keys):
-            done = done.iloc[:0]
-        parts = [done]
-        missing = [number for number, key in enumerate(keys) if key not in set(done.key)]
-        for count, number in enumerate(track(missing, name, len(missing)), start=1):
-            rows = [named[number] | row for row in measure(number)]
-            parts.append(pd.DataFrame(rows).assign(key=keys[number]))
-            if count % 10 == 0:
-                parts = [pd.concat(parts, ignore_index=True)]
-                write_csv(file, parts[0])
-        file.unlink(missing_ok=True)
-        return pd.concat(parts, ignore_index=True).drop(columns="key").round(ROUND)
+        images, _ = _prepare(prepare, study, source)
+        parts = {
+            start: file.parent / f".{name}-{source}" / f"{start}.csv"
+            for start in range(0, len(images), BATCH_SIZE)
+        }
+        missing = [
+            (prepare, study, source, start, part)
+            for start, part in parts.items()
+            if not part.is_file()
+        ]
+        run_pieces(_measure_batch, missing, name)
+        _prepare.cache_clear()
+        rows = [pd.read_csv(part) for part in parts.values()]
+        for unfinished in file.parent.glob(f".{name}-*"):
+            shutil.rmtree(unfinished)
+        return pd.concat(rows, ignore_index=True).round(ROUND)
 
-    return cached_table(table_file(study.study, f"explanation/{name}"), made_from, make)
+    return cached_table(file, made_from, make, {"threads": count_threads()})
+
+
+@lru_cache(1)
+def _prepare(prepare: Prepare, study: Study, source: str) -> Prepared:
+    """Prepare an experiment, for all images that this process measures; inputs tell it apart."""
+    return prepare(study)
+
+
+def _measure_batch(prepare: Prepare, study: Study, source: str, start: int, file: Path) -> None:
+    if file.is_file():
+        return
+    images, measure = _prepare(prepare, study, source)
+    named = images[["image_id", "patient_id"]].iloc[start : start + BATCH_SIZE]
+    rows = [
+        first | row
+        for number, first in enumerate(named.to_dict("records"), start)
+        for row in measure(number)
+    ]
+    write_csv(file, pd.DataFrame(rows, columns=None if rows else list(named)))
 
 
 def open_test_images(study: Study) -> tuple[Path, pd.DataFrame]:

@@ -13,7 +13,7 @@ from utils.common.study import Study
 from utils.evaluation.thresholds import is_positive
 from utils.explanation import measures
 from utils.explanation.experiments import (
-    Measure,
+    Prepared,
     baseline_maps,
     count_cells,
     draw_test_images,
@@ -45,31 +45,31 @@ def measure_faithfulness(study: Study) -> pd.DataFrame:
     """
     explained = find_explained(study)
     made_from = maps_key(explained) | images_key(study) | {"blur": _BLUR}
+    return measure_images(study, "faithfulness", made_from, _prepare_faithfulness)
 
-    def prepare() -> tuple[pd.DataFrame, Measure]:
-        images, pixels = draw_test_images(study)
-        network = explained.load()
-        explainers, cells = build_explainers(network), count_cells(network)
-        predicted = is_positive(predict_pixels(network, pixels), 0.5).astype(int)
 
-        def measure(number: int) -> list[dict[str, Any]]:
-            image = pixels[number]
-            orders = maps_of(image, explainers, predicted[number])
-            orders |= baseline_maps(image, cells, number)
-            blurred = gaussian_filter(image, (_BLUR, _BLUR, 0))
-            predict = partial(_predict_class, network, predicted[number])
-            rows = []
-            for name, order in orders.items():
-                deletion, insertion = measures.faithfulness(predict, image, order, blurred)
-                rows.append({
-                    "map": name, "deletion": measures.area_under(deletion),
-                    "insertion": measures.area_under(insertion),
-                })  # fmt: skip
-            return rows
+def _prepare_faithfulness(study: Study) -> Prepared:
+    images, pixels = draw_test_images(study)
+    network = find_explained(study).load()
+    explainers, cells = build_explainers(network), count_cells(network)
+    predicted = is_positive(predict_pixels(network, pixels), 0.5).astype(int)
 
-        return images, measure
+    def measure(number: int) -> list[dict[str, Any]]:
+        image = pixels[number]
+        orders = maps_of(image, explainers, predicted[number])
+        orders |= baseline_maps(image, cells, number)
+        blurred = gaussian_filter(image, (_BLUR, _BLUR, 0))
+        predict = partial(_predict_class, network, predicted[number])
+        rows = []
+        for name, order in orders.items():
+            deletion, insertion = measures.faithfulness(predict, image, order, blurred)
+            rows.append({
+                "map": name, "deletion": measures.area_under(deletion),
+                "insertion": measures.area_under(insertion),
+            })  # fmt: skip
+        return rows
 
-    return measure_images(study, "faithfulness", made_from, prepare)
+    return images, measure
 
 
 def _predict_class(network: keras.Model, class_index: int, images: np.ndarray) -> np.ndarray:
@@ -117,29 +117,29 @@ def measure_stability(study: Study) -> pd.DataFrame:
     made_from = maps_key(explained) | images_key(study) | {
         "shift": SHIFT, "brighter": BRIGHTER, "moved": MOVED,
     }  # fmt: skip
+    return measure_images(study, "stability", made_from, _prepare_stability)
 
-    def prepare() -> tuple[pd.DataFrame, Measure]:
-        images, pixels = draw_test_images(study)
-        network = explained.load()
-        explainers, probability = build_explainers(network), predict_pixels(network, pixels)
 
-        def measure(number: int) -> list[dict[str, Any]]:
-            perturbations = small_perturbations(pixels[number])
-            versions = np.stack([pixels[number], *(each for each, _ in perturbations.values())])
-            moved = np.abs(predict_pixels(network, versions[1:]) - probability[number])
-            rows = []
-            for name, explain in explainers.items():
-                maps = explain(versions, PNEUMONIA)
-                for position, (perturbation, (_, move)) in enumerate(perturbations.items()):
-                    if moved[position] > MOVED:
-                        continue
-                    pair = _overlap_of(maps[0], maps[position + 1], move)
-                    spearman, ssim = measures.similarity(*pair)
-                    rows.append({
-                        "map": name, "change": perturbation, "spearman": spearman, "ssim": ssim,
-                    })  # fmt: skip
-            return rows
+def _prepare_stability(study: Study) -> Prepared:
+    images, pixels = draw_test_images(study)
+    network = find_explained(study).load()
+    explainers, probability = build_explainers(network), predict_pixels(network, pixels)
 
-        return images, measure
+    def measure(number: int) -> list[dict[str, Any]]:
+        perturbations = small_perturbations(pixels[number])
+        versions = np.stack([pixels[number], *(each for each, _ in perturbations.values())])
+        moved = np.abs(predict_pixels(network, versions[1:]) - probability[number])
+        rows = []
+        for name, explain in explainers.items():
+            maps = explain(versions, PNEUMONIA)
+            for position, (perturbation, (_, move)) in enumerate(perturbations.items()):
+                if moved[position] > MOVED:
+                    continue
+                pair = _overlap_of(maps[0], maps[position + 1], move)
+                spearman, ssim = measures.similarity(*pair)
+                rows.append({
+                    "map": name, "change": perturbation, "spearman": spearman, "ssim": ssim,
+                })  # fmt: skip
+        return rows
 
-    return measure_images(study, "stability", made_from, prepare)
+    return images, measure

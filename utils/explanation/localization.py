@@ -17,7 +17,7 @@ from utils.evaluation.thresholds import is_positive
 from utils.explanation import measures
 from utils.explanation.experiments import (
     ROUND,
-    Measure,
+    Prepared,
     baseline_maps,
     count_cells,
     images_key,
@@ -62,45 +62,47 @@ def measure_truth(study: Study) -> pd.DataFrame:
     made_from = maps_key(explained) | {
         "phantoms": [PHANTOM_VERSION, study.known_phantoms], "taught": recipe,
     }  # fmt: skip
+    return measure_images(study, "truth", made_from, _prepare_truth)
 
-    def prepare() -> tuple[pd.DataFrame, Measure]:
-        root, known = known_phantoms(study)
-        networks = {explained.title: explained.load(), "taught": train_on_phantoms(study, recipe)}
-        everything = load_pixels(root, known)
-        probabilities = {
-            name: predict_pixels(network, everything) for name, network in networks.items()
-        }
-        auc = {name: roc_auc_score(known.label, found) for name, found in probabilities.items()}
-        cells = count_cells(networks["taught"])
-        with_pneumonia = np.flatnonzero(known.label == PNEUMONIA)
-        explained_maps = {
-            name: maps_in_batches(everything[with_pneumonia], build_explainers(network))
-            for name, network in networks.items()
-        }
 
-        def measure(number: int) -> list[dict[str, Any]]:
-            position = with_pneumonia[number]
-            image, row = everything[position], known.iloc[position]
-            mask = load_opacity_mask(root, row.image_id)
-            maps = {name: find_maps(number) for name, find_maps in explained_maps.items()}
-            maps[NO_NETWORK] = baseline_maps(image, cells, number)
-            return [
-                {
-                    "etiology": row.etiology, "mask_share": measures.mask_share(mask),
-                    "network": name, "auc": auc.get(name),
-                    "probability": probabilities[name][position] if name in networks else None,
-                    "map": method,
-                    "energy_inside": measures.energy_inside_mask(cam, mask),
-                    "pointing_hit": measures.pointing_hit(cam, mask),
-                    "iou": measures.iou_at_otsu(cam, mask),
-                }
-                for name in maps
-                for method, cam in maps[name].items()
-            ]  # fmt: skip
+def _prepare_truth(study: Study) -> Prepared:
+    root, known = known_phantoms(study)
+    explained = find_explained(study)
+    taught = train_on_phantoms(study, phantom_recipe(study))
+    networks = {explained.title: explained.load(), "taught": taught}
+    everything = load_pixels(root, known)
+    probabilities = {
+        name: predict_pixels(network, everything) for name, network in networks.items()
+    }
+    auc = {name: roc_auc_score(known.label, found) for name, found in probabilities.items()}
+    cells = count_cells(networks["taught"])
+    with_pneumonia = np.flatnonzero(known.label == PNEUMONIA)
+    explained_maps = {
+        name: maps_in_batches(everything[with_pneumonia], build_explainers(network))
+        for name, network in networks.items()
+    }
 
-        return known.iloc[with_pneumonia], measure
+    def measure(number: int) -> list[dict[str, Any]]:
+        position = with_pneumonia[number]
+        image, row = everything[position], known.iloc[position]
+        mask = load_opacity_mask(root, row.image_id)
+        maps = {name: find_maps(number) for name, find_maps in explained_maps.items()}
+        maps[NO_NETWORK] = baseline_maps(image, cells, number)
+        return [
+            {
+                "etiology": row.etiology, "mask_share": measures.mask_share(mask),
+                "network": name, "auc": auc.get(name),
+                "probability": probabilities[name][position] if name in networks else None,
+                "map": method,
+                "energy_inside": measures.energy_inside_mask(cam, mask),
+                "pointing_hit": measures.pointing_hit(cam, mask),
+                "iou": measures.iou_at_otsu(cam, mask),
+            }
+            for name in maps
+            for method, cam in maps[name].items()
+        ]  # fmt: skip
 
-    return measure_images(study, "truth", made_from, prepare)
+    return known.iloc[with_pneumonia], measure
 
 
 def regions_of_interest() -> dict[str, np.ndarray]:

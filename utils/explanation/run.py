@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 
 import pandas as pd
 
+from utils.common.jobs import JobsError
 from utils.common.study import Study, load_study
 from utils.explanation.faithfulness import measure_faithfulness, measure_stability
 from utils.explanation.localization import measure_attention, measure_truth
@@ -64,7 +65,11 @@ def main() -> None:
     parser.add_argument("--study", default="full")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
     arguments = parser.parse_args()
-    for name, table in explain_study(load_study(arguments.study), arguments.tables).items():
+    try:
+        tables = explain_study(load_study(arguments.study), arguments.tables)
+    except JobsError as error:
+        sys.exit(str(error))
+    for name, table in tables.items():
         sys.stdout.write(f"{name}: {len(table):,} rows\n")
 
 

@@ -10,7 +10,7 @@ from utils.common.constants import PNEUMONIA
 from utils.common.study import Study
 from utils.explanation import measures
 from utils.explanation.experiments import (
-    Measure,
+    Prepared,
     draw_test_images,
     images_key,
     maps_in_batches,
@@ -50,26 +50,24 @@ def measure_other_images(study: Study) -> pd.DataFrame:
     """
     explained = find_explained(study)
     made_from = maps_key(explained) | images_key(study)
+    return measure_images(study, "other_images", made_from, _prepare_other_images)
 
-    def prepare() -> tuple[pd.DataFrame, Measure]:
-        images, pixels = draw_test_images(study)
-        explainers = build_explainers(explained.load())
-        positive = (images.label == PNEUMONIA).to_numpy()
-        parts = [
-            maps_in_batches(part, explainers) for part in (pixels[positive], pixels[~positive])
+
+def _prepare_other_images(study: Study) -> Prepared:
+    images, pixels = draw_test_images(study)
+    explainers = build_explainers(find_explained(study).load())
+    positive = (images.label == PNEUMONIA).to_numpy()
+    parts = [maps_in_batches(part, explainers) for part in (pixels[positive], pixels[~positive])]
+    healthy_ids = images.image_id[~positive].to_numpy()
+
+    def measure(number: int) -> list[dict[str, Any]]:
+        first, second = (maps(number) for maps in parts)
+        return [
+            {"healthy_id": healthy_ids[number]} | similarity
+            for similarity in _similarity_rows(first, second)
         ]
-        healthy_ids = images.image_id[~positive].to_numpy()
 
-        def measure(number: int) -> list[dict[str, Any]]:
-            first, second = (maps(number) for maps in parts)
-            return [
-                {"healthy_id": healthy_ids[number]} | similarity
-                for similarity in _similarity_rows(first, second)
-            ]
-
-        return images[positive], measure
-
-    return measure_images(study, "other_images", made_from, prepare)
+    return images[positive], measure
 
 
 def measure_randomization(study: Study) -> pd.DataFrame:
@@ -80,27 +78,27 @@ def measure_randomization(study: Study) -> pd.DataFrame:
     """
     explained = find_explained(study)
     made_from = maps_key(explained) | images_key(study) | {"levels": LEVELS}
+    return measure_images(study, "randomisation", made_from, _prepare_randomization)
 
-    def prepare() -> tuple[pd.DataFrame, Measure]:
-        images, pixels = draw_test_images(study)
-        network = explained.load()
-        maps = maps_in_batches(pixels, build_explainers(network))
-        randomized = {
-            layer: maps_in_batches(pixels, build_explainers(random))
-            for layer, random in randomize_in_steps(network, study.seed)
-        }
 
-        def measure(number: int) -> list[dict[str, Any]]:
-            first = maps(number)
-            return [
-                {"step": step, "layer": layer} | similarity
-                for step, (layer, random) in enumerate(randomized.items(), start=1)
-                for similarity in _similarity_rows(first, random(number))
-            ]
+def _prepare_randomization(study: Study) -> Prepared:
+    images, pixels = draw_test_images(study)
+    network = find_explained(study).load()
+    maps = maps_in_batches(pixels, build_explainers(network))
+    randomized = {
+        layer: maps_in_batches(pixels, build_explainers(random))
+        for layer, random in randomize_in_steps(network, study.seed)
+    }
 
-        return images, measure
+    def measure(number: int) -> list[dict[str, Any]]:
+        first = maps(number)
+        return [
+            {"step": step, "layer": layer} | similarity
+            for step, (layer, random) in enumerate(randomized.items(), start=1)
+            for similarity in _similarity_rows(first, random(number))
+        ]
 
-    return measure_images(study, "randomisation", made_from, prepare)
+    return images, measure
 
 
 def measure_random_labels(study: Study) -> pd.DataFrame:
@@ -116,21 +114,20 @@ def measure_random_labels(study: Study) -> pd.DataFrame:
     made_from = maps_key(explained) | images_key(study) | {
         "recipe": recipe, "training_images": RANDOM_LABEL_IMAGES,
     }  # fmt: skip
+    return measure_images(study, "random_labels", made_from, _prepare_random_labels)
 
-    def prepare() -> tuple[pd.DataFrame, Measure]:
-        images, pixels = draw_test_images(study)
-        network, accuracy = train_on_random_labels(study, recipe)
-        parts = [
-            maps_in_batches(pixels, build_explainers(each)) for each in (explained.load(), network)
+
+def _prepare_random_labels(study: Study) -> Prepared:
+    images, pixels = draw_test_images(study)
+    explained = find_explained(study).load()
+    network, accuracy = train_on_random_labels(study, random_label_recipe(study))
+    parts = [maps_in_batches(pixels, build_explainers(each)) for each in (explained, network)]
+
+    def measure(number: int) -> list[dict[str, Any]]:
+        first, second = (maps(number) for maps in parts)
+        return [
+            {"training_accuracy": accuracy} | similarity
+            for similarity in _similarity_rows(first, second)
         ]
 
-        def measure(number: int) -> list[dict[str, Any]]:
-            first, second = (maps(number) for maps in parts)
-            return [
-                {"training_accuracy": accuracy} | similarity
-                for similarity in _similarity_rows(first, second)
-            ]
-
-        return images, measure
-
-    return measure_images(study, "random_labels", made_from, prepare)
+    return images, measure

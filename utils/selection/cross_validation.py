@@ -1,7 +1,7 @@
 """Train candidates on folds of the development images, and keep their held-out predictions.
 
 `python -m utils.selection.cross_validation --candidates NAME ... --folds NAME ... --seeds 42`
-trains whatever is not there yet and writes
+trains whatever is not there yet, each training run a piece of work (`common.jobs`), and writes
 `results/<study>/screening/<candidate>/<fold>_seed<k>.csv`: one row per held-out image, its
 probability of PNEUMONIA unperturbed and under each perturbation of `utils.data.perturbations`, and
 next to it a record of the recipe and the minutes. An interrupted run goes on where it was. The test
@@ -9,6 +9,7 @@ set is not read.
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 
@@ -17,18 +18,13 @@ import numpy as np
 import pandas as pd
 
 from utils.common.files import is_made_from, read_json, write_csv, write_json
+from utils.common.jobs import JobsError, run_pieces
 from utils.common.paths import held_out_file, models_dir, provenance_file
+from utils.common.provenance import count_threads
 from utils.common.study import Study, load_study
 from utils.data.index import dataset_fingerprint, open_study_index
 from utils.data.perturbations import PERTURBATIONS, perturb_images
-from utils.data.splits import (
-    Fold,
-    block_folds,
-    development_index,
-    load_development_images,
-    plain_fold,
-    rows_of,
-)
+from utils.data.splits import FOLDS, Fold, block_folds, open_development, plain_fold, rows_of
 from utils.models.prediction import predict_pixels
 from utils.models.recipe import Candidate
 from utils.selection.candidates import pick_candidates
@@ -59,21 +55,16 @@ def cross_validate(
     Raises:
         KeyError: if there is no such fold.
     """
+    if unknown := set(folds) - set(FOLDS):
+        raise KeyError(f"there is no fold {min(unknown)!r}; choose of {', '.join(FOLDS)}")
     missing = [
-        (candidate, fold, seed)
+        (study, candidate, fold, seed)
         for candidate in candidates for fold in folds for seed in seeds
         if not is_cross_validated(study, candidate, fold, seed)
     ]  # fmt: skip
-    if not missing:
-        return
-    root, index = open_study_index(study)
-    images = development_index(index)
-    known = {fold.name: fold for fold in [plain_fold(images), *block_folds(images)]}
-    pixels: dict[int, np.ndarray] = {}
-    for candidate, fold, seed in missing:
-        if candidate.size not in pixels:
-            pixels = {candidate.size: load_development_images(root, images, candidate.size)}
-        _validate_one(study, candidate, images, pixels[candidate.size], known[fold], seed)
+    if missing:
+        open_study_index(study)  # decodes images that are new, before each worker would
+    run_pieces(_validate_one, missing, "cross-validation")
 
 
 def is_cross_validated(study: Study, candidate: Candidate, fold: str, seed: int) -> bool:
@@ -132,11 +123,12 @@ def _read_records(
     return [read_json(file) for file in files]
 
 
-def _validate_one(
-    study: Study, candidate: Candidate, images: pd.DataFrame, pixels: np.ndarray, fold: Fold,
-    seed: int,
-) -> None:  # fmt: skip
+def _validate_one(study: Study, candidate: Candidate, fold_name: str, seed: int) -> None:
     """Train one candidate on one fold and keep what it says of the images held out."""
+    if is_cross_validated(study, candidate, fold_name, seed):
+        return
+    _, _, images, pixels = open_development(study, candidate.size)
+    fold = {fold.name: fold for fold in (plain_fold(images), *block_folds(images))}[fold_name]
     start = time.perf_counter()
     learned = rows_of(images, fold.train)
     network, weights = train_candidate(
@@ -182,6 +174,7 @@ def keep_held_out(
         "weights": weights,
         "parameters": network.count_params(),
         "minutes": round(minutes, 2),
+        "threads": count_threads(),
     }
     file = held_out_file(study.study, candidate.name, fold.name, seed)
     # The record says that the predictions are whole, so it comes last.
@@ -199,12 +192,12 @@ def main() -> None:
     arguments = parser.parse_args()
     study = load_study(arguments.study)
     names = arguments.candidates or study.candidates
-    cross_validate(
-        study,
-        pick_candidates(names, study.candidate_epochs),
-        arguments.folds or study.screening_folds,
-        arguments.seeds or [study.seed],
-    )
+    candidates = pick_candidates(names, study.candidate_epochs)
+    folds, seeds = arguments.folds or study.screening_folds, arguments.seeds or [study.seed]
+    try:
+        cross_validate(study, candidates, folds, seeds)
+    except JobsError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

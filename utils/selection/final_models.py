@@ -23,6 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 from utils.common.constants import PREDICTION_COLUMNS, SCORED_SPLITS
 from utils.common.files import cached_table, is_made_from, write_json
+from utils.common.jobs import JobsError, run_pieces
 from utils.common.paths import (
     final_name,
     model_file,
@@ -35,7 +36,7 @@ from utils.common.provenance import Stopwatch, describe_run, read_provenance, wr
 from utils.common.study import Study, load_study
 from utils.data.images import load_images
 from utils.data.index import describe_dataset, open_study_index
-from utils.data.splits import development_index, load_development_images, plain_fold
+from utils.data.splits import open_development, plain_fold
 from utils.evaluation.calibration import fit_temperature
 from utils.evaluation.predictions import (
     average_predictions,
@@ -128,9 +129,12 @@ def train_final_models(
             train_baseline(study, backbone, seed)
     wanted = [(name, seed) for name in final_names(choices) for seed in seeds]
     wanted += [(name, seeds[0]) for name in controls if name in recipes]
-    for name, seed in dict.fromkeys(wanted):
-        if not is_finished(study, recipes[name], seed):
-            train_final(study, recipes[name], seed)
+    missing = [
+        (study, recipes[name], seed)
+        for name, seed in dict.fromkeys(wanted)
+        if not is_finished(study, recipes[name], seed)
+    ]
+    run_pieces(train_final, missing, "final models")
     parts = _parts_of_chosen(choices, seeds)
     if all(model_file(study.study, part).is_file() for part in parts):
         build_chosen(study.study, choices, seeds)
@@ -140,14 +144,14 @@ def train_final(study: Study, candidate: Candidate, seed: int) -> Rebuilt | None
     """Train a candidate on the training split and export it; write its predictions, once.
 
     Returns:
-        None where the predictions are new; where this recipe has predicted before, how far the
-        new network is from what it said then, and nothing is overwritten.
+        None where the predictions are new, or network and predictions are there; where only this
+        recipe's predictions are, how far the new network is from them, and nothing is overwritten.
     """
     name = final_name(candidate.name, seed)
+    if model_file(study.study, name).is_file() and is_finished(study, candidate, seed):
+        return None
     stopwatch = Stopwatch()
-    root, index = open_study_index(study)
-    images = development_index(index)
-    pixels = load_development_images(root, images, candidate.size)
+    root, index, images, pixels = open_development(study, candidate.size)
     train = (images.split == "train").to_numpy()
     network, weights = train_candidate(
         candidate, pixels[train], images.label.to_numpy()[train], seed,
@@ -320,13 +324,19 @@ def main() -> None:
     study = load_study(parser.parse_args().study)
     choices = read_choices(study.study)
     recipes = {each.name: each for each in pick_candidates(None, study.candidate_epochs)}
-    for name in final_names(choices):
-        for seed in study.final_seeds:
-            file = model_file(study.study, final_name(name, seed))
-            if not file.is_file() or not is_finished(study, recipes[name], seed):
-                rebuilt = train_final(study, recipes[name], seed)
-                if rebuilt is not None:
-                    sys.stdout.write(f"{name}, seed {seed}: {rebuilt}\n")
+    missing = [
+        (study, recipes[name], seed)
+        for name in final_names(choices) for seed in study.final_seeds
+        if not model_file(study.study, final_name(name, seed)).is_file()
+        or not is_finished(study, recipes[name], seed)
+    ]  # fmt: skip
+    try:
+        rebuilt = run_pieces(train_final, missing, "final models")
+    except JobsError as error:
+        sys.exit(str(error))
+    for (_, recipe, seed), difference in zip(missing, rebuilt, strict=True):
+        if difference is not None:
+            sys.stdout.write(f"{recipe.name}, seed {seed}: {difference}\n")
     sys.stdout.write(f"{build_chosen(study.study, choices, study.final_seeds)}\n")
 
 

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import re
-import stat
 import sys
 import time
 from collections.abc import Sequence
@@ -26,8 +25,9 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from utils.common.files import read_json, write_atomically, write_json
-from utils.common.paths import ROOT, minutes_file, results_dir
+from utils.common.files import read_json, remove_leftovers, write_atomically, write_json
+from utils.common.paths import minutes_file, results_dir, shown
+from utils.common.progress import progress_stream
 from utils.common.study import Study, StudyError, load_study
 from utils.tools.solutions import (
     SolutionsError,
@@ -46,6 +46,8 @@ LANGUAGE, KERNEL_NAME = "python", "python3"
 """The kernel that every environment with ipykernel brings along."""
 KERNEL_LOG_LEVEL = f"--IPKernelApp.log_level={logging.ERROR}"
 """Keeps ipykernel's remark on encryption, of no weight on one machine, off the terminal."""
+ERASE = "\x1b[K"
+"""Erases the rest of a terminal's line, where the bar of another notebook may stand."""
 ERROR_LINES = 12
 """Last lines of a failed cell's traceback that are shown."""
 PAPERMILL_TAGS = ("injected-parameters", "papermill-error-cell-tag")
@@ -115,26 +117,6 @@ def parse_overrides(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
     return overrides
 
 
-def progress_stream(descriptor: int = 2) -> str | None:
-    """Name the file through which a kernel reaches an open file of this process, if there is one.
-
-    A kernel has no terminal of its own, and its stderr ends up in the notebook.
-
-    Args:
-        descriptor: Number of the open file; stderr by default.
-    """
-    try:
-        if os.isatty(descriptor):
-            return os.ttyname(descriptor)
-        mode, flags = os.fstat(descriptor).st_mode, fcntl.fcntl(descriptor, fcntl.F_GETFL)
-    except OSError:
-        return None
-    # A log file that is not open for appending would be overwritten from two positions.
-    shareable = stat.S_ISFIFO(mode) or (stat.S_ISREG(mode) and flags & os.O_APPEND)
-    own_file = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
-    return str(own_file) if shareable and own_file.exists() else None
-
-
 def clean_notebook(notebook: NotebookNode) -> NotebookNode:
     """Remove what differs from run to run or machine to machine, in place: logs, times, paths.
 
@@ -199,6 +181,7 @@ def execute_notebook(
     """
     failed = target.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
+    remove_leftovers(target)
     _prepare_environment()
     start = time.time()
     with write_atomically(target.absolute()) as temporary:
@@ -215,14 +198,14 @@ def execute_notebook(
                 # Drawn where a person looks, and nowhere else.
                 progress_bar={
                     "desc": source.stem, "disable": None, "leave": False,
-                    "bar_format": "{desc}: cell {n_fmt} of {total_fmt} done, {elapsed}",
+                    "bar_format": "{desc}: cell {n_fmt} of {total_fmt} done, {elapsed}" + ERASE,
                 },
             )  # fmt: skip
         except (PapermillExecutionError, RuntimeError) as error:
             message = _describe_failure(source, nbformat.read(temporary, as_version=4), error)
             if target != source:
                 os.replace(temporary, failed)
-                message += f"\nthe partial run is kept in {_shown(failed)}"
+                message += f"\nthe partial run is kept in {shown(failed)}"
             raise NotebookError(message) from error
         nbformat.write(clean_notebook(nbformat.read(temporary, as_version=4)), temporary)
         # As old as its inputs: what is edited during a run is newer, and make runs it again.
@@ -238,7 +221,6 @@ def _prepare_environment() -> None:
             os.environ[variable] = str(Path(os.environ[variable]).expanduser().absolute())
     # A kernel of the same name that a reader once installed would be another environment.
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if stream := progress_stream():
         os.environ.setdefault("PROGRESS_STREAM", stream)
 
@@ -270,12 +252,14 @@ def _describe_failure(source: Path, partial: NotebookNode, error: Exception) -> 
 def record_minutes(study_name: str, notebook: str, minutes: float) -> None:
     """Enter a notebook's minutes into the study's `provenance/minutes.json`."""
     file = minutes_file(study_name)
-    known = read_json(file) if file.is_file() else {}
-    write_json(file, dict(sorted((known | {notebook: minutes}).items())))
-
-
-def _shown(path: Path) -> str:
-    return os.path.relpath(path) if path.absolute().is_relative_to(ROOT) else str(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # two notebooks may end at once
+        known = read_json(file) if file.is_file() else {}
+        write_json(file, dict(sorted((known | {notebook: minutes}).items())))
+    finally:
+        os.close(folder)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -287,22 +271,25 @@ def run(arguments: argparse.Namespace) -> None:
         notebook = nbformat.read(source, as_version=4)
         declared = declared_parameters(notebook)
         if arguments.save_committed:
-            target, parameters, kind = source, {}, "its defaults"
+            target, parameters = source, {}
         else:
             study = load_study(arguments.study)
             target = arguments.output or results_dir(study.study) / "notebooks" / source.name
             overrides = parse_overrides(arguments.parameter)
             parameters = choose_parameters(study, declared, overrides)
-            kind = f"study {study.study}"
+        solved = ""
         if arguments.solutions and (count := solve_exercises(notebook, source)):
-            kind += f", exercises solved: {count}"
+            solved = f", exercises solved: {count}"
     except (NotebookError, SolutionsError, StudyError) as error:
         raise NotebookError(f"{source.name}: {error}") from error
-    logger.info("%s: running with %s", source.name, kind)
+    if not sys.stderr.isatty():  # where there is no bar to say so
+        logger.info("%s: running", source.stem)
     minutes = execute_notebook(notebook, source, target, parameters)
     if not arguments.save_committed:
         record_minutes(study.study, source.stem, minutes)
-    logger.info("%s: done in %.1f minutes, saved as %s", source.name, minutes, _shown(target))
+    begin = f"\r{ERASE}" if sys.stderr.isatty() else ""
+    done = f"{source.stem}: {minutes:.1f} minutes{solved}, saved as {shown(target)}"
+    logger.info("%s%s", begin, done)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -46,7 +46,7 @@ RESULTS = ROOT / "results" / "full"
 
 NOT_MEASURED = "Not measured yet; `make bench STUDY=full` followed by `make readme` writes this."
 NOT_FINISHED = "Not measured yet; notebook 09 on the full study, then `make readme`, writes this."
-SCALING_BLOCKS = ("speed", "constants", "measured", "precision", "predictions")
+SCALING_BLOCKS = ("speed", "constants", "measured", "precision", "predictions", "workers")
 PREDICTED_IMAGES = (100_000, 1_000_000)
 PREDICTED_PROCESSORS = (2, 16, 64, 512)
 
@@ -279,6 +279,9 @@ def scaling_blocks(record: dict[str, Any]) -> dict[str, str]:
         + _table(header, rows),
         "measured": _table(*bench_summary.size_rows(record)),
         "precision": _table(*bench_summary.precision_rows(record)),
+        "workers": _table(*bench_summary.worker_rows(record))
+        if "workers" in record
+        else NOT_MEASURED,
     }
 
 

@@ -1,8 +1,8 @@
 """Show, fill and clear the cache of activations from the command line.
 
 `python -m utils.training.activation_cache list` shows what is kept and what may go; `clean` removes
-it, `clean --unused` only what may go; `fill --study full --shard 3/16` computes one part of what a
-study needs, so that several processes or machines with one shared folder fill it together.
+it, `clean --unused` only what may go; `fill --study full` computes what a study needs, in as many
+processes as `WORKERS` or `SCHEDULER` say.
 """
 
 import argparse
@@ -10,32 +10,27 @@ import logging
 import shutil
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
+from utils.common.constants import SCORED_SPLITS
 from utils.common.files import read_json
+from utils.common.jobs import JobsError
 from utils.common.paths import activation_cache_dir
 from utils.common.study import Study, load_study
 from utils.data.index import open_study_index
-from utils.models.backbones import build_backbone
 from utils.models.catalogue import BACKBONES
 from utils.models.pretrained import WeightsError
 from utils.models.weights import resolve_study_weights
 from utils.training.activations import (
     BLOCK_PATTERN,
     CODE_VERSION,
-    PLAIN,
     STORE_FILE,
-    ActivationStore,
-    AugmentedCopy,
     CacheSpaceError,
-    Shard,
     training_copies,
 )
+from utils.training.head import prepare_head_data
 from utils.training.precision import choose_precision
 
 logger = logging.getLogger(__name__)
@@ -51,8 +46,6 @@ class StoreSummary:
     folder: Path
     description: str
     entries: int
-    doubled: int
-    """Entries that two processes computed at the same time."""
     gigabytes: float
     age_hours: float
     """Hours since something was last written."""
@@ -77,7 +70,7 @@ def _summarize(folder: Path) -> StoreSummary:
     else:
         remark = ""
     records = sorted(folder.glob(f"{BLOCK_PATTERN}.json"))
-    keys = Counter(key for file in records for key in read_json(file)["keys"])
+    entries = {key for file in records for key in read_json(file)["keys"]}
     now = time.time()
     ages = {file: (now - file.stat().st_mtime) / 3600 for file in files}
     whole = {f"{file.stem}.npy" for file in records}
@@ -93,8 +86,7 @@ def _summarize(folder: Path) -> StoreSummary:
             f"{about['backbone']} up to {about['cut']}, computed in {about['precision']}, kept in "
             f"{about['dtype']}" if about else folder.name
         ),
-        entries=len(keys),
-        doubled=keys.total() - len(keys),
+        entries=len(entries),
         gigabytes=sum(file.stat().st_size for file in files) / 1e9,
         age_hours=min(ages.values(), default=0.0),
         remark=remark,
@@ -115,10 +107,6 @@ def describe_stores(stores: Sequence[StoreSummary], cache: Path) -> str:
         )
         if store.remark:
             lines.append(f"    can be deleted: {store.remark}")
-        if store.doubled:
-            lines.append(
-                f"    {store.doubled:,} entries are there twice: was a shard run by two processes?"
-            )
         if store.leftovers:
             lines.append(f"    can be deleted: {len(store.leftovers)} files of killed processes")
     total = sum(store.gigabytes for store in stores)
@@ -145,39 +133,20 @@ def clean_cache(cache: Path, unused_only: bool = False) -> float:
     return freed
 
 
-def fill_cache(study: Study, backbone: str, shard: Shard) -> str:
-    """Compute one shard of what notebook 03 or 04 of a study needs, and say what is missing.
+def fill_cache(study: Study, backbone: str) -> None:
+    """Compute what notebook 03 or 04 of a study needs and the cache lacks.
 
     Args:
         study: The study.
         backbone: A key of `catalogue.BACKBONES`.
-        shard: The part to compute.
-
-    Returns:
-        What was computed, and which other shards are not complete.
     """
     root, index = open_study_index(study)
-    weights = resolve_study_weights(backbone, study)
-    cache = activation_cache_dir()
-    half = ActivationStore(cache, build_backbone(weights, precision=choose_precision()), "float16")
-    single = ActivationStore(cache, build_backbone(weights), "float32")
+    images = {split: index[index.split == split] for split in ("train", *SCORED_SPLITS)}
     copies = training_copies(getattr(study, BACKBONES[backbone].copies_key), study.seed)
-    parts: list[tuple[ActivationStore, pd.DataFrame, Sequence[AugmentedCopy]]] = [
-        (half, index[index.split == "train"], copies),
-        (single, index[index.split != "train"], [PLAIN]),
-    ]
-    computed = sum(store.fill(root, images, of, shard) for store, images, of in parts)
-    lines = [f"{backbone}, shard {shard}: {computed:,} forward passes"]
-    if not computed:
-        lines.append(f"nothing was left to do: was shard {shard} run before?")
-    for number in range(1, shard.count + 1):
-        other = Shard(number, shard.count)
-        missing = sum(store.count_missing(images, of, other) for store, images, of in parts)
-        if missing:
-            lines.append(f"shard {other} lacks {missing:,} of its images and augmented copies")
-    if len(lines) == 1:
-        lines.append("the cache holds all that the study needs")
-    return "\n".join(lines)
+    prepare_head_data(
+        root, resolve_study_weights(backbone, study), images.pop("train"), images, copies,
+        choose_precision(),
+    )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -192,7 +161,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     fill = commands.add_parser("fill", help="compute what a study needs")
     fill.add_argument("--study", default="sample")
     fill.add_argument("--backbone", choices=sorted(BACKBONES), default="resnet50")
-    fill.add_argument("--shard", default="1/1", help="part to compute, such as 3/16")
     arguments = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
     cache = activation_cache_dir()
@@ -202,10 +170,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif arguments.command == "clean":
             logger.info("%.2f GB removed", clean_cache(cache, arguments.unused))
         else:
-            shard = Shard.parse(arguments.shard)
-            logger.info("%s", fill_cache(load_study(arguments.study), arguments.backbone, shard))
-    except (CacheSpaceError, WeightsError, ValueError) as error:
-        # Errors of data set, study, hardware and shard are all ValueErrors.
+            fill_cache(load_study(arguments.study), arguments.backbone)
+            logger.info("%s: the cache holds all that the study needs", arguments.backbone)
+    except (CacheSpaceError, JobsError, WeightsError, ValueError) as error:
+        # Errors of data set, study and hardware are all ValueErrors.
         logger.error("%s", error)
         return 1
     except KeyboardInterrupt:

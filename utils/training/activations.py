@@ -4,20 +4,19 @@ A store is a folder for one backbone (graph, weight values, cut, number format) 
 a few images: `block-*.npy` with the activations, `block-*.json` with their keys and the hash of
 the array. A key is made of the image's pixels and its augmentation. Blocks are written under a
 temporary name and renamed, the `.json` last; so a killed run leaves whole blocks only, and the
-next one computes the rest. Several processes may fill one store, each its shard or all of it.
+next one computes the rest. Blocks are pieces of work: `common.jobs` shares them between processes.
 """
 
 import hashlib
 import json
 import shutil
-import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,7 +24,8 @@ import pandas as pd
 
 from utils.common.constants import IMAGE_SIZE
 from utils.common.files import file_sha256, read_json, write_atomically, write_json
-from utils.common.progress import track
+from utils.common.jobs import run_pieces, uses_workers
+from utils.common.provenance import count_threads
 from utils.data.augmentation import (
     IDENTITY,
     PUBLISHED_RANGES,
@@ -47,46 +47,12 @@ BLOCK_SIZE = 64
 BLOCK_PATTERN = "block-*"
 STORE_FILE = "store.json"
 """What a store is made of, for people and for `make cache`."""
+NETWORK_FILE = "network.keras"
+"""The backbone, from which workers read it."""
 
 
 class CacheSpaceError(OSError):
     """The disk cannot hold the activations; the message gives the sizes and the remedy."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The part of a cache that one of several processes fills: `number` of `count`, from 1."""
-
-    number: int = 1
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse a part that does not exist."""
-        if not 1 <= self.number <= self.count:
-            raise ValueError(f"there is no shard {self}; the first of 16 is 1/16, the last 16/16")
-
-    def __str__(self) -> str:
-        """Return it as it is written on a command line: `3/16`."""
-        return f"{self.number}/{self.count}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Shard":
-        """Read `3/16`.
-
-        Raises:
-            ValueError: if the text is not two whole numbers, or there is no such shard.
-        """
-        number, slash, count = text.partition("/")
-        if not (slash and number.isdecimal() and count.isdecimal()):
-            raise ValueError(f"a shard is written like 3/16, not {text!r}")
-        return cls(int(number), int(count))
-
-    def holds(self, pixel_sha256: str) -> bool:
-        """Say whether an image belongs to this shard, whatever other images there are."""
-        return int(pixel_sha256[:16], 16) % self.count == self.number - 1
-
-
-WHOLE = Shard()
 
 
 @dataclass(frozen=True)
@@ -193,6 +159,15 @@ class ActivationStore:
         self.folder = Path(folder) / f"{backbone.name}-{dtype}-{self.identity[:16]}"
         self._verified: set[tuple[str, int]] = set()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Be sent to a worker without the network, which it reads from the folder, once."""
+        return {name: value for name, value in vars(self).items() if name != "backbone"}
+
+    @cached_property
+    def backbone(self) -> keras.Model:
+        """The network, in a process that did not open the store itself."""
+        return _load_network(self.folder / NETWORK_FILE)
+
     def load(
         self, root: Path, images: pd.DataFrame, copy: AugmentedCopy = PLAIN
     ) -> ActivationTable:
@@ -227,14 +202,8 @@ class ActivationStore:
             for of_copy in keys
         ]
 
-    def fill(
-        self,
-        root: Path,
-        images: pd.DataFrame,
-        copies: Sequence[AugmentedCopy],
-        shard: Shard = WHOLE,
-    ) -> int:
-        """Compute what is not yet kept of a shard, and return the number of forward passes.
+    def fill(self, root: Path, images: pd.DataFrame, copies: Sequence[AugmentedCopy]) -> int:
+        """Compute what is not yet kept, and return the number of forward passes.
 
         Every image is decoded once for all its copies.
 
@@ -242,32 +211,40 @@ class ActivationStore:
             root: Root of the data set.
             images: Rows of the index.
             copies: Which versions of the images.
-            shard: The part to compute; all by default.
 
         Raises:
             CacheSpaceError: if the disk cannot hold what is missing; nothing is computed then.
         """
-        missing = self._missing(images, copies, shard)
+        missing = self._missing(images, copies)
         if missing:
             self._check_space(len(missing))
-            self._compute(root, missing)
+            write_json(self.folder / STORE_FILE, self.description)
+            network = self.folder / NETWORK_FILE
+            if uses_workers() and not network.is_file():
+                with write_atomically(network) as temporary:
+                    self.backbone.save(temporary)
+            # All copies of an image in one block: it is decoded once.
+            size = BLOCK_SIZE - BLOCK_SIZE % len(copies) or BLOCK_SIZE
+            blocks = [
+                (self, root, missing[start : start + size])
+                for start in range(0, len(missing), size)
+            ]
+            title = f"{self.backbone.name}, {len(missing):,} forward passes"
+            run_pieces(ActivationStore._compute, blocks, title)
         return len(missing)
 
     def count_missing(
-        self, images: pd.DataFrame, copies: Sequence[AugmentedCopy] = (PLAIN,), shard: Shard = WHOLE
+        self, images: pd.DataFrame, copies: Sequence[AugmentedCopy] = (PLAIN,)
     ) -> int:
         """Count the forward passes that `fill` would have to run."""
-        return len(self._missing(images, copies, shard))
+        return len(self._missing(images, copies))
 
-    def _missing(
-        self, images: pd.DataFrame, copies: Sequence[AugmentedCopy], shard: Shard
-    ) -> list[_Task]:
+    def _missing(self, images: pd.DataFrame, copies: Sequence[AugmentedCopy]) -> list[_Task]:
         """List the passes that are not kept, image by image, byte-identical images once."""
         distinct = images.drop_duplicates("pixel_sha256")
         tasks = [
             _Task(image_id, sha256, copy)
             for image_id, sha256 in zip(distinct.image_id, distinct.pixel_sha256, strict=True)
-            if shard.holds(sha256)
             for copy in copies
         ]
         positions = self._positions({task.key for task in tasks})
@@ -325,17 +302,18 @@ class ActivationStore:
             )
 
     def _compute(self, root: Path, tasks: Sequence[_Task]) -> None:
-        """Run the backbone over some images and keep the activations block by block."""
-        write_json(self.folder / STORE_FILE, self.description)
-        batches = self._batches(root, tasks)
-        progress = track(batches, f"{self.backbone.name}, {len(tasks):,} forward passes",
-                         -(-len(tasks) // BATCH_SIZE))  # fmt: skip
-        done = 0
-        while block := list(islice(progress, BLOCK_SIZE // BATCH_SIZE)):
-            activations = np.concatenate([self._forward(batch) for batch in block])
-            keys = [task.key for task in tasks[done : done + len(activations)]]
-            self._write_block(keys, activations)
-            done += len(activations)
+        """Run the backbone over the images of one block and keep the activations."""
+        keys = [task.key for task in tasks]
+        # The same block has the same name, whoever computes it.
+        name = f"block-{_hash(keys)[:24]}"
+        array_file, record_file = (self.folder / f"{name}{kind}" for kind in (".npy", ".json"))
+        if record_file.is_file():
+            return
+        activations = np.concatenate([self._forward(batch) for batch in self._batches(root, tasks)])
+        with write_atomically(array_file) as temporary:
+            np.save(temporary, activations)
+        record = {"keys": keys, "sha256": file_sha256(array_file), "threads": count_threads()}
+        write_json(record_file, record)
 
     def _batches(self, root: Path, tasks: Sequence[_Task]) -> Iterator[np.ndarray]:
         """Yield batches of augmented images; the next one is made while the network runs."""
@@ -371,11 +349,8 @@ class ActivationStore:
             )
         return activations
 
-    def _write_block(self, keys: Sequence[str], activations: np.ndarray) -> None:
-        # A name of its own for every block: two processes never write the same file.
-        name = f"block-{keys[0][:16]}-{uuid.uuid4().hex[:8]}"
-        array_file = self.folder / f"{name}.npy"
-        with write_atomically(array_file) as temporary:
-            np.save(temporary, activations)
-        record = {"keys": list(keys), "sha256": file_sha256(array_file)}
-        write_json(self.folder / f"{name}.json", record)
+
+@lru_cache(1)
+def _load_network(file: Path) -> keras.Model:
+    """Load a backbone for all blocks that a worker computes with it."""
+    return keras.models.load_model(file, compile=False, safe_mode=True)
