@@ -29,7 +29,6 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -184,30 +183,38 @@ def _collect(client: Any, futures: Sequence[Any], description: str) -> list[Any]
     with progress_bar(description, len(numbers)) as bar:
         while numbers:
             try:
-                with suppress(TimeoutError):
-                    for future in wait([*numbers], 1, return_when="FIRST_COMPLETED").done:
-                        results[numbers.pop(future)] = future.result()
-                        # Else it would be done again if its worker died later.
-                        future.release()
-                        bar.update()
-                if client.nthreads():
-                    alive = time.monotonic()
-            except KilledWorker as error:
-                raise JobsError(
-                    f"{description}: a piece was given up after {DEATHS + 1} workers died over it, "
-                    "perhaps for want of memory; take fewer WORKERS, or none to see what happens"
-                ) from error
+                alive = time.monotonic() if client.nthreads() else alive
+                done = wait([*numbers], 1, return_when="FIRST_COMPLETED").done
+            except TimeoutError:
+                done = set()
             except (CancelledError, OSError) as error:
-                raise JobsError(
-                    f"{description}: the scheduler is gone ({error}); start it again and give the "
-                    "same command, which goes on from there"
-                ) from error
+                raise _without_scheduler(description) from error
+            for future in done:
+                try:
+                    results[numbers.pop(future)] = future.result()
+                except CancelledError as error:
+                    raise _without_scheduler(description) from error
+                except KilledWorker as error:
+                    raise JobsError(
+                        f"{description}: a piece was given up after {DEATHS + 1} workers died over "
+                        "it, perhaps for want of memory; take fewer WORKERS, or none to see what "
+                        "happens"
+                    ) from error
+                future.release()  # else it would be done again if its worker died later
+                bar.update()
             if time.monotonic() - alive > PATIENCE:
                 raise JobsError(
                     f"{description}: for {PATIENCE:.0f} seconds {client.scheduler.address} has had "
                     "no worker; start one with `dask worker`, and give the same command"
                 )
     return results
+
+
+def _without_scheduler(description: str) -> JobsError:
+    return JobsError(
+        f"{description}: the scheduler is gone; start it again and give the same command, which "
+        "goes on from there"
+    )
 
 
 def _leave_random_alone() -> None:
