@@ -46,9 +46,8 @@ def measure_images(
 ) -> pd.DataFrame:
     """Return a table of `results/<study>/explanation/`, made image by image if need be.
 
-    Each image is a piece of work (`common.jobs`), whose rows lie in `.<name>-<inputs>/<number>.csv`
-    until the table is whole: an interrupted run goes on, and takes nothing over from another
-    network.
+    Each image is a piece of work, whose rows lie in `.<name>-<inputs>/<number>.csv` until the table
+    is whole: an interrupted run goes on, and takes nothing over from another network.
 
     Args:
         study: The study.
@@ -63,12 +62,8 @@ def measure_images(
     def make() -> pd.DataFrame:
         images, _ = _prepare(prepare, study, source)
         parts = [file.parent / f".{name}-{source}" / f"{row}.csv" for row in range(len(images))]
-        missing = [
-            (prepare, study, source, row, part)
-            for row, part in enumerate(parts)
-            if not part.is_file()
-        ]
-        run_pieces(_measure_image, missing, name)
+        pieces = [(prepare, study, source, row, part) for row, part in enumerate(parts)]
+        run_pieces(_measure_image, [piece for piece in pieces if not piece[-1].is_file()], name)
         _prepare.cache_clear()
         rows = [pd.read_csv(part) for part in parts]
         for unfinished in file.parent.glob(f".{name}-*"):
