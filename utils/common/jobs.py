@@ -1,17 +1,14 @@
 """Run independent pieces of work: in this process, in processes of this machine, on a cluster.
 
 By default the pieces run one after the other in this process, and Dask is not even imported.
-`WORKERS=4` starts four processes here, which this machine alone can reach; `SCHEDULER=tcp://host:8786`
-uses the workers of a Dask cluster that is running. docs/scaling.md shows both.
+`WORKERS=4` starts four processes here, which this machine alone can reach, `SCHEDULER=tcp://...`
+uses the workers of a Dask cluster; docs/scaling.md shows both.
 
 A piece is a function and the names that it is called with. It reads files, writes its result
-whole under its final name, and returns nothing of size. Pieces whose result is there are left out,
-and a piece that is begun again does nothing if its result is there by then; so a worker that dies
-costs the piece that it was at. What a function needs for many pieces, such as images and networks,
-it keeps with `functools`, once in a process.
-
-Every process computes with as many threads as the command, `provenance.count_threads`: then it
-computes the same bits. A worker of other code, versions or folders is refused before it works.
+whole under its final name unless it is there, and returns nothing of size: a worker that dies costs
+the piece that it was at. Images and networks are kept with `functools`, once in a process.
+All processes compute the same bits, with as many threads as the command; a worker of other code,
+versions or folders is refused.
 """
 
 import atexit
@@ -23,6 +20,7 @@ import os
 import pickle
 import platform
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -71,9 +69,8 @@ def run_pieces(
         description: Of the progress bar.
 
     Raises:
-        JobsError: if `WORKERS` or `SCHEDULER` cannot be used, a worker is not like this process,
-            a piece kills its workers, or all workers are gone. What a piece raises is raised too,
-            and the other pieces are given up.
+        JobsError: if `WORKERS` or `SCHEDULER` cannot be used, a worker is refused, or workers
+            die. What a piece raises is raised too, and the rest is given up.
     """
     if not pieces:
         return []
@@ -92,13 +89,8 @@ def run_pieces(
 
 
 def uses_workers() -> bool:
-    """Say whether pieces run in other processes.
-
-    Raises:
-        JobsError: if `WORKERS` and `SCHEDULER` make no sense.
-    """
-    workers, scheduler = _settings()
-    return bool(workers or scheduler)
+    """Say whether pieces run in other processes; refuse settings that make no sense."""
+    return any(_settings())
 
 
 def _settings() -> tuple[int, str]:
@@ -107,10 +99,7 @@ def _settings() -> tuple[int, str]:
     if not workers.isdecimal():
         raise JobsError(f"WORKERS is a number of processes, such as 4, not {workers!r}")
     if int(workers) and scheduler:
-        raise JobsError(
-            f"WORKERS={workers} starts processes here, SCHEDULER={scheduler} uses those of a "
-            "cluster; set one of them"
-        )
+        raise JobsError(f"WORKERS={workers} or SCHEDULER={scheduler}: set one of them")
     return int(workers), scheduler
 
 
@@ -177,6 +166,10 @@ def _collect(client: Any, futures: Sequence[Any], description: str) -> list[Any]
     """Return what all pieces returned, or raise what keeps one of them from being done."""
     from distributed import CancelledError, KilledWorker, wait
 
+    gone = JobsError(
+        f"{description}: the scheduler is gone; start it again and give the same command, which "
+        "goes on from there"
+    )
     numbers = {future: number for number, future in enumerate(futures)}
     results: list[Any] = [None] * len(numbers)
     alive = time.monotonic()
@@ -188,33 +181,25 @@ def _collect(client: Any, futures: Sequence[Any], description: str) -> list[Any]
             except TimeoutError:
                 done = set()
             except (CancelledError, OSError) as error:
-                raise _without_scheduler(description) from error
+                raise gone from error
             for future in done:
                 try:
                     results[numbers.pop(future)] = future.result()
                 except CancelledError as error:
-                    raise _without_scheduler(description) from error
+                    raise gone from error
                 except KilledWorker as error:
                     raise JobsError(
                         f"{description}: a piece was given up after {DEATHS + 1} workers died over "
-                        "it, perhaps for want of memory; take fewer WORKERS, or none to see what "
-                        "happens"
+                        "it, perhaps for want of memory; take fewer WORKERS"
                     ) from error
                 future.release()  # else it would be done again if its worker died later
                 bar.update()
             if time.monotonic() - alive > PATIENCE:
                 raise JobsError(
                     f"{description}: for {PATIENCE:.0f} seconds {client.scheduler.address} has had "
-                    "no worker; start one with `dask worker`, and give the same command"
+                    "no worker; start one with `dask worker`"
                 )
     return results
-
-
-def _without_scheduler(description: str) -> JobsError:
-    return JobsError(
-        f"{description}: the scheduler is gone; start it again and give the same command, which "
-        "goes on from there"
-    )
 
 
 def _leave_random_alone() -> None:
@@ -242,8 +227,7 @@ def _work(facts: Mapping[str, str], packed: bytes) -> Any:
     ]:
         raise JobsError(
             f"the worker at {worker.address} is refused: {'; '.join(different)}. Start the older "
-            "of the two anew, from the same commit and environment, in the same folders and a "
-            "worker with --nthreads 1"
+            "of the two anew, with the same commit, packages and folders, and --nthreads 1"
         )
     function, piece = pickle.loads(packed)
     return _call(function, piece)
@@ -271,15 +255,13 @@ def describe_process(at_once: int = 1, create: bool = False) -> dict[str, str]:
         at_once: Pieces that the process does at the same time.
         create: Whether to give the folders a name that a worker can compare; the command does.
     """
-    folders = {
-        "DATA_DIR": data_dir(), "RESULTS_DIR": results_dir(""),
-        "ACTIVATION_CACHE_DIR": activation_cache_dir(),
-    }  # fmt: skip
     return {
         **_describe_code(),
         **{name: os.environ.get(name, "") for name in ARITHMETIC},
+        "DATA_DIR": _describe_folder(data_dir(), create),
+        "RESULTS_DIR": _describe_folder(results_dir(""), create),
+        "ACTIVATION_CACHE_DIR": _describe_folder(activation_cache_dir(), create),
         "WEIGHTS_DIR": str(local_weights_dir() or ""),
-        **{name: _describe_folder(folder, create) for name, folder in folders.items()},
         "number of pieces at once": str(at_once),
         THREADS: str(count_threads()),
     }
@@ -288,27 +270,18 @@ def describe_process(at_once: int = 1, create: bool = False) -> dict[str, str]:
 @functools.cache
 def _describe_code() -> dict[str, str]:
     """Describe commit, code and packages as they were when the process began to work."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        commit = found.stdout.strip()
-    except FileNotFoundError:
-        commit = ""
     code = hashlib.sha256()
     for file in sorted((ROOT / "utils").rglob("*.py")):
         code.update(file.read_bytes())
     return {
-        "commit": commit, "code of utils/": code.hexdigest()[:12],
+        "commit": subprocess.getoutput(f"git -C {shlex.quote(str(ROOT))} rev-parse HEAD"),
+        "code of utils/": code.hexdigest()[:12],
         "Python": platform.python_version(),
     } | {package: version(package) for package in COMPARED_PACKAGES}  # fmt: skip
 
 
 def _describe_folder(folder: Path, create: bool) -> str:
-    """Name a folder, and where the work is on other machines, a mark that it is the same one.
-
-    Two machines may have a folder of the same name that they do not share.
-    """
+    """Name a folder, with a mark for those who have one of that name and may not share it."""
     mark = folder / FOLDER_ID
     if create and os.environ.get("SCHEDULER") and not mark.is_file():
         with write_atomically(mark) as temporary:

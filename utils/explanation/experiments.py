@@ -47,9 +47,8 @@ def measure_images(
 ) -> pd.DataFrame:
     """Return a table of `results/<study>/explanation/`, made a batch of images at a time.
 
-    Each batch is a piece of work (`common.jobs`), whose rows lie in `.<name>-<inputs>/<start>.csv`
-    until the table is whole: an interrupted run goes on, and takes nothing over from another
-    network.
+    Each batch is a piece of work, whose rows lie in `.<name>-<inputs>/<start>.csv` until the table
+    is whole: an interrupted run goes on, and takes nothing over from another network.
 
     Args:
         study: The study.
@@ -67,12 +66,8 @@ def measure_images(
             start: file.parent / f".{name}-{source}" / f"{start}.csv"
             for start in range(0, len(images), BATCH_SIZE)
         }
-        missing = [
-            (prepare, study, source, start, part)
-            for start, part in parts.items()
-            if not part.is_file()
-        ]
-        run_pieces(_measure_batch, missing, name)
+        pieces = [(prepare, study, source, start, part) for start, part in parts.items()]
+        run_pieces(_measure_batch, [piece for piece in pieces if not piece[-1].is_file()], name)
         _prepare.cache_clear()
         rows = [pd.read_csv(part) for part in parts.values()]
         for unfinished in file.parent.glob(f".{name}-*"):
