@@ -70,7 +70,7 @@ EXECUTED := $(NOTEBOOKS:%=$(EXECUTED_DIR)/%.ipynb)
 .NOTPARALLEL:
 
 COMMANDS := help setup all data lab predict demo check test site clean lint nbval cache cache-fill cache-clean
-COMMANDS += screen chosen explain ship notebooks views-cost bench readme demo-picture
+COMMANDS += screen chosen explain release notebooks views-cost bench readme demo-picture
 .PHONY: $(COMMANDS) announce
 # Each installs the environment first, but `all` says before it which study it runs.
 $(filter-out help clean all,$(COMMANDS)): $(INSTALLED)
@@ -125,8 +125,9 @@ chosen: ## Rebuild the chosen model of STUDY=full from the data alone
 	$(RUN) utils.selection.final_models --study $(STUDY)
 explain: ## Test heat maps of the single model: tables in results/STUDY/explanation, resumably
 	$(RUN) utils.explanation.run --study $(STUDY)
-ship: ## Round a finished model and ship it in models/: CANDIDATE=name
-	$(RUN) utils.tools.release --study $(STUDY) --candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))'
+release: ## Round a finished model and release it in models/: CANDIDATE=name; ONNX=1 writes its ONNX file alone
+	$(RUN) utils.tools.release $(if $(ONNX),--onnx,--study $(STUDY) \
+		--candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))')
 notebooks: ## Execute the notebooks with their own defaults and save them as committed
 	@for notebook in $(SOURCES); do $(RUN) utils.tools.execute "$$notebook" --save-committed || exit 1; done
 views-cost: ## Measure what few cached views cost against a fresh view every epoch
