@@ -52,6 +52,8 @@ class BenchSettings:
     """Training steps of one repetition."""
     extracted_images: int = 16
     """Images whose views are computed in one repetition of the extraction test."""
+    scored_images: int = 300
+    """Images that `make predict` scores, at most."""
     weights: str = "imagenet"
 
     def describe(self) -> dict[str, Any]:
