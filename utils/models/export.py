@@ -81,7 +81,7 @@ def find_gray(network: keras.Model) -> keras.KerasTensor:
     """Return what the trained part of a network reads: (n, size, size, 1) gray in [0, 255].
 
     Args:
-        network: Of `build_network(full_size=True)`.
+        network: Of `build_network`.
     """
     made_gray = layers.InputLayer | layers.Resizing
     first = next(layer for layer in network.layers if not isinstance(layer, made_gray))
@@ -92,13 +92,14 @@ def with_ten_crops(network: keras.Model) -> keras.Model:
     """Return a network that answers by ten crops of an image: the mean of their log-odds.
 
     Args:
-        network: Of `build_network(full_size=True)`; the new network shares its layers.
+        network: Of `build_network`, from any input; the new one holds a copy under its name.
 
     Returns:
         From (n, 224, 224, 3) RGB in [0, 255] to (n, 2) probabilities.
     """
-    gray = find_gray(network)
-    trained = keras.Model(gray, network.outputs[0], name=network.name)
+    size, dropout = find_gray(network).shape[1], network.get_layer("dropout").rate
+    trained = build_network(network.name, size, seed=0, dropout=dropout)
+    trained.set_weights(network.get_weights())
     image = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="image")
     whole = ops.mean(image, axis=-1, keepdims=True)
     parts = [
@@ -106,7 +107,6 @@ def with_ten_crops(network: keras.Model) -> keras.Model:
         for top, left, side, mirrored in TEN_CROPS
     ]
     crops = ops.concatenate([ops.flip(part, 2) if flip else part for part, flip in parts], axis=0)
-    size = gray.shape[1]
     each = trained(layers.Resizing(size, size, antialias=True, name="reduce")(crops))
     # The logarithm of 0 would outvote all other crops.
     scores = ops.reshape(ops.log(ops.maximum(each, 1e-30)), (len(TEN_CROPS), -1, each.shape[-1]))

@@ -140,7 +140,8 @@ def build_onnx(network: keras.Model, *, crops: bool = False) -> onnx.ModelProto:
     feature map of the whole image.
 
     Args:
-        network: Of `build_network(full_size=True)`, convolutions alone, rounded by `shrink_model`.
+        network: Of `build_network(full_size=True)`, convolutions alone, rounded by `shrink_model`;
+            with crops also the one that `with_ten_crops` holds under its name.
         crops: Whether it answers by ten crops, as `with_ten_crops` of it does.
 
     Raises:
