@@ -86,12 +86,12 @@ ROOM = [ "$$(getconf _NPROCESSORS_ONLN)" -ge 2 ] && [ ! -e /dev/nvidiactl ] && [
 SIDE_BY_SIDE = $(or $(JOBS),$(if $(filter phantoms,$(DATASET)),$(shell $(ROOM) && echo 2 || echo 1),1))
 
 COMMANDS := help setup all data lab predict demo check test site clean lint nbval cache cache-fill cache-clean
-COMMANDS += screen chosen explain ship notebooks views-cost bench readme demo-picture lock
+COMMANDS += screen chosen explain release notebooks views-cost bench readme demo-picture lock
 .PHONY: $(COMMANDS) announce executed
 executed: $(EXECUTED)
 # Each installs the environment first, but `all` says before it which study it runs.
 $(filter-out help clean all,$(COMMANDS)): $(INSTALLED)
-check test lint nbval site lock demo-picture: $(CHECKS_INSTALLED)
+check test lint nbval site lock demo-picture release: $(CHECKS_INSTALLED)
 
 ##@ Every day
 help: ## List these commands
@@ -153,8 +153,9 @@ chosen: ## Rebuild the chosen model of STUDY=full from the data alone
 	@$(STUDY_RUN) utils.selection.final_models --study $(STUDY)
 explain: ## Test heat maps of the single model: tables in results/STUDY/explanation, resumably
 	@$(STUDY_RUN) utils.explanation.run --study $(STUDY)
-ship: ## Round a final model and release it in models/: CANDIDATE=name
-	@$(STUDY_RUN) utils.tools.release --study $(STUDY) --candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))'
+release: ## Round a final model and release it in models/: CANDIDATE=name; ONNX=1 writes its ONNX file alone
+	@$(STUDY_RUN) utils.tools.release $(if $(ONNX),--onnx,--study $(STUDY) \
+		--candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))')
 notebooks: ## Execute the notebooks with their own defaults and save them as committed
 	@for notebook in $(SOURCES); do $(STUDY_RUN) utils.tools.execute "$$notebook" --save-committed || exit 1; done
 views-cost: ## Measure what few cached augmented copies cost, versus a fresh copy every epoch

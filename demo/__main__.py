@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.info("%s", DISCLAIMER)
         if options.study == "sample":
             logger.warning(PHANTOMS_ONLY)
-        # Not before the terminal has said which model is taken: TensorFlow takes seconds.
+        # Not before the terminal has said which model is taken: these take seconds.
         from demo.answers import load_answerer
         from demo.app import MAX_BYTES, create_app
 

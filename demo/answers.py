@@ -1,22 +1,18 @@
 """What a model answers to one image: probability, heat map, and whether it is in distribution."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 
 from utils.common.constants import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
 from utils.evaluation.calibration import apply_temperature
 from utils.evaluation.thresholds import is_positive
-from utils.explanation.heat_maps import build_explainer
-from utils.models.out_of_distribution import (
-    OutOfDistributionDetector,
-    build_feature_model,
-    load_detector,
-)
-from utils.models.prediction import predict_pixels, run_network
-from utils.models.registry import DETECTOR_FILE, SHIPPED, Scorer, open_shipped_model
+from utils.models.onnx_scoring import OnnxNetwork
+from utils.models.out_of_distribution import OutOfDistributionDetector, load_detector
+from utils.models.prediction import predict_pixels
+from utils.models.registry import DETECTOR_FILE, SHIPPED, Network, Scorer, open_shipped_model
 
 
 @dataclass(frozen=True)
@@ -37,20 +33,23 @@ class Answerer:
     """A model that is ready to answer, one image at a time."""
 
     def __init__(
-        self, scorer: Scorer, detector: OutOfDistributionDetector, known: keras.Model
+        self,
+        scorer: Scorer,
+        detector: OutOfDistributionDetector,
+        measure_features: Callable[[np.ndarray], np.ndarray],
     ) -> None:
-        """Load the model, and let it answer once: the first answer takes seconds.
+        """Load the model, and let it answer once: the first answer of Keras takes seconds.
 
         Args:
             scorer: Model that answers.
             detector: Of images that are no chest radiographs.
-            known: From images to the features that the detector compares.
+            measure_features: From images to the features that the detector compares.
         """
         self.scorer = scorer
-        self._detector, self._known = detector, known
-        self._network = scorer.load()
-        self._explain = build_explainer(self._network)
-        # One image at a time: TensorFlow uses all processors for it, and memory stays bounded.
+        self._detector, self._measure_features = detector, measure_features
+        self._network = scorer.open()
+        self._explain = choose_explainer(self._network)
+        # One image at a time: all processors work for it, and memory stays bounded.
         self._turn = threading.Lock()
         self.answer(np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))
 
@@ -70,9 +69,8 @@ class Answerer:
             probability = float(predict_pixels(self._network, batch)[0])
             label = PNEUMONIA if is_positive(probability, self.scorer.threshold) else NORMAL
             heat = self._explain(batch.astype(np.float32), label)[0]
-            strange = bool(
-                self._detector.is_out_of_distribution(run_network(self._known, batch))[0]
-            )
+            features = self._measure_features(batch)
+            strange = bool(self._detector.is_out_of_distribution(features)[0])
         return Answer(
             probability,
             float(apply_temperature(probability, self.scorer.temperature)),
@@ -80,6 +78,18 @@ class Answerer:
             heat,
             strange,
         )
+
+
+def choose_explainer(network: Network) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Return a function from images and a class to maps, as `heat_maps.build_explainer` does.
+
+    The class activation map of the shipped network is its Grad-CAM, and needs no gradient.
+    """
+    if isinstance(network, OnnxNetwork):
+        return network.explain
+    from utils.explanation.heat_maps import build_explainer  # loads TensorFlow
+
+    return build_explainer(network)
 
 
 def load_answerer(scorer: Scorer) -> Answerer:
@@ -90,4 +100,5 @@ def load_answerer(scorer: Scorer) -> Answerer:
             not there.
     """
     detector = load_detector(SHIPPED / DETECTOR_FILE)
-    return Answerer(scorer, detector, build_feature_model(open_shipped_model().load()))
+    known = OnnxNetwork(open_shipped_model().onnx)
+    return Answerer(scorer, detector, known.measure_features)

@@ -7,19 +7,21 @@ import re
 import struct
 import tempfile
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from demo import answers
 from demo.answers import Answerer, load_answerer
 from demo.app import HEADERS, MAX_BYTES, MAX_PIXELS, color_heat, create_app
 from utils.common.constants import DISCLAIMER
 from utils.common.paths import ROOT
 from utils.evaluation.calibration import apply_temperature
+from utils.explanation.heat_maps import build_explainer
 from utils.models.architectures import build_network
 from utils.models.out_of_distribution import OutOfDistributionDetector, build_feature_model
+from utils.models.prediction import run_network
 from utils.models.registry import PHANTOMS, Scorer, choose_model
 from utils.tools.predict import score_folder
 
@@ -39,7 +41,7 @@ def build_answerer(limit: float, threshold: float = THRESHOLD) -> Answerer:
     detector = OutOfDistributionDetector(
         np.eye(4, 256, dtype=np.float32), np.eye(4, dtype=np.float32), limit
     )
-    return Answerer(scorer, detector, build_feature_model(network))
+    return Answerer(scorer, detector, partial(run_network, build_feature_model(network)))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_the_label_depends_on_the_threshold_and_the_map_on_the_label(threshold, 
     answer = answerer.answer(pixels)
     assert answer.label == label
     class_index = ["NORMAL", "PNEUMONIA"].index(label)
-    expected = answers.build_explainer(answerer.scorer.load())
+    expected = build_explainer(answerer.scorer.load())
     batch = pixels[None].astype(np.float32)
     np.testing.assert_allclose(answer.heat, expected(batch, class_index)[0], rtol=1e-4)
 

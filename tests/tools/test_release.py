@@ -1,10 +1,12 @@
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests.builders import open_small_study
+from utils.common.files import file_sha256, read_json, write_json
 from utils.common.paths import predictions_dir
 from utils.data.images import read_image
 from utils.evaluation.predictions import load_predictions
@@ -39,12 +41,31 @@ def test_a_shipped_model_scores_without_any_training(tmp_path, monkeypatch):
     assert (small.probability - whole.probability).abs().max() < 0.01
 
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "a fresh clone"))
-    assert choose_model("full").file == file
+    scorer = choose_model("full")
+    assert scorer.file == file and scorer.onnx == folder / "shipped.onnx"
     out = tmp_path / "scores.csv"
     assert predict(["--images", str(folder / "phantoms"), "--out", str(out)]) == 0
     reference = pd.read_csv(folder / "reference_predictions.csv")
     assert len(reference) == 6
     pd.testing.assert_frame_equal(pd.read_csv(out), reference, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_onnx_file_alone_is_written_again_and_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(release, "SHIPPED", tmp_path)
+    shutil.copy(SHIPPED / "small.keras", tmp_path)
+    before = read_json(SHIPPED / "models.json")
+    del before["small"]["onnx"]
+    write_json(tmp_path / "models.json", before)
+    monkeypatch.setattr("sys.argv", ["release", "--onnx"])
+    release.main()
+    after = read_json(tmp_path / "models.json")
+    record = after["small"].pop("onnx")
+    assert after == before, "what was measured stays"
+    assert record["sha256"] == file_sha256(tmp_path / "shipped.onnx")
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "small.keras", "models.json", "shipped.onnx",
+    }  # fmt: skip
 
 
 @pytest.mark.slow

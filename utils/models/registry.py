@@ -6,7 +6,9 @@ so that nobody scores with a file that is not the recorded one.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from utils.common.files import file_sha256, read_json, write_json
 from utils.common.paths import ROOT, metrics_file, models_dir
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 SHIPPED = ROOT / "models"
 SHIPPED_MODEL = "small"
+ONNX_FILE = "shipped.onnx"
+"""The shipped network once more, which is scored without TensorFlow."""
 RECORD = "models.json"
 PHANTOMS = SHIPPED / "phantoms"
 """Rendered chests by which an installation is checked, and which the demo offers."""
@@ -29,6 +33,13 @@ class ModelError(ValueError):
     """A model that cannot be used; the message names the remedy."""
 
 
+class Network(Protocol):
+    """What scores images: a Keras model, or `onnx_scoring.OnnxNetwork`."""
+
+    def predict_on_batch(self, images: np.ndarray) -> np.ndarray:
+        """Return the (n, 2) probabilities of (n, 224, 224, 3) RGB in [0, 255]."""
+
+
 @dataclass(frozen=True)
 class Scorer:
     """A model that scores images, and where it comes from."""
@@ -39,9 +50,19 @@ class Scorer:
     description: str
     temperature: float
     """By which the logits are divided for a calibrated probability; fitted on validation."""
+    onnx: Path | None = None
+    """The same network for ONNX Runtime; the shipped one has it."""
+
+    def open(self) -> Network:
+        """Open the network for scoring, without TensorFlow where that is possible."""
+        if self.onnx is None:
+            return self.load()
+        from utils.models.onnx_scoring import OnnxNetwork  # not before the model has been named
+
+        return OnnxNetwork(self.onnx)
 
     def load(self) -> "keras.Model":
-        """Load the network, from (n, 224, 224, 3) RGB in [0, 255] to probabilities."""
+        """Load the network in Keras, from (n, 224, 224, 3) RGB in [0, 255] to probabilities."""
         import keras  # not before the terminal has said which model is taken: it takes seconds
 
         return keras.models.load_model(self.file, compile=False, safe_mode=True)
@@ -135,13 +156,19 @@ def open_shipped_model() -> Scorer:
 
 
 def _open_model(name: str, folder: Path, record: dict[str, Any]) -> Scorer:
-    """Return a recorded model, if its file is there and is the recorded one."""
+    """Return a recorded model, if its files are there and are the recorded ones."""
+    return Scorer(
+        name, _find_recorded(folder, record), float(record["threshold"]), record["description"],
+        float(record["temperature"]),
+        _find_recorded(folder, record["onnx"]) if "onnx" in record else None,
+    )  # fmt: skip
+
+
+def _find_recorded(folder: Path, record: dict[str, Any]) -> Path:
     file = folder / record["file"]
     remedy = "restore it with git" if folder == SHIPPED else "rebuild it with `make all`"
     if not file.is_file():
         raise ModelError(f"{file} is missing; {remedy}")
     if file_sha256(file) != record["sha256"]:
         raise ModelError(f"{file} is not the file that was recorded; {remedy}")
-    return Scorer(
-        name, file, float(record["threshold"]), record["description"], float(record["temperature"])
-    )
+    return file

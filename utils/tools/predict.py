@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,14 +16,10 @@ import pandas as pd
 from utils.common.constants import CLASS_NAMES, DISCLAIMER, NORMAL, PNEUMONIA, PREDICTION_COLUMNS
 from utils.common.files import write_csv
 from utils.data.images import IMAGE_SUFFIXES
-from utils.evaluation.metrics import METRICS, evaluate_predictions
 from utils.evaluation.predictions import PredictionsError
-from utils.evaluation.tables import format_interval
 from utils.evaluation.thresholds import is_positive
-from utils.models.registry import PHANTOMS_ONLY, ModelError, choose_model
-
-if TYPE_CHECKING:
-    import keras
+from utils.models.prediction import predict_files
+from utils.models.registry import PHANTOMS_ONLY, ModelError, Network, choose_model
 
 COLUMNS = ("image", "probability", "prediction", "threshold")
 RESAMPLES, SEED = 2000, 42
@@ -72,16 +67,13 @@ def find_images(folder: Path) -> tuple[list[str], int]:
     return images, len(files) - len(images)
 
 
-def score_folder(network: "keras.Model", folder: Path) -> Scores:
+def score_folder(network: Network, folder: Path) -> Scores:
     """Score all images of a folder; those that cannot be read are listed.
 
     Args:
         network: From (n, 224, 224, 3) RGB in [0, 255] to (n, 2) probabilities.
         folder: Of PNG and JPEG files, nested or not.
     """
-    # Not before `main` has said which model is taken: loading Keras takes seconds.
-    from utils.models.prediction import predict_files
-
     names, ignored = find_images(folder)
     unreadable: dict[str, str] = {}
     probabilities = predict_files(network, folder, names, "scoring images", unreadable)
@@ -132,6 +124,10 @@ def evaluate_scores(scores: Scores, threshold: float) -> list[str]:
     Raises:
         PredictError: if a folder is not NORMAL or PNEUMONIA, or one class alone was scored.
     """
+    # SciPy and scikit-learn take longer than scoring an image.
+    from utils.evaluation.metrics import METRICS, evaluate_predictions
+    from utils.evaluation.tables import format_interval
+
     rows = []
     for image, probability in zip(scores.images, scores.probabilities, strict=True):
         parent = Path(image).parent.name.upper()
@@ -173,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(PHANTOMS_ONLY)
         find_images(options.images)
         check_writable(options.out)
-        scores = score_folder(scorer.load(), options.images)
+        scores = score_folder(scorer.open(), options.images)
         write_scores(options.out, scores, scorer.threshold)
         scored = len(scores.images) - len(scores.unreadable)
         print(f"{scored} images scored, {scores.ignored} other files ignored: {options.out}")
