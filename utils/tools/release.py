@@ -1,8 +1,8 @@
 """Release a small model: half precision, its provenance, and predictions to check it by.
 
 `python -m utils.tools.release --study full --candidate NAME` (`make release CANDIDATE=NAME`) takes
-a final model, rounds its weights, and writes it to `models/` with its record, as a Keras file
-and as `models/shipped.onnx`, which is scored without TensorFlow. What the rounded model predicts for
+a final model, rounds its weights, and writes it to `models/` with its record, as a Keras file and
+as `models/shipped.onnx`, which is scored without TensorFlow. What the rounded model predicts for
 validation and test is its own row in the tables of notebook 09. `models/reference_predictions.csv`
 holds its predictions for a few phantoms, so that anyone can check an installation, and
 `models/small_novelty.npz` detects out-of-distribution images (see
