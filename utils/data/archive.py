@@ -21,7 +21,7 @@ from utils.data.images import IMAGE_SUFFIXES
 # Reasons for which an entry of an archive is left out; each is listed in the report.
 METADATA = "metadata of macOS or Windows"
 HIDDEN = "hidden file"
-NO_IMAGE = "neither JPEG nor PNG by its name"
+NO_IMAGE = "no image by its name"
 ELSEWHERE = "image outside train, val and test"
 COPY = "second copy of an image that was taken"
 ONLY_IN_COPY = "only in a second copy of the data set"

@@ -7,12 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from utils.common.constants import CLASS_NAMES
 from utils.common.files import file_sha256
 from utils.common.progress import track
-from utils.data.images import IMAGE_SUFFIXES, DatasetError, read_image
+from utils.data.images import IMAGE_SUFFIXES, DatasetError, UnreadableImageError, read_picture
 from utils.data.index import parse_name
 from utils.data.sources import KAGGLE_ADDRESS
 
@@ -20,19 +18,6 @@ logger = logging.getLogger(__name__)
 
 FOLDERS = ("train", "val", "test")
 NEEDED_FOLDERS = ("train", "test")
-
-CONVERSIONS = {
-    "RGBA": "transparency is dropped",
-    "LA": "transparency is dropped",
-    "P": "palette becomes RGB",
-    "CMYK": "becomes RGB",
-    "1": "becomes 8 bits",
-    "I;16": "16 bits become 8",
-    "I;16B": "16 bits become 8",
-    "I;16L": "16 bits become 8",
-    "I": "16 bits become 8",
-}
-"""What reading does to images that are neither gray nor RGB of 8 bits; files stay as they are."""
 
 
 class FetchError(RuntimeError):
@@ -47,8 +32,9 @@ class Report:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Images by folder and class."""
     modes: dict[str, int] = field(default_factory=dict)
-    """Images by Pillow's pixel mode: L is gray, RGB colour, I;16 gray of 16 bits."""
+    """Images by Pillow's pixel mode: L is gray, RGB color, I;16 gray of 16 bits."""
     converted_when_read: dict[str, list[str]] = field(default_factory=dict)
+    """By mode and remark of the reader; the files stay as they are."""
     skipped: dict[str, list[str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -85,6 +71,7 @@ def measure(root: Path) -> tuple[dict[str, dict[str, int]], int]:
 class _CheckedImage:
     mode: str = ""
     sha256: str = ""
+    remarks: tuple[str, ...] = ()
     reason: str = ""
     """Why it is refused, if it is."""
 
@@ -107,9 +94,8 @@ def check_images(
     for image_id, result in sorted(checked.items()):
         if result.reason:
             report.refused[image_id] = result.reason
-        elif result.mode in CONVERSIONS:
-            key = f"{result.mode}: {CONVERSIONS[result.mode]}"
-            report.converted_when_read.setdefault(key, []).append(image_id)
+        for remark in result.remarks:
+            report.converted_when_read.setdefault(f"{result.mode}: {remark}", []).append(image_id)
     report.counts, _ = measure(scratch)
     report.modes = dict(Counter(result.mode for result in checked.values() if not result.reason))
     raise_if_refused(report, archive)
@@ -135,20 +121,16 @@ def check_images(
 def _check_image(path: Path, name_carries_patient: bool) -> _CheckedImage:
     """Decode an image as the study will, and read its name."""
     try:
-        with Image.open(path) as image:
-            mode = image.mode
-        read_image(path)
+        picture = read_picture(path)
         if name_carries_patient:
             is_normal = parse_name(path.name).etiology == "normal"
             if is_normal != (path.parent.name == CLASS_NAMES[0]):
                 return _CheckedImage(reason="its name belongs to the other class")
-    except UnidentifiedImageError:
-        return _CheckedImage(reason=f"is no JPEG or PNG image ({path.stat().st_size:,} bytes)")
+    except UnreadableImageError as error:
+        return _CheckedImage(reason=error.reason)
     except DatasetError as error:
-        return _CheckedImage(reason=one_line(error.__cause__ or error))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         return _CheckedImage(reason=one_line(error))
-    return _CheckedImage(mode, file_sha256(path))
+    return _CheckedImage(picture.mode, file_sha256(path), picture.remarks)
 
 
 def raise_if_refused(report: Report, archive: str) -> None:
