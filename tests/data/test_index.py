@@ -169,6 +169,19 @@ def test_wrong_folders_and_missing_classes_are_named(root, tmp_path):
         build_index(copy, 1, 0.3)
 
 
+def test_class_folders_that_are_links_are_followed(root, tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for name in ("NORMAL", "PNEUMONIA"):
+            (tmp_path / split / name).symlink_to(root / split / name)
+    columns = ["image_id", "split", "pixel_sha256"]
+    linked, own = (build_index(each, 1, 0.3)[columns] for each in (tmp_path, root))
+    assert linked.equals(own)
+    (tmp_path / "train" / "gone").symlink_to("nowhere")
+    with pytest.raises(DatasetError, match="gone cannot be read .*remove it"):
+        build_index(tmp_path, 1, 0.3)
+
+
 def test_open_dataset_says_how_to_get_one(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     with pytest.raises(DatasetError, match="make data"):

@@ -7,7 +7,7 @@ import hashlib
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -20,6 +20,7 @@ from utils.common.constants import (
     PNEUMONIA,
 )
 from utils.common.files import read_json, write_csv
+from utils.common.folders import some, walk_folder
 from utils.common.paths import dataset_dir
 from utils.common.progress import track
 from utils.common.study import Study
@@ -116,14 +117,25 @@ def dataset_source(root: Path) -> str:
 
 
 def _list_images(root: Path) -> list[Path]:
-    """List the image files below the split folders, in one order on every machine."""
-    files = [
-        path
-        for split in ("train", "val", "test")
-        for path in (root / split).rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    """List the image files below the split folders, in one order on every machine.
+
+    Linked folders are followed, each once.
+    """
+    names = []
+    for split in ("train", "val", "test"):
+        if (root / split).is_dir():
+            found = walk_folder(root / split)
+            if unread := found.closed + found.broken:
+                raise DatasetError(
+                    f"{root / split}: {some(unread)} cannot be read (closed, or a link that leads "
+                    "nowhere); change its permissions or remove it"
+                )
+            names += [f"{split}/{name}" for name in found.files]
+    return [
+        root / name
+        for name in sorted(names)
+        if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
     ]
-    return sorted(files, key=lambda path: path.relative_to(root).as_posix())
 
 
 def _label_of_folder(path: Path) -> int:
