@@ -6,6 +6,7 @@
 #   VENV     another environment to use, such as VENV="$CONDA_PREFIX"
 #   PRECISION  of the frozen network on augmented views: float32 (default), bfloat16, mixed_float16, auto
 #   SOLUTIONS  1 fills the exercises of the notebooks in from exercises/solutions/ before they run
+#   SCALE, POSITIVE  of a model of your own: range of its pixels (0..255, 0..1, -1..1), its class PNEUMONIA
 #   WORKERS  processes that run the unit tests: 2 by default, each of up to 5 GB
 #   DATA_DIR, RESULTS_DIR, FIGURES_DIR, ACTIVATION_CACHE_DIR, WEIGHTS_DIR  other places for these
 

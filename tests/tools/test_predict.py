@@ -120,27 +120,39 @@ def test_batches_do_not_change_the_scores(shipped, folder, monkeypatch):
     np.testing.assert_allclose(score_folder(network, folder).probabilities, whole.probabilities)
 
 
-def test_the_chosen_model_comes_first_where_it_is_whole(shipped, brightness):
-    assert choose_model("full").name == "small"
+def test_without_a_name_the_shipped_model_scores_whatever_else_was_built(shipped, brightness):
     record(models_dir("full"), "ensemble", brightness, 0.3)
+    record(models_dir("sample"), "small", brightness, 0.3)
     metrics = results_dir("full") / "metrics.json"
     metrics.write_text(json.dumps({"chosen_model": "ensemble"}))
-    chosen = choose_model("full")
+    for study in ("full", "sample"):
+        scorer = choose_model(study)
+        assert (scorer.file, scorer.phantoms_only) == (shipped / "small.keras", False)
+    (models_dir("full") / "models.json").write_text("{")
+    assert choose_model("full").name == "small", "what is not asked for does not disturb"
+
+
+def test_a_named_model_is_the_recorded_one_or_refused_with_a_remedy(shipped, brightness):
+    record(models_dir("full"), "ensemble", brightness, 0.3)
+    chosen = choose_model("full", "ensemble")
     assert (chosen.name, chosen.threshold) == ("ensemble", 0.3)
-    assert choose_model("full", "small").name == "small"
     chosen.file.write_bytes(b"something else")
-    fallback = choose_model("full")
-    assert fallback.name == "small"
-    assert "chosen model ensemble is not used" in fallback.description
-    assert "not the file that was recorded" in fallback.description
-    with pytest.raises(ModelError, match="not the file that was recorded"):
+    with pytest.raises(ModelError, match="not the file that was recorded; rebuild it: make chosen"):
         choose_model("full", "ensemble")
     chosen.file.unlink()
-    assert "is missing" in choose_model("full").description
-    with pytest.raises(ModelError, match="ensemble.keras is missing; rebuild it with `make all`"):
+    with pytest.raises(ModelError, match="keras is missing; rebuild it: make chosen STUDY=full"):
         choose_model("full", "ensemble")
     (shipped / "small.keras").write_bytes(b"something else")
-    with pytest.raises(ModelError, match="not the file that was recorded; restore it with git"):
+    with pytest.raises(ModelError, match="not the file that was recorded; restore it: git checko"):
+        choose_model("full")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"small": {}}', '{"small": 1}', '{"small": {"file": 1}}', "\xff"]
+)
+def test_a_damaged_list_of_models_is_refused_with_a_remedy(shipped, content):
+    (shipped / "models.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ModelError, match=r"models\.json is damaged; restore it: git checkout"):
         choose_model("full")
 
 
@@ -162,9 +174,26 @@ def test_bad_requests_name_the_remedy(shipped, folder, tmp_path, capsys):
     assert "cannot be written" in refused("--images", folder, "--out", tmp_path)
     assert "cannot be written" in refused("--images", folder, "--out", folder / "a.JPEG" / "x.csv")
     assert not out.exists()
-    assert "has no model yet" in refused("--images", folder, "--out", out, "--study", "sample")
+    assert "describe a model of your own" in refused(
+        "--images", folder, "--out", out, "--scale", "0..1"
+    )
     (shipped / "models.json").unlink()
     assert "no model is shipped" in refused("--images", folder, "--out", out)
+
+
+def test_a_model_of_ones_own_scores(shipped, brightness, folder, tmp_path, capsys):
+    own = tmp_path / "O'Brien's $5.keras"
+    own.write_bytes(brightness.read_bytes())
+    out = tmp_path / "scores.csv"
+    arguments = ("--images", folder, "--out", out, "--model", own)
+    assert run(*arguments) == 2
+    assert "gives (None, 2) with activation linear" in capsys.readouterr().err
+    model = keras.models.load_model(brightness, compile=False)
+    model.layers[-1].activation = keras.activations.softmax
+    model.save(own)
+    assert run(*arguments) == 0
+    assert {row["threshold"] for row in read(out)} == {"0.500000"}
+    assert capsys.readouterr().out.startswith("Model O'Brien's $5.keras: a model of your own")
 
 
 def test_labels_of_folders_are_evaluated(shipped, tmp_path, capsys):
@@ -218,10 +247,13 @@ def test_nothing_readable_is_evaluated_in_words(shipped, tmp_path, capsys):
 
 def test_a_model_of_phantoms_is_announced(shipped, brightness, folder, tmp_path, capsys):
     record(models_dir("sample"), "resnet50", brightness, 0.4)
-    metrics = results_dir("sample") / "metrics.json"
-    metrics.write_text(json.dumps({"chosen_model": "resnet50"}))
-    assert run("--images", folder, "--out", tmp_path / "a.csv", "--study", "sample") == 0
+    arguments = ("--images", folder, "--out", tmp_path / "a.csv", "--study", "sample")
+    assert run(*arguments, "--model", "resnet50") == 0
     assert "seen phantoms only" in capsys.readouterr().out
+    assert run(*arguments) == 0
+    assert "seen phantoms only" not in capsys.readouterr().out, (
+        "the shipped model has seen radiographs"
+    )
 
 
 def test_files_are_listed_in_one_order(tmp_path):

@@ -1,6 +1,6 @@
 """Score a folder of radiographs that the study has never seen.
 
-`make predict IMAGES=folder OUT=file.csv [MODEL=name]` writes one row an image. Teaching and
+`make predict IMAGES=folder OUT=file.csv [MODEL=name or file]` writes one row an image. Teaching and
 research material, not a medical device.
 
 Exit status: 0 where all images were scored, 1 where an image, a folder or a link could not be
@@ -290,20 +290,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model", default=None)
+    parser.add_argument("--model", help="name, or path of a .keras or .h5 file")
+    parser.add_argument("--scale", help="of a model of your own: 0..255, 0..1 or -1..1")
+    parser.add_argument("--positive", help="of a model of your own: its class PNEUMONIA, 0 or 1")
     parser.add_argument("--study", default="full")
     parser.add_argument("--evaluate", action="store_true")
     options = parser.parse_args(arguments)
     sys.stdout.reconfigure(errors="backslashreplace")  # names may be of any bytes
     folder = Path(os.path.expanduser(options.images))
     try:
-        scorer = choose_model(options.study, options.model)
+        scorer = choose_model(options.study, options.model, options.scale, options.positive)
         print(
             f"Model {scorer.name}: {scorer.description} (threshold {scorer.threshold:.3f})",
             flush=True,
         )
         print(DISCLAIMER)
-        if options.study == "sample":
+        if scorer.phantoms_only:
             print(PHANTOMS_ONLY)
         content = find_images(folder)
         labels = read_labels(folder, content.images) if options.evaluate else None
