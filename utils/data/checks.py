@@ -2,19 +2,26 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.common.constants import CLASS_NAMES
 from utils.common.files import file_sha256
+from utils.common.folders import some
 from utils.common.progress import track
 from utils.data.images import IMAGE_SUFFIXES, DatasetError, UnreadableImageError, read_picture
-from utils.data.index import parse_name
+from utils.data.index import KNOWN_NAMES, parse_name
 from utils.data.sources import KAGGLE_ADDRESS
 
 logger = logging.getLogger(__name__)
+
+# Reasons for which a file is refused that downloading again does not mend.
+MISPLACED = f"in a split, but not in a folder {' or '.join(CLASS_NAMES)}"
+OTHER_CLASS = "its name belongs to the other class"
+NAMELESS = "its name says no patient"
+_GROUPS, _NAMES = 3, 3
+"""Reasons, and files of each, that an error shows."""
 
 FOLDERS = ("train", "val", "test")
 NEEDED_FOLDERS = ("train", "test")
@@ -125,29 +132,38 @@ def _check_image(path: Path, name_carries_patient: bool) -> _CheckedImage:
         if name_carries_patient:
             is_normal = parse_name(path.name).etiology == "normal"
             if is_normal != (path.parent.name == CLASS_NAMES[0]):
-                return _CheckedImage(reason="its name belongs to the other class")
+                return _CheckedImage(reason=OTHER_CLASS)
     except UnreadableImageError as error:
         return _CheckedImage(reason=error.reason)
-    except DatasetError as error:
-        return _CheckedImage(reason=one_line(error))
+    except DatasetError:
+        return _CheckedImage(reason=NAMELESS)
     return _CheckedImage(picture.mode, file_sha256(path), picture.remarks)
 
 
 def raise_if_refused(report: Report, archive: str) -> None:
-    """Raise a FetchError that names what was refused, if anything was."""
-    if report.refused:
-        examples = [f"{name} ({reason})" for name, reason in report.refused.items()]
-        raise FetchError(
-            f"{archive}: {some(examples)} refused; download it again, and if the files are still "
-            "damaged unpack it by hand, repair or remove them, and pass the folder: "
-            "make data ARCHIVE=<folder>"
+    """Raise a FetchError that names what was refused, if anything was, and what helps."""
+    if not report.refused:
+        return
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in report.refused.items():
+        by_reason.setdefault(reason, []).append(name)
+    shown = [f"{some(names, _NAMES)} ({why})" for why, names in list(by_reason.items())[:_GROUPS]]
+    if (rest := len(by_reason) - _GROUPS) > 0:
+        shown.append(f"and {rest} more reasons")
+    remedies = {
+        NAMELESS: f"restore the original names ({KNOWN_NAMES}); images of your own can be scored "
+        "by make predict",
+        MISPLACED: f"move them to a folder {' or '.join(CLASS_NAMES)}, or remove them",
+        OTHER_CLASS: "move them to the folder of their class",
+    }
+    helps = [remedies[reason] for reason in by_reason if reason in remedies]
+    if by_reason.keys() - remedies.keys():
+        helps.append(
+            "download it again, and if the files are still damaged unpack it by hand, repair or "
+            "remove them, and pass the folder: make data ARCHIVE=<folder>"
         )
-
-
-def some(names: Sequence[str], shown: int = 5) -> str:
-    """List some names and the number of the others."""
-    rest = f" and {len(names) - shown:,} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + rest
+    count = len(report.refused)
+    raise FetchError(f"{archive}: {count:,} files refused: {'; '.join(shown)}. {'; '.join(helps)}")
 
 
 def one_line(error: BaseException) -> str:

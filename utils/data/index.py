@@ -34,14 +34,20 @@ INDEX_COLUMNS = (
 
 _PERSON = re.compile(r"person(?P<number>\d+)_(?P<etiology>bacteria|virus)_\d+(_\d+)?", re.I)
 _NORMAL = re.compile(r"(?P<family>IM|NORMAL2-IM)-(?P<number>\d+)-\d+(-\d+)?", re.I)
+_MENDELEY = re.compile(r"(?P<etiology>NORMAL|BACTERIA|VIRUS)-(?P<number>\d+)-\d+", re.I)
+KNOWN_NAMES = (
+    "person1_bacteria_2.jpeg, IM-0001-0001.jpeg, NORMAL2-IM-0001-0001.jpeg, or Mendeley's "
+    "BACTERIA-1234567-0001.jpeg"
+)
 
 
 @dataclass(frozen=True)
 class ImageName:
-    """What a Kaggle file name says of its image."""
+    """What a file name of the data set, Kaggle's or Mendeley's, says of its image."""
 
     family: str
-    """Series of patient numbers: `person`, `IM` or `NORMAL2-IM`; each counts for itself."""
+    """Series of patient numbers: `person`, `IM`, `NORMAL2-IM` or `MENDELEY`, which numbers the
+    children of all classes together; each counts for itself."""
     number: int
     etiology: str
 
@@ -57,19 +63,20 @@ class ImageName:
 
 
 def parse_name(file_name: str) -> ImageName:
-    """Read family, patient number and etiology from a Kaggle file name.
+    """Read family, patient number and etiology from a file name of Kaggle's or Mendeley's.
 
     Raises:
-        DatasetError: if the name follows none of the three patterns of the data set.
+        DatasetError: if the name follows none of the patterns of the data set.
     """
     stem = Path(file_name).stem
     if match := _PERSON.fullmatch(stem):
         return ImageName("person", int(match["number"]), match["etiology"].lower())
     if match := _NORMAL.fullmatch(stem):
         return ImageName(match["family"].upper(), int(match["number"]), "normal")
+    if match := _MENDELEY.fullmatch(stem):
+        return ImageName("MENDELEY", int(match["number"]), match["etiology"].lower())
     raise DatasetError(
-        f"{file_name!r} does not follow the naming of the Kaggle data set "
-        "(person1_bacteria_2.jpeg, IM-0001-0001.jpeg, NORMAL2-IM-0001-0001.jpeg), so its patient "
+        f"{file_name!r} does not follow the naming of the data set ({KNOWN_NAMES}), so its patient "
         "is unknown; restore the original name or remove the file"
     )
 
