@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from utils.common.constants import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
+from utils.data.images import resize_image
 from utils.evaluation.calibration import apply_temperature
 from utils.evaluation.thresholds import is_positive
 from utils.explanation.heat_maps import build_explainer
@@ -16,7 +17,7 @@ from utils.models.out_of_distribution import (
     load_detector,
 )
 from utils.models.prediction import predict_pixels, run_network
-from utils.models.registry import DETECTOR_FILE, SHIPPED, Scorer, open_shipped_model
+from utils.models.registry import DETECTOR_FILE, SHIPPED, ModelError, Scorer, open_shipped_model
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class Answer:
     calibrated_probability: float
     label: str
     heat: np.ndarray
-    """(224, 224) float32, not negative: Grad-CAM for the label, in units of the class score."""
+    """(height, width) float32, not negative: Grad-CAM for the label, in units of its score."""
+    pixels: np.ndarray
+    """(height, width, 3) uint8 RGB in [0, 255]: the image as the model sees it."""
     strange: bool
     """Whether the image is unlike the radiographs that the small model was trained on."""
 
@@ -45,11 +48,17 @@ class Answerer:
             scorer: Model that answers.
             detector: Of images that are no chest radiographs.
             known: From images to the features that the detector compares.
+
+        Raises:
+            ModelError: if the model cannot be loaded, or no layer of it can be explained.
         """
         self.scorer = scorer
         self._detector, self._known = detector, known
         self._network = scorer.load()
-        self._explain = build_explainer(self._network)
+        try:
+            self._explain = build_explainer(self._network)
+        except ValueError as error:
+            raise ModelError(f"{error}; make predict can use it, which draws no map") from error
         # One image at a time: TensorFlow uses all processors for it, and memory stays bounded.
         self._turn = threading.Lock()
         self.answer(np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))
@@ -63,21 +72,23 @@ class Answerer:
         """Return what the model says of an image.
 
         Args:
-            pixels: (224, 224, 3) uint8 RGB in [0, 255], from `images.load_image`.
+            pixels: (height, width) or (height, width, 3) uint8 in [0, 255], of any size.
         """
-        batch = pixels[None]
+        seen = resize_image(pixels, self._network.input_shape[1:3])
+        batch, known = seen[None], resize_image(pixels)[None]
         with self._turn:
             probability = float(predict_pixels(self._network, batch)[0])
             label = PNEUMONIA if is_positive(probability, self.scorer.threshold) else NORMAL
             heat = self._explain(batch.astype(np.float32), label)[0]
             strange = bool(
-                self._detector.is_out_of_distribution(run_network(self._known, batch))[0]
+                self._detector.is_out_of_distribution(run_network(self._known, known))[0]
             )
         return Answer(
             probability,
             float(apply_temperature(probability, self.scorer.temperature)),
             CLASS_NAMES[label],
             heat,
+            seen,
             strange,
         )
 

@@ -417,6 +417,22 @@ def test_images_below_the_home_folder_are_found(shipped, tmp_path, monkeypatch):
     assert run("--images", "~/images", "--out", tmp_path / "s.csv") == 0
 
 
+def test_walking_and_reading_need_no_keras(tmp_path):
+    save(tmp_path / "a.png", 40)
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(('keras', 'tensorflow', 'tf_keras_vis'))\n"
+        "from pathlib import Path\n"
+        "from utils.data.images import load_image\n"
+        "from utils.tools.predict import find_images\n"
+        "folder = Path(sys.argv[1])\n"
+        "print([load_image(folder / name).shape for name in find_images(folder).images])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[(224, 224, 3)]\n"
+
+
 @pytest.mark.slow
 def test_the_model_is_named_before_anything_else(shipped, folder, tmp_path):
     code = (
