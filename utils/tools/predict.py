@@ -232,9 +232,9 @@ def read_labels(folder: Path, images: Sequence[str]) -> np.ndarray:
             without.append(image)
     if without:
         raise PredictError(
-            f"EVALUATE=1 reads labels from the names of folders, and {len(without)} images lie in "
-            f"none that is named {' or '.join(CLASS_NAMES)}: {some(without)}; move them, or leave "
-            "EVALUATE out"
+            "EVALUATE=1 reads labels from the names of folders, and these images lie in none that "
+            f"is named {' or '.join(CLASS_NAMES)}: {some(without)}; move them, or leave EVALUATE "
+            "out"
         )
     return np.array(labels)
 
