@@ -17,8 +17,8 @@ from utils.common.constants import CLASS_NAMES, EXTERNAL_SPLIT, IMAGE_SIZE
 from utils.common.paths import ROOT, dataset_dir
 from utils.common.progress import track
 from utils.data.archive import download_file, require_space
-from utils.data.checks import FetchError, Report, measure, one_line, raise_if_refused
-from utils.data.images import DatasetError, pixel_sha256, read_image
+from utils.data.checks import FetchError, Report, measure, raise_if_refused
+from utils.data.images import DatasetError, UnreadableImageError, pixel_sha256, read_image
 from utils.data.sources import NIH_FILES_URL
 
 INDEX_FILE = ROOT / "data" / "nih_adults.csv"
@@ -133,8 +133,8 @@ def _check(index: pd.DataFrame, scratch: Path, report: Report) -> dict[str, str]
     for name in index.file[~index.file.isin(report.refused)]:
         try:
             pixels = read_image(scratch / name)
-        except DatasetError as error:
-            report.refused[name] = one_line(error.__cause__ or error)
+        except UnreadableImageError as error:
+            report.refused[name] = error.reason
             continue
         if pixels.shape == (IMAGE_SIZE, IMAGE_SIZE):
             hashes[name] = pixel_sha256(pixels)

@@ -26,6 +26,7 @@ class OnnxNetwork:
     def __init__(self, file: Path) -> None:
         """Open a file of `onnx_export`."""
         self._session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        self.input_shape = (None, *self._session.get_inputs()[0].shape[1:])
         encoded = self._session.get_modelmeta().custom_metadata_map[CLASS_WEIGHTS]
         weights = np.frombuffer(base64.b64decode(encoded), "<f2").astype(np.float32)
         self._class_weights = weights.reshape(-1, len(CLASS_NAMES))

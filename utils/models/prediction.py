@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from utils.common.constants import IMAGE_SIZE, PNEUMONIA
 from utils.common.progress import progress_bar, track
-from utils.data.images import DatasetError, load_image
+from utils.data.images import Picture, UnreadableImageError, read_picture, resize_image
 from utils.models.registry import Network
 
 BATCH_SIZE = 64
@@ -66,27 +67,32 @@ def predict_files(
     image_ids: Sequence[str],
     title: str,
     unreadable: dict[str, str] | None = None,
+    remarks: dict[str, tuple[str, ...]] | None = None,
 ) -> np.ndarray:
     """Return the probability of PNEUMONIA of image files, (n,) float64 in [0, 1].
 
     Args:
-        network: From (n, 224, 224, 3) RGB in [0, 255] to (n, 2) probabilities.
+        network: From (n, height, width, 3) RGB in [0, 255] to (n, 2) probabilities; images are
+            brought to its height and width, 224 x 224 for those of the study.
         root: Folder of the files.
         image_ids: Their paths below it.
         title: Of the progress bar.
         unreadable: Takes the reason for each file that cannot be read, whose probability is NaN.
+        remarks: Takes what was assumed in reading, for files of which something was.
 
     Raises:
         DatasetError: if a file cannot be read and `unreadable` is not given.
     """
+    size = network.input_shape[1:3]
 
-    def read(image_id: str) -> np.ndarray | DatasetError:
+    def read(image_id: str) -> Picture | UnreadableImageError:
         try:
-            return load_image(root / image_id)
-        except DatasetError as error:
+            picture = read_picture(root / image_id)
+        except UnreadableImageError as error:
             if unreadable is None:
                 raise
             return error
+        return replace(picture, pixels=resize_image(picture.pixels, size))
 
     image_ids = list(image_ids)
     probability = np.full(len(image_ids), np.nan)
@@ -95,10 +101,12 @@ def predict_files(
             names = image_ids[start : start + BATCH_SIZE]
             pixels = {}
             for row, content in enumerate(pool.map(read, names), start):
-                if isinstance(content, DatasetError):
-                    unreadable[image_ids[row]] = str(content)
-                else:
-                    pixels[row] = content
+                if isinstance(content, UnreadableImageError):
+                    unreadable[image_ids[row]] = content.reason
+                    continue
+                pixels[row] = content.pixels
+                if content.remarks and remarks is not None:
+                    remarks[image_ids[row]] = content.remarks
             if pixels:
                 probability[list(pixels)] = predict_pixels(network, np.stack([*pixels.values()]))
             bar.update(len(names))
