@@ -7,11 +7,13 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
+import numpy as np
 import pandas as pd
 import pytest
 import requests
 
 from demo.picture import read_address
+from tests import hard_inputs
 from utils.common.paths import ROOT
 from utils.models.registry import PHANTOMS
 from utils.tools.release import REFERENCE_PREDICTIONS
@@ -106,6 +108,17 @@ def test_predict_scores_the_phantoms(absent, evaluate, tmp_path):
     scores = pd.read_csv(out)
     assert scores.remark.isna().all()
     pd.testing.assert_frame_equal(scores[reference.columns], reference, atol=2e-3)
+
+
+def test_predict_reads_dicom(absent, tmp_path):
+    content = hard_inputs.dicom(np.round(4095 * hard_inputs.draw_chest()))
+    hard_inputs.save(tmp_path / "images" / "IM000001", content)
+    out = tmp_path / "scores.csv"
+    arguments = ["--images", str(tmp_path / "images"), "--out", str(out)]
+    done = start(absent, "utils.tools.predict", *arguments, results=str(tmp_path))
+    said, _ = done.communicate(timeout=SECONDS)
+    assert done.returncode == 0, said
+    assert pd.read_csv(out).probability.between(0, 1).all()
 
 
 def test_the_demo_answers_with_a_map_and_knows_radiographs(absent, tmp_path):

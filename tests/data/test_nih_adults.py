@@ -40,6 +40,8 @@ def write_png(file: Path, seed: int, size: int = 300, mode: str = "L") -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     shape = (size, size) if mode == "L" else (size, size, len(mode))
     pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    if mode == "RGBA":
+        pixels[..., 3] = 255  # opaque: what shines through is read as white
     Image.fromarray(pixels).save(file)
 
 

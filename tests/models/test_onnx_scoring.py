@@ -113,7 +113,7 @@ def test_a_file_that_is_not_the_recorded_one_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "SHIPPED", tmp_path)
     assert open_shipped_model().onnx == tmp_path / "shipped.onnx"
     (tmp_path / "shipped.onnx").unlink()
-    with pytest.raises(ModelError, match="shipped.onnx is missing; restore it with git"):
+    with pytest.raises(ModelError, match="shipped.onnx is missing; restore it: git checkout"):
         open_shipped_model()
     (tmp_path / "shipped.onnx").write_bytes(b"something else")
     with pytest.raises(ModelError, match="shipped.onnx is not the file that was recorded"):

@@ -554,8 +554,8 @@ def test_any_path_reaches_predict_demo_and_data_as_it_was_typed(tree, path, in_e
         assert done.returncode == 0, done.stderr
     model = f"--model={path}.keras --scale=0..1 --positive=0"
     assert tree.calls() == [
-        f"-m utils.tools.predict --study full --images={path} --out={path}.csv {model}",
-        f"-m demo --study full {model} --port=99",
+        f"{QUIET} utils.tools.predict --study full --images={path} --out={path}.csv {model}",
+        f"{QUIET} demo --study full {model} --port=99",
         f"-m utils.data.download --archive={path}",
     ]
 
@@ -564,8 +564,8 @@ def test_what_is_not_named_is_left_out_or_asked_for(tree):
     tree.make("predict", "IMAGES=a", "OUT=b", "EVALUATE=1", "STUDY=sample")
     tree.make("demo")
     assert tree.calls() == [
-        "-m utils.tools.predict --study sample --evaluate --images=a --out=b",
-        "-m demo --study full",
+        f"{QUIET} utils.tools.predict --study sample --evaluate --images=a --out=b",
+        f"{QUIET} demo --study full",
     ]  # fmt: skip
     assert "IMAGES=folder is missing" in tree.make("predict", "OUT=b").stderr
     assert "OUT=file.csv is missing" in tree.make("predict", "IMAGES=a").stderr
