@@ -110,8 +110,8 @@ def test_a_patient_counts_once_however_many_images():
 def test_what_is_undefined_is_null_in_json(tmp_path, monkeypatch):
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
     study = make_study()
-    sick = study.assign(probability=study.probability.clip(0.6, 1))
-    rows = sick.assign(probability=sick.probability.where(sick.split == "validation", 1.0))
+    changed = study.assign(probability=study.probability.clip(0.6, 1))
+    rows = changed.assign(probability=changed.probability.where(changed.split == "validation", 1.0))
     metrics = evaluate_study({"a": study, "b": rows}, 20, 1)
     write_metrics("full", metrics)
     written = json.loads(metrics_file("full").read_text())

@@ -34,7 +34,7 @@ def load_nih_adults_index() -> pd.DataFrame:
     """Return the index of the external test; this needs none of its images.
 
     Returns:
-        One row an image, sorted by `image_id`, its path below the root: patient_id (`NIH-61`; each
+        One row per image, sorted by `image_id`, its path below the root: patient_id (`NIH-61`; each
         has one class), split (`external`), label (0 or 1), age (years, as ChestX-ray14 notes it),
         sex (`F` or `M`), findings (those of ChestX-ray14, between `|`, or `No Finding`).
     """
@@ -102,7 +102,7 @@ def source_url(source_path: str) -> str:
 
 
 def _download(index: pd.DataFrame, scratch: Path, downloads: Path) -> None:
-    pooch.get_logger().setLevel(logging.WARNING)  # It writes a line a file, into the bar.
+    pooch.get_logger().setLevel(logging.WARNING)  # It writes a line per file, into the bar.
     missing = [not (downloads / file).is_file() for file in index.file]
     require_space(scratch, int(index.source_bytes[missing].sum()))
     for row in track(index.itertuples(), "downloading", len(index)):

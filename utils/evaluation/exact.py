@@ -67,17 +67,18 @@ def _count_trials(
     name: str, predictions: pd.DataFrame, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return which rows are right, and which are counted, for a proportion."""
-    sick = predictions.y_true.to_numpy() == PNEUMONIA
+    with_pneumonia = predictions.y_true.to_numpy() == PNEUMONIA
     probability = predictions.probability.to_numpy()
     cut = 0.5 if name.endswith("at_0.5") else threshold
-    if name == "specificity_at_95" and sick.any():
-        found = math.ceil(_WANTED_SENSITIVITY * sick.sum() - 1e-9)
-        cut = np.sort(probability[sick])[-found]
-    called = is_positive(probability, cut)
+    if name == "specificity_at_95" and with_pneumonia.any():
+        true_positives = math.ceil(_WANTED_SENSITIVITY * with_pneumonia.sum() - 1e-9)
+        cut = np.sort(probability[with_pneumonia])[-true_positives]
+    positive = is_positive(probability, cut)
     tried = {
-        "sensitivity": sick, "specificity": ~sick, "ppv": called, "npv": ~called,
-    }.get(name.split("_at_")[0], np.ones_like(sick))  # fmt: skip
-    return called == sick, tried
+        "sensitivity": with_pneumonia, "specificity": ~with_pneumonia,
+        "ppv": positive, "npv": ~positive,
+    }.get(name.split("_at_")[0], np.ones_like(with_pneumonia))  # fmt: skip
+    return positive == with_pneumonia, tried
 
 
 def warn_of_few(y_true: np.ndarray) -> list[str]:

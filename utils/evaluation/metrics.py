@@ -74,7 +74,7 @@ def compute_metrics(
 ) -> dict[str, float]:
     """Compute every metric of `METRICS` with scikit-learn; nan is undefined.
 
-    PPV is undefined where nobody is called PNEUMONIA, NPV where nobody is called NORMAL.
+    PPV is undefined where nobody is predicted PNEUMONIA, NPV where nobody is predicted NORMAL.
 
     Args:
         y_true: (n,) 0 or 1, both present.
@@ -290,8 +290,8 @@ def evaluate_images(
         seed: Seed of the resamples.
 
     Returns:
-        As `evaluate_predictions`; of one class alone, its share of right predictions, and nan for
-        what needs both.
+        As `evaluate_predictions`; of one class alone, its proportion of correct predictions, and
+        nan for what needs both.
     """
     predictions = pd.DataFrame({
         "image_id": [f"{row:09}" for row in range(len(y_true))], "patient_id": "",

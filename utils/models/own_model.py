@@ -1,7 +1,7 @@
-"""Models that people bring: a Keras file of theirs as a network that this study can ask.
+"""Models that people bring: a Keras file of theirs as a network that this study scores with.
 
 A file is opened in safe mode, so that no code in it runs. What it does not say of itself (how it
-wants its pixels, which class its output means) is assumed, said, and can be told.
+expects its pixels, which class its output means) is assumed, said, and can be told.
 """
 
 from pathlib import Path
@@ -10,9 +10,11 @@ import keras
 import numpy as np
 from keras import layers
 
+from utils.common.constants import CLASS_NAMES
+
 SUFFIXES = (".keras", ".h5", ".hdf5")
 SCALES = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (1 / 127.5, -1.0)}
-"""By the range of pixels that a model wants: factor and offset from [0, 255]."""
+"""By the range of pixels that a model expects: factor and offset from [0, 255]."""
 _DEEPEST = 10
 _SAVE = "save the whole model with Keras 3: model.save('model.keras')"
 
@@ -42,7 +44,7 @@ def open_own_model(
         raise OwnModelError(f"SCALE={scale} is none of {', '.join(SCALES)}, the range of pixels")
     if positive not in ("0", "1"):
         raise OwnModelError(f"POSITIVE={positive} is neither 0 nor 1, a class of the model")
-    sick = int(positive)
+    pneumonia = int(positive)
     model = _flatten(_load(file))
     height, width, channels = _check_input(model, file)
     dense, activation = _find_output(model, file)
@@ -59,22 +61,22 @@ def open_own_model(
     # The trunk's layers one by one, not the trunk as a layer: heat maps need one flat graph.
     output = layers.Dense(2, activation="softmax", dtype="float32", name="probabilities")
     network = keras.Model(image, output(trunk.call(x)), name="own_model")
-    output.set_weights(_as_two_classes(dense, activation, sick))
+    output.set_weights(_as_two_classes(dense, activation, pneumonia))
     network = _copy(network)
 
     why = "it has a rescaling layer" if rescales else "it has no rescaling layer"
     said = "as told" if scale else f"assumed: {why}"
     span = wanted.replace("..", " to ")
     meaning = {
-        "sigmoid": f"its one output is the probability of {'PNEUMONIA' if sick else 'NORMAL'}",
-        "softmax": f"its output {sick}, counted from 0, is PNEUMONIA",
+        "sigmoid": f"its one output is the probability of {CLASS_NAMES[pneumonia]}",
+        "softmax": f"its output {pneumonia}, counted from 0, is PNEUMONIA",
     }[activation]
     return network, (
         f"images are brought to {height} x {width} pixels without keeping aspect, "
         f"{'gray' if channels == 1 else 'RGB'}",
         f"pixels from {span} ({said}; change it with SCALE=, one of {', '.join(SCALES)})",
-        f"{meaning} (change it with POSITIVE={1 - sick})",
-        "PNEUMONIA is said from a probability of 0.5 on",
+        f"{meaning} (change it with POSITIVE={1 - pneumonia})",
+        "PNEUMONIA is predicted from a probability of 0.5 on",
     )
 
 

@@ -84,7 +84,7 @@ class OwnScorer(Scorer):
     """A model that the user brings as a file."""
 
     scale: str | None = None
-    """Range of the pixels that it wants, a key of `own_model.SCALES`; None leaves it to guess."""
+    """Range of the pixels that it expects, a key of `own_model.SCALES`; None has it assumed."""
     positive: str = "1"
     """Which of its classes is PNEUMONIA."""
 
