@@ -7,6 +7,7 @@
 #   JOBS     notebooks that run side by side: 2 for the sample where there is room, 1 otherwise
 #   PRECISION  of the frozen network on augmented copies: float32 (default), bfloat16, mixed_float16, auto
 #   SOLUTIONS  1 fills the exercises of the notebooks in from exercises/solutions/ before they run
+#   SCALE, POSITIVE  of a model of your own: range of its pixels (0..255, 0..1, -1..1), its class PNEUMONIA
 #   UV       uv if it is on the PATH, and installs what pip would; UV= for pip
 #   VERBOSE  1 shows TensorFlow's log too, and what pip installs
 #   WORKERS  processes of this machine that share forward passes, trainings and heat maps; none by default
@@ -33,8 +34,25 @@ UNIT_TESTS = $(RUN) pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadf
 DATA := $(or $(DATA_DIR),data)
 RESULTS := $(or $(RESULTS_DIR),results)
 FIGURES := $(or $(FIGURES_DIR),figures)
+quoted = '$(subst ','\'',$(1))'
+# make takes a space for the end of a path; these two are targets.
+refuse_space = $(if $(word 2,$(2)),$(error $(1)='$(2)' has a space, and make cannot use it; name a \
+	link without one: ln -s '$(2)' link, then $(1)=link))
+$(call refuse_space,VENV,$(VENV))
+$(call refuse_space,RESULTS_DIR,$(RESULTS))
 
-REAL_DATA := $(shell [ -e '$(DATA)/chest_xray/source.json' ] || [ -d '$(DATA)/chest_xray/train' ] && echo yes)
+# What people type reaches the commands through the environment: in a recipe's text, make and the
+# shell would read the quotes and dollars of a path.
+TYPED := IMAGES OUT MODEL SCALE POSITIVE PORT ARCHIVE SOURCE
+MODEL_OPTIONS = $${MODEL:+--model="$$MODEL"} $${SCALE:+--scale="$$SCALE"} $${POSITIVE:+--positive="$$POSITIVE"}
+define PASS
+override $(1) := $$(value $(1))
+export $(1)
+endef
+$(foreach name,$(TYPED),$(if $(value $(name)),$(eval $(call PASS,$(name)))))
+
+REAL_DATA := $(shell [ -e $(call quoted,$(DATA)/chest_xray/source.json) ] || \
+	[ -d $(call quoted,$(DATA)/chest_xray/train) ] && echo yes)
 BENCH_STUDY := $(or $(STUDY),sample)
 PREDICT_STUDY := $(or $(STUDY),full)
 STUDY := $(or $(STUDY),$(if $(REAL_DATA),full,sample))
@@ -86,12 +104,12 @@ ROOM = [ "$$(getconf _NPROCESSORS_ONLN)" -ge 2 ] && [ ! -e /dev/nvidiactl ] && [
 SIDE_BY_SIDE = $(or $(JOBS),$(if $(filter phantoms,$(DATASET)),$(shell $(ROOM) && echo 2 || echo 1),1))
 
 COMMANDS := help setup all data lab predict demo check test site clean lint nbval cache cache-fill cache-clean
-COMMANDS += screen chosen explain ship notebooks views-cost bench readme demo-picture lock
+COMMANDS += screen chosen explain release notebooks views-cost bench readme demo-picture lock
 .PHONY: $(COMMANDS) announce executed
 executed: $(EXECUTED)
 # Each installs the environment first, but `all` says before it which study it runs.
 $(filter-out help clean all,$(COMMANDS)): $(INSTALLED)
-check test lint nbval site lock demo-picture: $(CHECKS_INSTALLED)
+check test lint nbval site lock demo-picture release: $(CHECKS_INSTALLED)
 
 ##@ Every day
 help: ## List these commands
@@ -103,14 +121,14 @@ all: announce $(INSTALLED) ## Run the study: notebooks 01-10, those whose inputs
 	@echo "Study '$(STUDY)' is up to date"
 	@$(RUN) utils.tools.findings --study $(STUDY)
 data: ## Fetch the real data set: from Kaggle, or ARCHIVE=file.zip, or SOURCE=medmnist; external test: SOURCE=nih_adults
-	@$(RUN) utils.data.download $(if $(ARCHIVE),--archive '$(ARCHIVE)') $(if $(SOURCE),--source $(SOURCE))
+	@$(RUN) utils.data.download $${ARCHIVE:+--archive="$$ARCHIVE"} $${SOURCE:+--source="$$SOURCE"}
 lab: ## Open the notebooks in JupyterLab
 	@$(RUN) jupyterlab notebooks
-predict: ## Score a folder: IMAGES=folder OUT=file.csv [MODEL=name] [EVALUATE=1]
-	@$(STUDY_RUN) utils.tools.predict --study $(PREDICT_STUDY) $(if $(MODEL),--model '$(MODEL)') $(if $(EVALUATE),--evaluate) \
-		--images '$(or $(IMAGES),$(error IMAGES=folder is missing))' --out '$(or $(OUT),$(error OUT=file.csv is missing))'
-demo: ## Serve a page on 127.0.0.1 to try a model with one image: [MODEL=name] [PORT=8000]
-	@$(STUDY_RUN) demo --study $(PREDICT_STUDY) $(if $(MODEL),--model '$(MODEL)') $(if $(PORT),--port '$(PORT)')
+predict: ## Score a folder: IMAGES=folder OUT=file.csv [MODEL=name or file] [EVALUATE=1]
+	@$(if $(IMAGES),,$(error IMAGES=folder is missing))$(if $(OUT),,$(error OUT=file.csv is missing))$(STUDY_RUN) \
+		utils.tools.predict --study $(PREDICT_STUDY) $(if $(EVALUATE),--evaluate) --images="$$IMAGES" --out="$$OUT" $(MODEL_OPTIONS)
+demo: ## Serve a page on 127.0.0.1 to try a model with one image: [MODEL=name or file] [PORT=8000]
+	@$(STUDY_RUN) demo --study $(PREDICT_STUDY) $(MODEL_OPTIONS) $${PORT:+--port="$$PORT"}
 check: lint ## Run the quick checks alone: ruff and the fast unit tests
 	$(UNIT_TESTS) -m 'not slow'
 test: lint ## Run every check: ruff, pytest, the sample study with its exercises solved, nbval
@@ -120,7 +138,7 @@ test: lint ## Run every check: ruff, pytest, the sample study with its exercises
 site: ## Build the static site of README, notebooks and documents: build/site/index.html
 	@$(STUDY_RUN) utils.tools.site build/site
 clean: ## Remove what runs leave, but not data, cached activations, .venv and committed results
-	rm -rf '$(RESULTS)/sample' '$(FIGURES)/sample' '$(RESULTS)'/*/notebooks '$(RESULTS)'/*/models
+	rm -rf '$(RESULTS)/sample' $(call quoted,$(FIGURES)/sample) '$(RESULTS)'/*/notebooks '$(RESULTS)'/*/models
 	rm -rf .make .pytest_cache .ruff_cache build docs/api *.egg-info notebooks/.ipynb_checkpoints
 	find utils exercises demo tests -name __pycache__ -prune -exec rm -rf {} +
 
@@ -153,8 +171,9 @@ chosen: ## Rebuild the chosen model of STUDY=full from the data alone
 	@$(STUDY_RUN) utils.selection.final_models --study $(STUDY)
 explain: ## Test heat maps of the single model: tables in results/STUDY/explanation, resumably
 	@$(STUDY_RUN) utils.explanation.run --study $(STUDY)
-ship: ## Round a final model and release it in models/: CANDIDATE=name
-	@$(STUDY_RUN) utils.tools.release --study $(STUDY) --candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))'
+release: ## Round a final model and release it in models/: CANDIDATE=name; ONNX=1 writes its ONNX file alone
+	@$(STUDY_RUN) utils.tools.release $(if $(ONNX),--onnx,--study $(STUDY) \
+		--candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))')
 notebooks: ## Execute the notebooks with their own defaults and save them as committed
 	@for notebook in $(SOURCES); do $(STUDY_RUN) utils.tools.execute "$$notebook" --save-committed || exit 1; done
 views-cost: ## Measure what few cached augmented copies cost, versus a fresh copy every epoch

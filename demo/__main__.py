@@ -11,6 +11,7 @@ from utils.common.constants import DISCLAIMER
 from utils.models.registry import PHANTOMS, PHANTOMS_ONLY, ModelError, choose_model
 
 HOST, PORT = "127.0.0.1", 8000
+LAST_PORT = 65_535
 THREADS, CONNECTIONS = 8, 200
 
 logger = logging.getLogger(__name__)
@@ -20,33 +21,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until interrupted; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", default="full")
-    parser.add_argument("--model", help="as in `make predict`; by default the chosen model")
-    parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--model", help="as in `make predict`; by default the shipped model")
+    parser.add_argument("--scale", help="as in `make predict`")
+    parser.add_argument("--positive", help="as in `make predict`")
+    parser.add_argument("--port", default=str(PORT))
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    if not options.port.isdecimal() or int(options.port) > LAST_PORT:
+        logger.error("demo: PORT=%s is no port; name one from 0 to %s", options.port, LAST_PORT)
+        return 2
+    port = int(options.port)
     try:
-        scorer = choose_model(options.study, options.model)
+        scorer = choose_model(options.study, options.model, options.scale, options.positive)
         logger.info("Model %s: %s", scorer.name, scorer.description)
         logger.info("%s", DISCLAIMER)
-        if options.study == "sample":
+        if scorer.phantoms_only:
             logger.warning(PHANTOMS_ONLY)
-        # Not before the terminal has said which model is taken: TensorFlow takes seconds.
+        # Not before the terminal has said which model is taken: these take seconds.
         from demo.answers import load_answerer
         from demo.app import MAX_BYTES, create_app
+        from demo.refusals import JsonChannel
 
         in_memory = 2 * MAX_BYTES
         answerer = load_answerer(scorer)
         server = waitress.create_server(
-            create_app(answerer, PHANTOMS), host=HOST, port=options.port, threads=THREADS,
+            create_app(answerer, PHANTOMS), host=HOST, port=port, threads=THREADS,
             connection_limit=CONNECTIONS, max_request_body_size=in_memory,
             # Waitress would put larger requests and responses on disk.
             inbuf_overflow=in_memory, outbuf_overflow=in_memory,
         )  # fmt: skip
+        server.channel_class = JsonChannel
     except ModelError as error:
         logger.error("demo: %s", error)
         return 2
     except OSError as error:
-        logger.error("demo: port %s cannot be used (%s); name another: PORT=", options.port, error)
+        logger.error("demo: port %s cannot be used (%s); name another: PORT=", port, error)
         return 2
     logger.info("Open http://%s:%s in a browser; stop with Ctrl-C.", HOST, server.effective_port)
     try:

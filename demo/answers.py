@@ -1,22 +1,26 @@
 """What a model answers to one image: probability, heat map, and whether it is in distribution."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 
 from utils.common.constants import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
+from utils.data.images import resize_image
 from utils.evaluation.calibration import apply_temperature
 from utils.evaluation.thresholds import is_positive
-from utils.explanation.heat_maps import build_explainer
-from utils.models.out_of_distribution import (
-    OutOfDistributionDetector,
-    build_feature_model,
-    load_detector,
+from utils.models.onnx_scoring import OnnxNetwork
+from utils.models.out_of_distribution import OutOfDistributionDetector, load_detector
+from utils.models.prediction import predict_pixels
+from utils.models.registry import (
+    DETECTOR_FILE,
+    SHIPPED,
+    ModelError,
+    Network,
+    Scorer,
+    open_shipped_model,
 )
-from utils.models.prediction import predict_pixels, run_network
-from utils.models.registry import DETECTOR_FILE, SHIPPED, Scorer, open_shipped_model
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,9 @@ class Answer:
     calibrated_probability: float
     label: str
     heat: np.ndarray
-    """(224, 224) float32, not negative: Grad-CAM for the label, in units of the class score."""
+    """(height, width) float32, not negative: Grad-CAM for the label, in units of its score."""
+    pixels: np.ndarray
+    """(height, width, 3) uint8 RGB in [0, 255]: the image as the model receives it."""
     strange: bool
     """Whether the image is unlike the radiographs that the shipped model was trained on."""
 
@@ -37,20 +43,26 @@ class Answerer:
     """A model that is ready to answer, one image at a time."""
 
     def __init__(
-        self, scorer: Scorer, detector: OutOfDistributionDetector, known: keras.Model
+        self,
+        scorer: Scorer,
+        detector: OutOfDistributionDetector,
+        measure_features: Callable[[np.ndarray], np.ndarray],
     ) -> None:
-        """Load the model, and let it answer once: the first answer takes seconds.
+        """Load the model, and let it answer once: the first answer of Keras takes seconds.
 
         Args:
             scorer: Model that answers.
             detector: Of images that are no chest radiographs.
-            known: From images to the features that the detector compares.
+            measure_features: From images to the features that the detector compares.
+
+        Raises:
+            ModelError: if the model cannot be loaded, or no layer of it can be explained.
         """
         self.scorer = scorer
-        self._detector, self._known = detector, known
-        self._network = scorer.load()
-        self._explain = build_explainer(self._network)
-        # One image at a time: TensorFlow uses all processors for it, and memory stays bounded.
+        self._detector, self._measure_features = detector, measure_features
+        self._network = scorer.open()
+        self._explain = choose_explainer(self._network)
+        # One image at a time: all processors work for it, and memory stays bounded.
         self._turn = threading.Lock()
         self.answer(np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))
 
@@ -63,23 +75,42 @@ class Answerer:
         """Return what the model predicts for an image.
 
         Args:
-            pixels: (224, 224, 3) uint8 RGB in [0, 255], from `images.load_image`.
+            pixels: (height, width) or (height, width, 3) uint8 in [0, 255], of any size.
         """
-        batch = pixels[None]
+        seen = resize_image(pixels, self._network.input_shape[1:3])
+        batch, known = seen[None], resize_image(pixels)[None]
         with self._turn:
             probability = float(predict_pixels(self._network, batch)[0])
             label = PNEUMONIA if is_positive(probability, self.scorer.threshold) else NORMAL
             heat = self._explain(batch.astype(np.float32), label)[0]
-            strange = bool(
-                self._detector.is_out_of_distribution(run_network(self._known, batch))[0]
-            )
+            features = self._measure_features(known)
+            strange = bool(self._detector.is_out_of_distribution(features)[0])
         return Answer(
             probability,
             float(apply_temperature(probability, self.scorer.temperature)),
             CLASS_NAMES[label],
             heat,
+            seen,
             strange,
         )
+
+
+def choose_explainer(network: Network) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Return a function from images and a class to maps, as `heat_maps.build_explainer` does.
+
+    The class activation map of the shipped network is its Grad-CAM, and needs no gradient.
+
+    Raises:
+        ModelError: if no layer of the network can be explained.
+    """
+    if isinstance(network, OnnxNetwork):
+        return network.explain
+    from utils.explanation.heat_maps import build_explainer  # loads TensorFlow
+
+    try:
+        return build_explainer(network)
+    except ValueError as error:
+        raise ModelError(f"{error}; make predict can use it, which draws no map") from error
 
 
 def load_answerer(scorer: Scorer) -> Answerer:
@@ -90,4 +121,5 @@ def load_answerer(scorer: Scorer) -> Answerer:
             not there.
     """
     detector = load_detector(SHIPPED / DETECTOR_FILE)
-    return Answerer(scorer, detector, build_feature_model(open_shipped_model().load()))
+    known = OnnxNetwork(open_shipped_model().onnx)
+    return Answerer(scorer, detector, known.measure_features)

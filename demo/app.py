@@ -6,6 +6,7 @@ Nothing of an image is written to disk or logged, and names of files are never u
 import base64
 import io
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,11 +17,16 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from demo.answers import Answer, Answerer
 from utils.common.constants import DISCLAIMER
-from utils.data.images import IMAGE_FORMATS, DatasetError, load_image
+from utils.data.images import (
+    NoImageError,
+    Picture,
+    TooLargeError,
+    UnreadableImageError,
+    read_picture,
+)
 
 MAX_BYTES = 16_000_000
-MAX_PIXELS = 40_000_000
-"""A radiograph has ten million pixels; more than this is refused before it is decoded."""
+TOO_LARGE = f"the file is larger than {MAX_BYTES // 1_000_000} MB"
 FIELD = "image"
 """Field of the form that holds the image."""
 HEADERS = {
@@ -71,7 +77,11 @@ def create_app(answerer: Answerer, samples: Path) -> Flask:
     @app.get("/")
     def show_page() -> str:
         return render_template(
-            "index.html", samples=offered, disclaimer=DISCLAIMER, megabytes=MAX_BYTES // 1_000_000
+            "index.html",
+            samples=offered,
+            disclaimer=DISCLAIMER,
+            megabytes=MAX_BYTES // 1_000_000,
+            too_large=TOO_LARGE,
         )
 
     @app.get("/samples/<int:number>")
@@ -87,10 +97,11 @@ def create_app(answerer: Answerer, samples: Path) -> Flask:
     @app.post("/api/predict")
     def predict() -> Response:
         start = time.perf_counter()
-        pixels = decode_image(read_upload())
-        answer = answerer.answer(pixels)
+        picture = decode_image(read_upload())
+        answer = answerer.answer(picture.pixels)
         milliseconds = round(1000 * (time.perf_counter() - start))
-        return jsonify(describe_answer(answerer, answer, pixels) | {"milliseconds": milliseconds})
+        described = describe_answer(answerer, answer, picture.remarks)
+        return jsonify(described | {"milliseconds": milliseconds})
 
     @app.errorhandler(RefusedImage)
     def explain_refusal(refusal: RefusedImage) -> tuple[Response, int]:
@@ -98,7 +109,7 @@ def create_app(answerer: Answerer, samples: Path) -> Flask:
 
     @app.errorhandler(RequestEntityTooLarge)
     def explain_size(_: RequestEntityTooLarge) -> tuple[Response, int]:
-        return jsonify(error=f"the file is larger than {MAX_BYTES // 1_000_000} MB"), 413
+        return jsonify(error=TOO_LARGE), 413
 
     @app.errorhandler(HTTPException)
     def explain_status(error: HTTPException) -> tuple[Response, int]:
@@ -121,41 +132,33 @@ def read_upload() -> bytes:
     upload = request.files.get(FIELD)
     content = upload.read() if upload is not None else b""
     if not content:
-        raise RefusedImage(
-            400, f"no image was sent; send a PNG or JPEG file as the form field {FIELD!r}"
-        )
+        raise RefusedImage(400, f"no image was sent; send one as the form field {FIELD!r}")
     return content
 
 
-def decode_image(content: bytes) -> np.ndarray:
-    """Return an uploaded image as `make predict` reads it, (224, 224, 3) uint8 RGB in [0, 255].
+def decode_image(content: bytes) -> Picture:
+    """Return an uploaded image as `make predict` reads it.
 
     Raises:
-        RefusedImage: if it is no PNG or JPEG, too large, or damaged.
+        RefusedImage: if it is no image of a kind that is read, too large, or damaged.
     """
     try:
-        # Reads the header alone: a decompression bomb is refused before it unfolds.
-        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
-            width, height = image.size
-    except Image.DecompressionBombError as error:
-        raise _too_many_pixels("so many") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise RefusedImage(415, "this is no PNG or JPEG image") from error
-    if width * height > MAX_PIXELS:
-        raise _too_many_pixels(f"{width} x {height}")
-    try:
-        return load_image(io.BytesIO(content))
-    except DatasetError as error:
-        raise RefusedImage(422, "the image is damaged or cut off; send it again") from error
+        return read_picture(io.BytesIO(content))
+    except UnreadableImageError as error:
+        status = {NoImageError: 415, TooLargeError: 413}.get(type(error), 422)
+        raise RefusedImage(status, error.reason) from error
 
 
-def _too_many_pixels(size: str) -> RefusedImage:
-    limit = MAX_PIXELS // 1_000_000
-    return RefusedImage(413, f"{size} pixels are more than the {limit} million that are read")
+def describe_answer(
+    answerer: Answerer, answer: Answer, remarks: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return an answer as JSON holds it; pictures are PNG files in data addresses.
 
-
-def describe_answer(answerer: Answerer, answer: Answer, pixels: np.ndarray) -> dict[str, Any]:
-    """Return an answer as JSON holds it; pictures are PNG files in data addresses."""
+    Args:
+        answerer: That gave it.
+        answer: To describe.
+        remarks: What was assumed in reading the image.
+    """
     scorer = answerer.scorer
     return {
         "label": answer.label,
@@ -164,9 +167,10 @@ def describe_answer(answerer: Answerer, answer: Answer, pixels: np.ndarray) -> d
         "calibrated_probability": round(answer.calibrated_probability, 6),
         "calibrated_threshold": round(answerer.calibrated_threshold, 6),
         "strange": answer.strange,
+        "remarks": list(remarks),
         "model": scorer.name,
         "provenance": scorer.description,
-        "image": _to_data_address(pixels),
+        "image": _to_data_address(answer.pixels),
         "heat_map": _to_data_address(color_heat(answer.heat)),
         "heat_maximum": float(answer.heat.max()),
         "disclaimer": DISCLAIMER,

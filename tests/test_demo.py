@@ -7,20 +7,27 @@ import re
 import struct
 import tempfile
 import zlib
+from functools import partial
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 from PIL import Image
 
-from demo import answers
+from demo.__main__ import main as serve
 from demo.answers import Answerer, load_answerer
-from demo.app import HEADERS, MAX_BYTES, MAX_PIXELS, color_heat, create_app
+from demo.app import HEADERS, MAX_BYTES, color_heat, create_app
+from tests import hard_inputs
 from utils.common.constants import DISCLAIMER
 from utils.common.paths import ROOT
+from utils.data.images import MAX_PIXELS, read_picture, resize_image
 from utils.evaluation.calibration import apply_temperature
+from utils.explanation.heat_maps import build_explainer
 from utils.models.architectures import build_network
 from utils.models.out_of_distribution import OutOfDistributionDetector, build_feature_model
-from utils.models.registry import PHANTOMS, Scorer, choose_model
+from utils.models.prediction import run_network
+from utils.models.registry import PHANTOMS, ModelError, Scorer, choose_model
 from utils.tools.predict import score_folder
 
 THRESHOLD, TEMPERATURE = 0.4, 2.0
@@ -39,7 +46,7 @@ def build_answerer(limit: float, threshold: float = THRESHOLD) -> Answerer:
     detector = OutOfDistributionDetector(
         np.eye(4, 256, dtype=np.float32), np.eye(4, dtype=np.float32), limit
     )
-    return Answerer(scorer, detector, build_feature_model(network))
+    return Answerer(scorer, detector, partial(run_network, build_feature_model(network)))
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +77,15 @@ def test_an_answer_says_everything_that_the_page_shows(client, answerer):
     answer = send(client, encode(noise=True)).json
     assert set(answer) == {
         "label", "probability", "threshold", "calibrated_probability", "calibrated_threshold",
-        "strange", "model", "provenance", "image", "heat_map", "heat_maximum", "milliseconds",
-        "disclaimer",
+        "strange", "remarks", "model", "provenance", "image", "heat_map", "heat_maximum",
+        "milliseconds", "disclaimer",
     }  # fmt: skip
     assert (answer["model"], answer["provenance"]) == ("tiny", "a network of a test")
-    assert answer["disclaimer"] == DISCLAIMER and answer["threshold"] == THRESHOLD
+    assert (
+        answer["remarks"] == []
+        and answer["disclaimer"] == DISCLAIMER
+        and answer["threshold"] == THRESHOLD
+    )
     for name in ("probability", "threshold"):
         expected = apply_temperature(answer[name], TEMPERATURE)
         assert answer[f"calibrated_{name}"] == pytest.approx(float(expected), abs=1e-5)
@@ -93,7 +104,7 @@ def test_the_label_depends_on_the_threshold_and_the_map_on_the_label(threshold, 
     answer = answerer.answer(pixels)
     assert answer.label == label
     class_index = ["NORMAL", "PNEUMONIA"].index(label)
-    expected = answers.build_explainer(answerer.scorer.load())
+    expected = build_explainer(answerer.scorer.load())
     batch = pixels[None].astype(np.float32)
     np.testing.assert_allclose(answer.heat, expected(batch, class_index)[0], rtol=1e-4)
 
@@ -122,6 +133,55 @@ def test_the_type_is_decided_by_decoding(client, form, mode):
     assert send(client, encode(form=form, mode=mode), "report.exe").status_code == 200
 
 
+@pytest.mark.parametrize("name", ["12_in_16.png", "lying_6.JPEG", "alpha_alone.png", "scan.TIFF"])
+def test_an_image_is_read_as_make_predict_reads_it_and_the_page_says_how(client, tmp_path, name):
+    encoded, _, words = hard_inputs.ENCODINGS[name]
+    file = hard_inputs.save(tmp_path / name, encoded(hard_inputs.draw_chest()))
+    answer = send(client, file.read_bytes()).json
+    picture = read_picture(file)
+    assert answer["remarks"] == list(picture.remarks) and words in " ".join(answer["remarks"])
+    shown = base64.b64decode(answer["image"].split(",")[1])
+    with Image.open(io.BytesIO(shown)) as image:
+        np.testing.assert_array_equal(np.asarray(image), resize_image(picture.pixels))
+
+
+def test_a_header_of_dicom_stays_with_the_person_who_sends_it(client, caplog):
+    content = hard_inputs.dicom(4095 * hard_inputs.draw_chest())
+    with caplog.at_level(logging.DEBUG):
+        response = send(client, content, "IM000001")
+    assert response.status_code == 200 and "12 bits" in response.json["remarks"][0]
+    assert hard_inputs.SECRET[:12] not in response.text + caplog.text
+
+
+def test_a_model_of_another_size_sees_the_image_at_its_own():
+    class WideScorer(SmallScorer):
+        def load(self):
+            image = keras.Input((32, 48, 3))
+            x = layers.Conv2D(2, 3)(image)
+            x = layers.GlobalAveragePooling2D()(x)
+            return keras.Model(image, layers.Dense(2, "softmax")(x))
+
+    detector = OutOfDistributionDetector(
+        np.eye(4, 256, dtype=np.float32), np.eye(4, dtype=np.float32), 2.0
+    )
+    known = build_feature_model(SmallScorer("", ROOT, 0.5, "", 1.0).load())
+    answerer = Answerer(
+        WideScorer("wide", ROOT, 0.5, "of a test", 1.0), detector, partial(run_network, known)
+    )
+    answer = answerer.answer(np.zeros((100, 70), np.uint8))
+    assert answer.pixels.shape == (32, 48, 3) and answer.heat.shape == (32, 48)
+
+
+def test_a_model_that_cannot_be_explained_is_refused_with_words():
+    class FlatScorer(SmallScorer):
+        def load(self):
+            image = keras.Input((8, 8, 3))
+            return keras.Model(image, layers.Dense(2, "softmax")(layers.Flatten()(image)))
+
+    with pytest.raises(ModelError, match="make predict can use it, which draws no map"):
+        Answerer(FlatScorer("flat", ROOT, 0.5, "of a test", 1.0), None, None)
+
+
 def make_bomb(width: int, height: int) -> bytes:
     """Return a PNG of a few kilobytes that says it is large."""
 
@@ -140,8 +200,14 @@ def make_bomb(width: int, height: int) -> bytes:
 WHOLE = encode(noise=True)
 REFUSED = {
     "nothing": (b"", 400, "no image was sent"),
-    "text": (b"hello", 415, "no PNG or JPEG"),
-    "other format": (encode(form="BMP"), 415, "no PNG or JPEG"),
+    "text": (b"hello", 415, "no image of a known kind"),
+    "other format": (encode(form="PPM"), 415, "no image of a known kind"),
+    "page": (b"<!doctype html>", 415, "it is a web page"),
+    "frames": (
+        hard_inputs.dicom(np.ones((16, 8)), Rows=8, NumberOfFrames=2),
+        422,
+        "holds 2 frames",
+    ),
     "cut off": (WHOLE[: len(WHOLE) // 2], 422, "damaged or cut off"),
     "too large": (bytes(MAX_BYTES + 1), 413, "larger than 16 MB"),
     "bomb": (make_bomb(8000, 8000), 413, "8000 x 8000 pixels are more than the 40 million"),
@@ -180,6 +246,12 @@ def test_the_page_offers_the_phantoms(client):
         response = client.get(address)
         assert response.mimetype == "image/jpeg"
         assert send(client, response.data).status_code == 200
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "eight", "", "65536"])
+def test_a_number_that_is_no_port_is_refused(caplog, port):
+    assert serve([f"--port={port}"]) == 2
+    assert f"PORT={port} is no port; name one from 0 to 65535" in caplog.text
 
 
 def test_health(client):

@@ -1,6 +1,6 @@
 """The demo as a person meets it: its command, its server under load, its page in a browser."""
 
-import io
+import json
 import re
 import signal
 import socket
@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import requests
 import skimage
-from PIL import Image
 from playwright.sync_api import Page, expect
 
+from demo.app import HEADERS
 from demo.picture import NoBrowserError, open_browser, read_address, start_demo
+from tests import hard_inputs
 from utils.common.constants import DISCLAIMER
 from utils.models.registry import PHANTOMS
 from utils.tools.release import REFERENCE_PREDICTIONS
@@ -84,10 +84,22 @@ def test_fifty_clients_at_once_get_the_answers_of_make_predict(server, capsys):
     assert grown < 500
 
 
-def test_a_body_far_too_large_is_not_even_read(server):
+def test_a_body_far_too_large_is_not_even_read_and_refused_in_json(server):
     address, _ = server
     response = requests.post(f"{address}/api/predict", data=bytes(40_000_000), timeout=SECONDS)
     assert response.status_code == 413
+    assert response.json() == {"error": "the file is larger than 16 MB"}
+    assert {name: response.headers[name] for name in HEADERS} == HEADERS
+
+
+def test_what_is_no_request_is_refused_in_json_too(server):
+    host, port = server[0].removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=SECONDS) as connection:
+        connection.sendall(b"POST /api/predict HTTP/1.1\r\nContent-Length: many\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, body = answer.split(b"\r\n\r\n", 1)
+    assert head.startswith(b"HTTP/1.1 400") and b"application/json" in head
+    assert json.loads(body)["error"].startswith("Bad Request")
 
 
 def test_a_port_in_use_and_an_unknown_model_are_clear_errors(tmp_path):
@@ -208,9 +220,10 @@ def test_errors_are_said_and_the_old_answer_goes(page):
     expect(answer).to_be_visible()
     whole = read_phantom()
     for content, reason in (
-        (b"hello", "no PNG or JPEG"),
+        (b"hello", "no image of a known kind"),
         (whole[: len(whole) // 2], "damaged or cut off"),
         (bytes(16_500_000), "larger than 16 MB"),
+        (bytes(40_000_000), "larger than 16 MB"),
     ):
         upload(page, content)
         expect(page.get_by_role("alert")).to_contain_text(reason)
@@ -258,7 +271,8 @@ def test_everything_that_can_be_used_has_a_name(page):
 
 
 def test_16_bit_images_are_answered_too(page):
-    stream = io.BytesIO()
-    Image.fromarray(np.full((300, 200), 30_000, np.uint16)).save(stream, "PNG")
-    upload(page, stream.getvalue())
+    upload(page, hard_inputs.in_bits(hard_inputs.draw_chest(), 12))
     expect(page.locator("#answer")).to_be_visible()
+    expect(page.locator("#remarks")).to_contain_text("read as 12 bits")
+    upload(page, read_phantom())
+    expect(page.locator("#remarks")).to_be_hidden()

@@ -21,6 +21,8 @@ function showAnswer(answer) {
   element("error").hidden = true;
   show("label", answer.strange ? "No meaningful prediction" : `The model predicts ${answer.label}`);
   element("strange").hidden = !answer.strange;
+  show("remarks", `How the image was read: ${answer.remarks.join("; ")}.`);
+  element("remarks").hidden = answer.remarks.length === 0;
   element("share").className = answer.label.toLowerCase();
   element("share").style.width = `${100 * share}%`;
   element("mark").style.left = `${100 * answer.calibrated_threshold}%`;
@@ -51,6 +53,9 @@ function showAnswer(answer) {
 
 async function ask(image) {
   const number = ++latest;
+  const limits = element("form").dataset;
+  // A server that refuses a body while it is still being sent is not heard by every browser.
+  if (image.size > limits.megabytes * 1e6) return showError(limits.tooLarge);
   show("status", "The model is running …");
   element("error").hidden = true;
   const form = new FormData();

@@ -93,7 +93,7 @@ def test_every_job_is_planned_once():
     jobs = plan_jobs(BenchSettings("sample", 500))
     assert len(set(jobs)) == len(jobs)
     names = {job.split(":")[0] for job in jobs}
-    assert {*CONTENDERS, "precision", "extraction", "step", "size", "workers"} == names
+    assert {*CONTENDERS, "precision", "extraction", "scoring", "step", "size", "workers"} == names
 
 
 @pytest.mark.parametrize(("images", "sizes"), [(500, (500, 1000, 2000, 5000)), (24, (24, 48))])
@@ -227,7 +227,8 @@ def test_the_printed_tables_are_aligned_and_complete():
     first = next(number for number, line in enumerate(lines) if "seconds per epoch" in line)
     table = lines[first : first + 1 + len(CONTENDERS)]
     assert len({len(line) for line in table}) == 1
-    assert "ms per image" in text and "bfloat16" in text and "4 workers" in text
+    assert "ms per image" in text and "bfloat16" in text
+    assert "4 workers" in text and "ONNX Runtime" in text
 
 
 @pytest.mark.slow
@@ -255,6 +256,9 @@ def test_one_command_measures_everything(tmp_path, monkeypatch):
     assert "one process, all cores" in done.stdout
     assert len(record["step"]["seconds"]["repetitions"]) == 4
     assert record["step"]["bounds"]["bandwidth"] > 0
+    assert record["scoring"]["images"] == 4
+    for way in ("onnx", "keras"):
+        assert 0 < record["scoring"][way]["first_seconds"] and record["scoring"][way]["peak_mb"]
     text = json.dumps(record)
     assert str(tmp_path) not in text and str(ROOT) not in text
     left = {path.name for path in (tmp_path / "results" / "bench").iterdir()}

@@ -14,6 +14,7 @@ from utils.benchmark.summary import (
     goal_rows,
     judge_goals,
     limit_sentences,
+    scoring_rows,
     step_bounds,
     summarize_sizes,
     train_seconds,
@@ -80,6 +81,11 @@ def make_record(cold: float = 200.0, warm: float = 60.0) -> dict:
             {"workers": workers, "passes": 100, "images_per_second": rate}
             for workers, rate in ((0, 16.0), (1, 15.5), (4, 17.0))
         ],
+        "scoring": {
+            "images": 300,
+            "onnx": {"first_seconds": 1.0, "seconds": 4.0, "peak_mb": 200.0},
+            "keras": {"first_seconds": 6.0, "seconds": 10.0, "peak_mb": 1000.0},
+        },
     }  # fmt: skip
     record["ceiling"] = ceiling_seconds(record)
     record["cost_per_image"] = summarize_sizes(record, make_sizes())
@@ -150,6 +156,27 @@ def test_cost_per_image_is_better_where_it_is_smaller():
     goal = judge_goals(record)["cost_per_image"]
     assert not goal["met"] and "of a run 2.0 s" in goal["limit"]
     assert goal["limit"].startswith("an image costs 54 ms at 500")
+
+
+def test_predict_is_held_against_keras_start_included():
+    record = make_record()
+    assert record["ratios"]["scoring_first"] == 1 and record["ratios"]["scoring_many"] == 0.4
+    assert record["ratios"]["scoring_memory"] == 0.2
+    _, rows = scoring_rows(record)
+    assert rows == [["ONNX Runtime", "1.00", "4.0", "200"], ["Keras", "6.00", "10.0", "1,000"]]
+    record["scoring"]["keras"]["seconds"] = 7.0
+    record["ratios"] = compute_ratios(record)
+    goal = judge_goals(record)["scoring_many"]
+    assert not goal["met"] and "each of 300 images takes 10 ms more, and 3 ms" in goal["limit"]
+
+
+def test_memory_that_cannot_be_measured_is_not_judged():
+    record = make_record()
+    for way in ("onnx", "keras"):
+        record["scoring"][way]["peak_mb"] = None
+    record["ratios"] = compute_ratios(record)
+    assert judge_goals(record).keys() == GOALS.keys() - {"scoring_memory"}
+    assert [row[-1] for row in scoring_rows(record)[1]] == ["–", "–"]
 
 
 def make_constants():

@@ -18,6 +18,7 @@ import pytest
 from kagglesdk import kaggle_env
 from PIL import Image
 
+from tests import hard_inputs
 from tests.http_server import Fault, serve
 from utils.common.constants import CLASS_NAMES
 from utils.common.files import file_sha256, read_json, write_json
@@ -30,7 +31,7 @@ from utils.data.archive import COPY, ELSEWHERE, METADATA, NO_IMAGE, ONLY_IN_COPY
 from utils.data.checks import FetchError
 from utils.data.download import data_set_present, fetch, main
 from utils.data.images import load_image
-from utils.data.index import build_index, patient_number, split_level
+from utils.data.index import build_index, parse_name, patient_number, split_level
 from utils.data.medmnist import download_medmnist, write_medmnist_images
 from utils.data.sources import KAGGLE_COUNTS, KAGGLE_HANDLE
 
@@ -203,8 +204,7 @@ def test_unusual_pixels_are_listed_kept_and_readable(root, tmp_path):
     fetch(root, archive=write_zip(tmp_path / "a.zip", files))
     report = read_json(root / "report.json")
     assert report["converted_when_read"] == {
-        "I;16: 16 bits become 8": ["train/NORMAL/IM-0005-0001.png"],
-        "RGBA: transparency is dropped": ["train/NORMAL/IM-0006-0001.png"],
+        "RGBA: transparent parts shown on white": ["train/NORMAL/IM-0006-0001.png"],
     }
     assert report["modes"] == {"L": 6, "I;16": 1, "RGBA": 1, "RGB": 1}
     for name, content in extra.items():
@@ -215,13 +215,13 @@ def test_unusual_pixels_are_listed_kept_and_readable(root, tmp_path):
 def test_what_is_no_image_by_name_or_place_is_listed_and_warned_of(root, tmp_path):
     files = small_files() | {
         "chest_xray/notes.txt": b"hello",
-        "chest_xray/train/NORMAL/IM-0009-0001.dcm": b"DICM",
+        "chest_xray/train/NORMAL/IM-0009-0001.nii": b"n+1",
         "cover.png": image_bytes(9, image_format="PNG"),
     }
     fetch(root, archive=write_zip(tmp_path / "a.zip", files))
     report = read_json(root / "report.json")
     assert report["skipped"] == {
-        NO_IMAGE: ["chest_xray/notes.txt", "chest_xray/train/NORMAL/IM-0009-0001.dcm"],
+        NO_IMAGE: ["chest_xray/notes.txt", "chest_xray/train/NORMAL/IM-0009-0001.nii"],
         ELSEWHERE: ["cover.png"],
     }
     assert sum("left out" in warning for warning in report["warnings"]) == 2
@@ -234,22 +234,31 @@ TRUNCATED = image_bytes(7)[:-120]
     ("name", "content", "reason"),
     [
         ("train/NORMAL/IM-0009-0001.jpeg", TRUNCATED, "truncated"),
-        ("train/NORMAL/IM-0009-0001.jpeg", b"", r"no JPEG or PNG image \(0 bytes\)"),
-        ("train/NORMAL/IM-0009-0001.png", b"<html>Sign in</html>", "no JPEG or PNG image"),
+        ("train/NORMAL/IM-0009-0001.jpeg", b"", "it is empty"),
+        ("train/NORMAL/IM-0009-0001.png", b"<html>Sign in</html>", "it is a web page"),
         (
             "train/NORMAL/IM-0009-0001.png",
             image_bytes(7, "L", "PNG")[:-60],
-            "truncated|broken|Truncated",
+            "truncated|broken|Truncated|damaged",
         ),
-        ("train/NORMAL/scan.jpeg", image_bytes(7), "does not follow the naming"),
+        ("train/NORMAL/scan.jpeg", image_bytes(7), "its name says no patient"),
         ("train/NORMAL/person9_virus_1.jpeg", image_bytes(7), "name belongs to the other class"),
         ("train/person9_virus_1.jpeg", image_bytes(7), "not in a folder NORMAL or PNEUMONIA"),
-        ("train/NORMAL/more/IM-0009-0001.jpeg", image_bytes(7), "not in a folder NORMAL or PN"),
+        ("train/COVID/IM-0009-0001.jpeg", image_bytes(7), "not in a folder NORMAL or PN"),
     ],
 )
 def test_damaged_and_misplaced_images_are_refused_by_name(root, tmp_path, name, content, reason):
     files = small_files() | {f"chest_xray/{name}": content}
-    with pytest.raises(FetchError, match=rf"{name} \(.*({reason}).*download it again"):
+    remedy = {
+        "its name says no patient": r"restore the original names \(.*make predict",
+        "name belongs to the other class": "move them to the folder of their class",
+        "not in a folder NORMAL or PNEUMONIA": "move them to a folder NORMAL or PNEUMONIA",
+        "not in a folder NORMAL or PN": "move them to a folder NORMAL or PNEUMONIA",
+    }.get(reason, "download it again")
+    with pytest.raises(FetchError, match=rf"{name} \(.*({reason}).*{remedy}") as error:
+        fetch(root, archive=write_zip(tmp_path / "a.zip", files))
+    assert ("download it again" in str(error.value)) == (remedy == "download it again")
+    with pytest.raises(FetchError):
         fetch(root, archive=write_zip(tmp_path / "a.zip", files))
     assert_nothing_left(root)
     refused = read_json(root.with_name("chest_xray.refused.json"))["refused"]
@@ -316,13 +325,23 @@ def test_a_link_in_a_zip_is_refused(root, archive):
     assert_nothing_left(root)
 
 
-@pytest.mark.parametrize("target", ["missing.jpeg", "../elsewhere"])
-def test_broken_links_and_links_to_folders_are_refused(root, tmp_path, target):
+def test_broken_links_are_refused(root, tmp_path):
     folder = write_files(tmp_path / "unpacked", small_files())
-    (tmp_path / "elsewhere").mkdir()
-    (folder / "link").symlink_to(target)
-    with pytest.raises(FetchError, match="link is a (link to a folder|broken link)"):
+    (folder / "link").symlink_to("missing.jpeg")
+    with pytest.raises(FetchError, match="link is a broken link; remove it"):
         fetch(root, archive=folder)
+
+
+def test_linked_folders_are_followed_once(root, tmp_path):
+    store = write_files(tmp_path / "store", small_files(base=""))
+    folder = tmp_path / "linked"
+    folder.mkdir()
+    for split in ("train", "test"):
+        (folder / split).symlink_to(store / split)
+    (store / "train" / "loop").symlink_to(folder)
+    fetch(root, archive=folder)
+    assert images_below(root) == sorted(NAMES)
+    assert not any(path.is_symlink() for path in root.rglob("*"))
 
 
 def test_an_entry_that_needs_a_password_is_refused(root, archive):
@@ -477,6 +496,118 @@ def test_the_command_line_says_what_is_wrong_in_one_line(root, archive, capsys, 
         main(["--source", "elsewhere"])
     with pytest.raises(FetchError, match="unknown source 'elsewhere'; choose one of kaggle"):
         fetch(root, "elsewhere")
+
+
+# Archives as people have them
+
+
+def test_mendeleys_own_names_give_patients(root, tmp_path):
+    names = [
+        f"{split}/{folder}/{kind}-{number}{digit}-000{image}.jpeg"
+        for digit, split in enumerate(("train", "test"))
+        for folder, kind, number in (
+            ("NORMAL", "NORMAL", 100), ("PNEUMONIA", "BACTERIA", 200), ("PNEUMONIA", "VIRUS", 300),
+        )
+        for image in (1, 2)
+    ]  # fmt: skip
+    files = hard_inputs.archive_files(f"CellData/chest_xray/{name}" for name in names)
+    fetch(root, archive=write_zip(tmp_path / "ZhangLabData.zip", files))
+    assert images_below(root) == sorted(names)
+    test = parse_name("BACTERIA-1234567-0001.jpeg")
+    assert (test.patient_id, test.patient_number, test.etiology) == (
+        "MENDELEY-1234567-bacteria", "MENDELEY-1234567", "bacteria",
+    )  # fmt: skip
+    for kind in ("NORMAL", "VIRUS"):
+        assert parse_name(f"{kind}-1234567-0002.jpeg").patient_number == test.patient_number, (
+            "a child whose number carries two classes goes one way"
+        )
+
+
+def test_second_downloads_are_read_under_their_own_name(root, tmp_path):
+    files = small_files()
+    files["chest_xray/train/NORMAL/IM-0009-0001 (1).jpeg"] = image_bytes(90)
+    copy = "chest_xray/train/NORMAL/IM-0001-0001 (1).jpeg"
+    files[copy] = files["chest_xray/train/NORMAL/IM-0001-0001.jpeg"]
+    fetch(root, archive=write_zip(tmp_path / "a.zip", files))
+    assert images_below(root) == sorted((*NAMES, "train/NORMAL/IM-0009-0001.jpeg"))
+    report = read_json(root / "report.json")
+    assert len(report["skipped"][COPY]) == 1
+    assert any("IM-0009-0001 (1).jpeg" in warning for warning in report["warnings"])
+    files[copy] = image_bytes(91)
+    with pytest.raises(FetchError, match="which has the same name"):
+        fetch(root.with_name("other"), archive=write_zip(tmp_path / "b.zip", files))
+
+
+def test_folders_within_a_class_are_read(root, tmp_path):
+    files = {
+        name.replace("PNEUMONIA/", "PNEUMONIA/BACTERIA/series 1/"): content
+        for name, content in small_files().items()
+    }
+    fetch(root, archive=write_zip(tmp_path / "a.zip", files))
+    assert images_below(root) == sorted(NAMES)
+
+
+def test_what_downloading_again_cannot_mend_is_said_to_be_so(root, tmp_path):
+    whole = hard_inputs.zip_of(small_files())
+    inner = hard_inputs.zip_of({"data/chest_xray.zip": whole, "readme.txt": b"x"})
+    for name, content, reason in (
+        ("deflate64.zip", hard_inputs.say_deflate64(whole), "Deflate64.*unpack it by hand"),
+        ("nested.zip", inner, r"another zip, data/chest_xray\.zip; unpack it once, and pass that"),
+        ("a.tar.gz", b"\x1f\x8b\x08" + bytes(20), "a gzip archive; unpack it by hand.*tar -xf"),
+        ("a.rar", b"Rar!\x1a\x07", "a RAR archive; unpack it by hand"),
+        ("login.zip", b"<!DOCTYPE html>", "a web page; sign in, and download it again"),
+        ("cut.zip", whole[:500], "may have broken off; download it again"),
+    ):  # fmt: skip
+        archive = hard_inputs.save(tmp_path / name, content)
+        with pytest.raises(FetchError, match=reason) as error:
+            fetch(root, archive=archive)
+        if name in ("deflate64.zip", "nested.zip"):
+            assert "download it again" not in str(error.value)
+        assert_nothing_left(root)
+    unpacked = write_files(tmp_path / "by hand", small_files())
+    assert fetch(root, archive=unpacked)["images"] == 6, "the remedy"
+
+
+def test_a_hundred_names_of_ones_own_are_refused_in_a_few_words(root, tmp_path):
+    names = [
+        f"{split}/{folder}/{folder.lower()}{number}.jpeg"
+        for split in ("train", "test") for folder in CLASS_NAMES for number in range(25)
+    ]  # fmt: skip
+    archive = write_zip(tmp_path / "own.zip", dict.fromkeys(names, image_bytes(1)))
+    with pytest.raises(FetchError, match="100 files refused: .* and 97 more") as error:
+        fetch(root, archive=archive)
+    said = str(error.value).removeprefix(str(archive))
+    assert len(said) < 400 and "\n" not in said and "download it again" not in said
+    refused = read_json(root.with_name("chest_xray.refused.json"))["refused"]
+    assert len(refused) == 100, "all of them are in the list"
+
+
+def test_files_that_are_no_images_are_said_to_be_what_they_are(root, tmp_path):
+    chest = hard_inputs.draw_chest()
+    read = {
+        "train/NORMAL/IM-0005-0001.png": hard_inputs.dicom(4095 * chest),
+        "train/NORMAL/IM-0006-0001.jpeg": hard_inputs.ENCODINGS["scan.webp"][0](chest),
+        "train/NORMAL/IM-0007-0001.tif": hard_inputs.ENCODINGS["scan.TIFF"][0](chest),
+    }
+    refused = {
+        "train/NORMAL/IM-0008-0001.jpeg": (b"%PDF-1.7", "it is a PDF document"),
+        "train/NORMAL/IM-0009-0001.png": (
+            hard_inputs.dicom(4095 * chest)[:-9], "DICOM file is damaged",
+        ),
+    }  # fmt: skip
+    files = small_files() | {f"chest_xray/{name}": content for name, content in read.items()}
+    fetch(root, archive=write_zip(tmp_path / "a.zip", files))
+    report = read_json(root / "report.json")
+    assert report["modes"]["DICOM"] == 1
+    assert report["converted_when_read"] == {
+        "DICOM: DICOM without a window: the whole range of its 12 bits taken": [
+            "train/NORMAL/IM-0005-0001.png"
+        ]
+    }
+    for name, (content, reason) in refused.items():
+        archive = write_zip(tmp_path / "b.zip", small_files() | {f"chest_xray/{name}": content})
+        with pytest.raises(FetchError, match=rf"{name} \(.*{reason}"):
+            fetch(root.with_name("other"), archive=archive)
 
 
 # PneumoniaMNIST

@@ -169,6 +169,19 @@ def test_wrong_folders_and_missing_classes_are_named(root, tmp_path):
         build_index(copy, 1, 0.3)
 
 
+def test_class_folders_that_are_links_are_followed(root, tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for name in ("NORMAL", "PNEUMONIA"):
+            (tmp_path / split / name).symlink_to(root / split / name)
+    columns = ["image_id", "split", "pixel_sha256"]
+    linked, own = (build_index(each, 1, 0.3)[columns] for each in (tmp_path, root))
+    assert linked.equals(own)
+    (tmp_path / "train" / "gone").symlink_to("nowhere")
+    with pytest.raises(DatasetError, match="gone cannot be read .*remove it"):
+        build_index(tmp_path, 1, 0.3)
+
+
 def test_open_dataset_says_how_to_get_one(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     with pytest.raises(DatasetError, match="make data"):
@@ -179,7 +192,7 @@ def test_images_of_every_kind_become_rgb(tmp_path):
     gray = np.arange(256, dtype=np.uint8).reshape(16, 16)
     Image.fromarray(gray).save(tmp_path / "gray.png")
     Image.fromarray(gray.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
-    Image.fromarray(np.dstack([gray] * 3 + [gray * 0 + 128])).save(tmp_path / "rgba.png")
+    Image.fromarray(np.dstack([gray] * 3 + [gray * 0 + 255])).save(tmp_path / "rgba.png")
     for name in ("gray.png", "sixteen.png", "rgba.png"):
         image = load_image(tmp_path / name, 16)
         assert image.shape == (16, 16, 3) and image.dtype == np.uint8
@@ -194,13 +207,15 @@ def test_truncated_images_are_refused(tmp_path):
     (tmp_path / "text.jpeg").write_text("no image")
     header = b"\x89PNG\r\n\x1a\n" + (5).to_bytes(4) + b"IHDR" + bytes(5)
     (tmp_path / "header.png").write_bytes(header + zlib.crc32(header[12:]).to_bytes(4))
-    for name in ("half.jpeg", "text.jpeg", "header.png"):
-        with pytest.raises(DatasetError, match=f"{name} cannot be read.*fetch it again"):
+    for name, remedy in {
+        "half.jpeg": "fetch it again", "header.png": "fetch it again", "text.jpeg": "as PNG",
+    }.items():  # fmt: skip
+        with pytest.raises(DatasetError, match=f"{name} cannot be read.*{remedy}"):
             read_image(tmp_path / name)
 
 
 def test_other_formats_are_refused_whatever_their_name(tmp_path):
-    Image.new("L", (8, 8)).save(tmp_path / "inside.png", format="TIFF")
+    Image.new("L", (8, 8)).save(tmp_path / "inside.png", format="PPM")
     with pytest.raises(DatasetError, match="inside.png cannot be read"):
         read_image(tmp_path / "inside.png")
 

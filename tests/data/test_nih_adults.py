@@ -40,6 +40,8 @@ def write_png(file: Path, seed: int, size: int = 300, mode: str = "L") -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     shape = (size, size) if mode == "L" else (size, size, len(mode))
     pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    if mode == "RGBA":
+        pixels[..., 3] = 255  # opaque: what shines through is read as white
     Image.fromarray(pixels).save(file)
 
 
@@ -246,14 +248,16 @@ def write_truncated(file: Path) -> None:
     [
         (Path.unlink, "is missing"),
         (write_truncated, "truncated"),
-        (lambda file: file.write_text("<html>"), "cannot identify image file"),
+        (lambda file: file.write_text("<html>"), "it is a web page"),
         (lambda file: write_png(file, 0, 300), "is 300 x 300, not gray of 224 x 224 pixels"),
         (lambda file: write_png(file, 0, 224, "RGB"), "is 224 x 224 x 3, not gray of 224 x 224"),
     ],
 )
 def test_a_folder_that_is_not_whole_is_refused(root, archive, damage, reason):
     damage(archive / FILES[1])
-    with pytest.raises(FetchError, match=rf"copy: {FILES[1]} \(.*{reason}.*\) refused; copy .*or"):
+    with pytest.raises(
+        FetchError, match=rf"copy: 1 files refused: {FILES[1]} \(.*{reason}.*\)\. copy .*or"
+    ):
         fetch(root, "nih_adults", archive)
     assert not root.exists()
     assert list(read_json(root.with_name("nih_adults.refused.json"))["refused"]) == [FILES[1]]

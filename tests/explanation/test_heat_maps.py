@@ -366,6 +366,26 @@ def test_a_long_list_of_candidates_is_cut():
         explain_images(model, random_images(1), "step_20")
 
 
+@pytest.mark.parametrize("method", ["gradcam", "scorecam", "smoothgrad"])
+def test_a_sequential_model_is_explained_as_its_graph_is(method):
+    keras.utils.set_random_seed(1)
+    sequential = keras.Sequential([
+        keras.Input((16, 16, 3)), layers.Conv2D(4, 3, activation="relu", name="conv"),
+        layers.GlobalAveragePooling2D(), layers.Dense(1, activation="sigmoid"),
+    ])  # fmt: skip
+    graph = keras.Model(sequential.inputs[0], sequential.outputs[0])
+    images = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype("float32")
+    maps = explain_images(sequential, images, class_index=0, method=method)
+    np.testing.assert_array_equal(maps, explain_images(graph, images, None, 0, method))
+    assert not zero_maps(maps).all()
+
+
+def test_a_sequential_model_without_input_is_refused_with_the_remedy():
+    model = keras.Sequential([layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(2, "softmax")])
+    with pytest.raises(ValueError, match="does not know its input yet; begin it with keras.Input"):
+        explain_images(model, np.zeros((1, 16, 16, 3)))
+
+
 def test_a_nested_trunk_is_refused_with_the_remedy():
     inner = build_model()
     image = keras.Input((SIZE, SIZE, 3))

@@ -12,10 +12,10 @@ from utils.models.efficientnet_lite import (
     assign_torch_weights,
     build_efficientnet_lite0,
     find_efficientnet_lite0_weights,
+    read_torch_state,
     torch_names,
 )
 from utils.models.pretrained import WeightsError
-from utils.models.torch_file import read_torch_state
 
 CLASSES = {"grace_hopper": 652, "china.jpg": 698, "flower.jpg": 985}
 """military_uniform, palace and daisy, by their place among the 1,000 classes of ImageNet."""

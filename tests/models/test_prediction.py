@@ -71,7 +71,7 @@ def test_a_file_that_cannot_be_read_has_a_reason_and_no_probability(network, fol
     unreadable: dict[str, str] = {}
     probability = predict_files(network, folder, NAMES, "files", unreadable)
     assert list(unreadable) == ["1.png", "2.png", "3.png"]
-    assert "1.png cannot be read" in unreadable["1.png"]
+    assert "no image of a known kind" in unreadable["1.png"]
     np.testing.assert_array_equal(np.isnan(probability), [False, True, True, True, False])
     with pytest.raises(DatasetError, match="1.png cannot be read"):
         predict_files(network, folder, NAMES, "files")

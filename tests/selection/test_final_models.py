@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tests.builders import build_small_backbone, open_small_study
-from utils.common.files import write_json
 from utils.common.paths import dataset_dir, final_name, models_dir, predictions_dir, results_dir
 from utils.common.provenance import write_provenance
 from utils.data.images import load_images
@@ -73,8 +72,7 @@ def test_the_chosen_model_is_built_and_found(study, monkeypatch):
     }  # fmt: skip
     study = study.model_copy(update={"final_seeds": [42]})
     train_final_models(study, choices, [SMALL, larger], controls=["never compared"])
-    write_json(results_dir("full") / "metrics.json", {"chosen_model": "ensemble"})
-    scorer = choose_model("full")
+    scorer = choose_model("full", "ensemble")
     assert scorer.name == "ensemble" and scorer.threshold == 0.25
     rows = load_predictions(predictions_dir("full") / "final/small_seed42.csv").head(4)
     others = load_predictions(predictions_dir("full") / "final/larger_seed42.csv").head(4)

@@ -534,10 +534,62 @@ def test_data_passes_archive_and_source_on(tree):
     tree.make("data", "SOURCE=nih_adults", "ARCHIVE=adults")
     assert tree.calls() == [
         "-m utils.data.download",
-        "-m utils.data.download --archive my chest x-rays.zip",
-        "-m utils.data.download --source medmnist",
-        "-m utils.data.download --archive adults --source nih_adults",
+        "-m utils.data.download --archive=my chest x-rays.zip",
+        "-m utils.data.download --source=medmnist",
+        "-m utils.data.download --archive=adults --source=nih_adults",
     ]
+
+
+AWKWARD = ("O'Brien clinic", "cost $5 & (new)", "$HOME; echo no", 'a "b" `c` #d', "röntgen 肺", "~")
+
+
+@pytest.mark.parametrize("path", AWKWARD)
+@pytest.mark.parametrize("in_environment", [False, True])
+def test_any_path_reaches_predict_demo_and_data_as_it_was_typed(tree, path, in_environment):
+    values = {"IMAGES": path, "OUT": f"{path}.csv", "MODEL": f"{path}.keras", "ARCHIVE": path}
+    values |= {"SCALE": "0..1", "POSITIVE": "0", "PORT": "99"}
+    typed = () if in_environment else [f"{name}={value}" for name, value in values.items()]
+    for command in ("predict", "demo", "data"):
+        done = tree.make(command, *typed, **(values if in_environment else {}))
+        assert done.returncode == 0, done.stderr
+    model = f"--model={path}.keras --scale=0..1 --positive=0"
+    assert tree.calls() == [
+        f"{QUIET} utils.tools.predict --study full --images={path} --out={path}.csv {model}",
+        f"{QUIET} demo --study full {model} --port=99",
+        f"-m utils.data.download --archive={path}",
+    ]
+
+
+def test_what_is_not_named_is_left_out_or_asked_for(tree):
+    tree.make("predict", "IMAGES=a", "OUT=b", "EVALUATE=1", "STUDY=sample")
+    tree.make("demo")
+    assert tree.calls() == [
+        f"{QUIET} utils.tools.predict --study sample --evaluate --images=a --out=b",
+        f"{QUIET} demo --study full",
+    ]  # fmt: skip
+    assert "IMAGES=folder is missing" in tree.make("predict", "OUT=b").stderr
+    assert "OUT=file.csv is missing" in tree.make("predict", "IMAGES=a").stderr
+    assert tree.calls() == []
+
+
+@pytest.mark.parametrize("name", ["VENV", "RESULTS_DIR"])
+def test_a_space_that_make_cannot_use_is_refused_with_a_remedy_that_works(tree, name):
+    folder = {"VENV": ".venv", "RESULTS_DIR": "results"}[name]
+    shutil.move(tree.root / folder, tree.root / "my own folder")
+    refused = tree.make("all", f"{name}=my own folder")
+    assert refused.returncode != 0 and tree.calls() == []
+    assert f"{name}='my own folder' has a space" in refused.stderr
+    remedy = "ln -s 'my own folder' link"
+    assert remedy in refused.stderr
+    subprocess.run(remedy, shell=True, cwd=tree.root, check=True)
+    assert tree.make("all", f"{name}=link").returncode == 0
+    assert tree.executed() == ALL
+
+
+@pytest.mark.parametrize("name", ["DATA_DIR", "FIGURES_DIR"])
+def test_other_folders_may_have_any_name(tree, name):
+    done = tree.make("clean", f"{name}=O'Brien's own")
+    assert done.returncode == 0 and "rror" not in done.stderr, done.stderr
 
 
 def test_site_is_built_where_the_workflow_looks_for_it(tree):

@@ -196,4 +196,4 @@ def test_predict_says_which_model_and_what_came_of_it(tmp_path):
     )
     assert model.startswith("Model small: ")
     assert disclaimer == DISCLAIMER
-    assert scored == f"6 images scored, 0 other files ignored: {out}"
+    assert scored == f"6 images scored: {out}"

@@ -54,6 +54,8 @@ class BenchSettings:
     """Images whose copies are computed in one repetition of the extraction test."""
     workers: tuple[int, ...] = (0, 1, 2, 4)
     """Processes that share an extraction; 0 is the command's own process, on all cores."""
+    scored_images: int = 300
+    """Images that `make predict` scores, at most."""
     weights: str = "imagenet"
 
     def describe(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from utils.benchmark import limits, loops, summary
+from utils.benchmark import limits, loops, scoring, summary
 from utils.benchmark.plots import plot_contenders, plot_scaling, save_bench_figure
 from utils.benchmark.preparation import Bench, BenchError, BenchSettings, choose_sizes, prepare
 from utils.common.files import read_json, write_json
@@ -46,7 +46,7 @@ BENCH = "bench"
 """Name of the folder of results and of figures."""
 QUICK = {
     "epochs": 1, "views": 2, "seeds": (42,), "size_epochs": 1, "repetitions": 1, "rounds": 1,
-    "steps": 2, "extracted_images": 4, "workers": (0, 1), "weights": "random",
+    "steps": 2, "extracted_images": 4, "scored_images": 4, "workers": (0, 1), "weights": "random",
 }  # fmt: skip
 """Settings of the test that the command works."""
 REPORTED_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
@@ -56,7 +56,7 @@ def plan_jobs(settings: BenchSettings) -> list[str]:
     """Name what is measured, in order: those that profit from each other's files are neighbors."""
     return [
         "ours_cold", *(f"ours_warm:{seed}" for seed in settings.seeds), "precision",
-        "tf_data_loop", "reference_loop", "bottleneck_once", "extraction",
+        "tf_data_loop", "reference_loop", "bottleneck_once", "extraction", "scoring",
         *(f"step:{number}" for number in range(1, settings.rounds + 1)),
         *(f"size:{size}" for size in settings.sizes),
         *(f"workers:{number}" for number in settings.workers),
@@ -75,6 +75,7 @@ def run_job(job: str, bench: Bench) -> Any:
         "reference_loop": loops.run_published_loop,
         "bottleneck_once": loops.run_bottleneck_once,
         "extraction": limits.measure_extraction,
+        "scoring": scoring.measure_scoring,
         "step": limits.measure_step,
         "size": lambda bench: loops.run_size(bench, int(detail)),
         "workers": lambda bench: limits.measure_workers(bench, int(detail)),
@@ -186,6 +187,7 @@ def assemble(bench: Bench, records: dict[str, Any]) -> dict[str, Any]:
         "step": step,
         "precision": records["precision"],
         "workers": [records[f"workers:{number}"] for number in settings.workers],
+        "scoring": records["scoring"],
     }  # fmt: skip
     record["ceiling"] = summary.ceiling_seconds(record)
     sizes = [records[f"size:{size}"] for size in settings.sizes]
@@ -238,6 +240,7 @@ def describe(record: dict[str, Any]) -> str:
             _align(summary.precision_rows(record)),
             _align(summary.size_rows(record)),
             _align(summary.worker_rows(record)),
+            _align(summary.scoring_rows(record)),
         ]
     )
 

@@ -16,18 +16,27 @@ from typing import IO
 import pooch
 
 from utils.common.constants import CLASS_NAMES
+from utils.common.folders import some, walk_folder
 from utils.common.progress import track
-from utils.data.checks import FOLDERS, FetchError, Report, one_line, raise_if_refused, some
-from utils.data.images import IMAGE_SUFFIXES
+from utils.data.checks import FOLDERS, MISPLACED, FetchError, Report, one_line, raise_if_refused
+from utils.data.images import IMAGE_SUFFIXES, describe_content
 
 # Reasons for which an entry of an archive is skipped; each is listed in the report.
 METADATA = "metadata of macOS or Windows"
 HIDDEN = "hidden file"
-NO_IMAGE = "neither JPEG nor PNG by its name"
+NO_IMAGE = "no image by its name"
 ELSEWHERE = "image outside train, val and test"
 COPY = "second copy of an image that was taken"
 ONLY_IN_COPY = "only in a second copy of the data set"
 WARNED_REASONS = (NO_IMAGE, ELSEWHERE, ONLY_IN_COPY)
+_UNPACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_DEFLATE64 = 9
+_BY_HAND = (
+    "unpack it by hand (Windows Explorer, 7-Zip, `unzip` or `tar -xf`) and pass the folder: "
+    "make data ARCHIVE=<folder>"
+)
+_SECOND_DOWNLOAD = re.compile(r" ?\(\d{1,2}\)$")
+"""What browsers and disks add to the name of a file that is there already."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +101,15 @@ def open_zip(archive: Path, stack: ExitStack) -> zipfile.ZipFile:
     try:
         return stack.enter_context(zipfile.ZipFile(archive))
     except zipfile.BadZipFile as error:
-        raise FetchError(
-            f"{archive} is not a readable zip ({error}): its download may have broken off; "
-            "download it again, or unpack another format by hand and pass the folder"
-        ) from error
+        with open(archive, "rb") as stream:
+            start = stream.read(512)
+        if start.startswith(b"PK"):
+            what = f"{error}: its download may have broken off; download it again"
+        elif not start or start.lstrip()[:1] == b"<":
+            what = f"{describe_content(start)}; sign in, and download it again"
+        else:
+            what = f"{describe_content(start)}; {_BY_HAND}, or download it again"
+        raise FetchError(f"{archive} is not a readable zip ({what})") from error
 
 
 def list_zip(content: zipfile.ZipFile, archive: Path) -> list[Entry]:
@@ -118,30 +132,40 @@ def list_zip(content: zipfile.ZipFile, archive: Path) -> list[Entry]:
                 f"{archive}: entry {info.filename!r} needs a password; unpack it by hand and "
                 "pass the folder: make data ARCHIVE=<folder>"
             )
+        if info.compress_type not in _UNPACKED:
+            method = f"method {info.compress_type}"
+            if info.compress_type == _DEFLATE64:
+                method = "Deflate64, as Windows does above 2 GB"
+            raise FetchError(
+                f"{archive} is packed with {method}, which Python cannot unpack, however often it "
+                f"is downloaded; {_BY_HAND}"
+            )
         if not name.endswith("/"):
             entries.append(Entry(name, info.file_size, lambda info=info: content.open(info)))
     return entries
 
 
 def list_folder(folder: Path) -> list[Entry]:
-    """List the files of an unpacked folder; files may be links, folders may not."""
-    entries = []
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        for name in folders:
-            if (Path(parent) / name).is_symlink():
-                raise FetchError(f"{parent}/{name} is a link to a folder; put the folder there")
-        for name in sorted(files):
-            path = Path(parent) / name
-            if not path.is_file():
-                raise FetchError(f"{path} is a broken link or no plain file; remove it")
-            relative = path.relative_to(folder).as_posix()
-            entries.append(Entry(relative, path.stat().st_size, lambda path=path: open(path, "rb")))
-    return entries
+    """List the files of an unpacked folder; linked folders are entered, each once."""
+    found = walk_folder(folder)
+    for names, what in (
+        (found.closed, "may not be read; change its permissions"),
+        (found.broken, "is a broken link; remove it"),
+        (found.special, "is no plain file; remove it"),
+    ):
+        if names:
+            raise FetchError(f"{folder}: {some(names)} {what}")
+    sizes = {name: (folder / name).stat().st_size for name in found.files}
+    return [
+        Entry(name, sizes.get(name, 0), lambda name=name: open(folder / name, "rb"))
+        for name in sorted(found.files + found.hidden)
+    ]
 
 
 def _place(name: str) -> Place | str:
     """Return where an entry belongs, or the reason for which it is skipped.
+
+    Folders within a class are left out of its place, and so is the ` (1)` of a second download.
 
     Raises:
         ValueError: if it lies in a split folder but in none of a class.
@@ -158,10 +182,14 @@ def _place(name: str) -> Place | str:
     if PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES:
         return NO_IMAGE
     folders = [part.lower() for part in parts[:-1]]
-    if len(parts) >= 3 and folders[-2] in FOLDERS and folders[-1].upper() in CLASS_NAMES:
-        return Place("/".join(parts[:-3]), folders[-2], folders[-1].upper(), parts[-1])
+    for number in reversed(range(len(folders) - 1)):
+        split, class_name = folders[number], folders[number + 1].upper()
+        if split in FOLDERS and class_name in CLASS_NAMES:
+            stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix
+            file_name = _SECOND_DOWNLOAD.sub("", stem) + suffix
+            return Place("/".join(parts[:number]), split, class_name, file_name)
     if set(folders) & set(FOLDERS):
-        raise ValueError(f"in a split, but not in a folder {' or '.join(CLASS_NAMES)}")
+        raise ValueError(MISPLACED)
     return ELSEWHERE
 
 
@@ -183,6 +211,12 @@ def unpack(entries: list[Entry], scratch: Path, archive: str, report: Report) ->
             placed.append((place, entry))
         else:
             report.skip(place, entry.name)
+    _refuse_zip_in_zip(entries, placed, archive)
+    renamed = [
+        entry.name for place, entry in placed if PurePosixPath(entry.name).name != place.file_name
+    ]
+    if renamed:
+        report.warn(f"taken without the ' (1)' of a second download: {some(renamed)}")
     outermost = _choose_bases([place for place, _ in placed], archive)
     placed.sort(key=lambda pair: (pair[0].base != outermost[pair[0].folder], pair[1].name))
     require_space(
@@ -206,6 +240,17 @@ def unpack(entries: list[Entry], scratch: Path, archive: str, report: Report) ->
         if names := report.skipped.get(reason):
             report.warn(f"left out, {reason}: {some(names)}")
     raise_if_refused(report, archive)
+
+
+def _refuse_zip_in_zip(
+    entries: list[Entry], placed: list[tuple[Place, Entry]], archive: str
+) -> None:
+    inner = [entry.name for entry in entries if entry.name.lower().endswith(".zip")]
+    if inner and not placed:
+        raise FetchError(
+            f"{archive} holds no image, but another zip, {some(inner)}; unpack it once, and pass "
+            f"that zip: make data ARCHIVE='{PurePosixPath(inner[0]).name}'"
+        )
 
 
 def _choose_bases(places: Iterable[Place], archive: str) -> dict[str, str]:
@@ -241,7 +286,7 @@ def _copy(entry: Entry, target: Path | None, archive: str) -> str:
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
             raise FetchError(
                 f"{archive}: entry {entry.name} cannot be unpacked ({error}); download the "
-                "archive again"
+                f"archive again, or {_BY_HAND}"
             ) from error
     return digest.hexdigest()
 

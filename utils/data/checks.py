@@ -2,37 +2,33 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from utils.common.constants import CLASS_NAMES, EXTERNAL_SPLIT
 from utils.common.files import file_sha256
+from utils.common.folders import some
 from utils.common.progress import track
-from utils.data.images import IMAGE_SUFFIXES, DatasetError, read_image
-from utils.data.index import parse_name
+from utils.data.images import IMAGE_SUFFIXES, DatasetError, UnreadableImageError, read_picture
+from utils.data.index import KNOWN_NAMES, parse_name
 from utils.data.sources import KAGGLE_ADDRESS
 
 logger = logging.getLogger(__name__)
 
+# Reasons for which a file is refused that downloading again does not mend.
+MISPLACED = f"in a split, but not in a folder {' or '.join(CLASS_NAMES)}"
+OTHER_CLASS = "its name belongs to the other class"
+NAMELESS = "its name says no patient"
+UNPACK_BY_HAND = (
+    "download it again, and if the files are still damaged unpack it by hand, repair or remove "
+    "them, and pass the folder: make data ARCHIVE=<folder>"
+)
+_GROUPS, _NAMES = 3, 3
+"""Reasons, and files of each, that an error shows."""
+
 FOLDERS = ("train", "val", "test")
 NEEDED_FOLDERS = ("train", "test")
-
-CONVERSIONS = {
-    "RGBA": "transparency is dropped",
-    "LA": "transparency is dropped",
-    "P": "palette becomes RGB",
-    "CMYK": "becomes RGB",
-    "1": "becomes 8 bits",
-    "I;16": "16 bits become 8",
-    "I;16B": "16 bits become 8",
-    "I;16L": "16 bits become 8",
-    "I": "16 bits become 8",
-}
-"""What reading does to images that are neither gray nor RGB of 8 bits; files stay as they are."""
 
 
 class FetchError(RuntimeError):
@@ -49,6 +45,7 @@ class Report:
     modes: dict[str, int] = field(default_factory=dict)
     """Images by Pillow's pixel mode: L is gray, RGB color, I;16 gray of 16 bits."""
     converted_when_read: dict[str, list[str]] = field(default_factory=dict)
+    """By mode and remark of the reader; the files stay as they are."""
     skipped: dict[str, list[str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -90,6 +87,7 @@ def measure(root: Path) -> tuple[dict[str, dict[str, int]], int]:
 class _CheckedImage:
     mode: str = ""
     sha256: str = ""
+    remarks: tuple[str, ...] = ()
     reason: str = ""
     """Why it is refused, if it is."""
 
@@ -112,9 +110,8 @@ def check_images(
     for image_id, result in sorted(checked.items()):
         if result.reason:
             report.refused[image_id] = result.reason
-        elif result.mode in CONVERSIONS:
-            key = f"{result.mode}: {CONVERSIONS[result.mode]}"
-            report.converted_when_read.setdefault(key, []).append(image_id)
+        for remark in result.remarks:
+            report.converted_when_read.setdefault(f"{result.mode}: {remark}", []).append(image_id)
     report.counts, _ = measure(scratch)
     report.modes = dict(Counter(result.mode for result in checked.values() if not result.reason))
     raise_if_refused(report, archive)
@@ -140,39 +137,45 @@ def check_images(
 def _check_image(path: Path, name_carries_patient: bool) -> _CheckedImage:
     """Decode an image as the study will, and read its name."""
     try:
-        with Image.open(path) as image:
-            mode = image.mode
-        read_image(path)
+        picture = read_picture(path)
         if name_carries_patient:
             is_normal = parse_name(path.name).etiology == "normal"
             if is_normal != (path.parent.name == CLASS_NAMES[0]):
-                return _CheckedImage(reason="its name belongs to the other class")
-    except UnidentifiedImageError:
-        return _CheckedImage(reason=f"is no JPEG or PNG image ({path.stat().st_size:,} bytes)")
-    except DatasetError as error:
-        return _CheckedImage(reason=one_line(error.__cause__ or error))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        return _CheckedImage(reason=one_line(error))
-    return _CheckedImage(mode, file_sha256(path))
-
-
-UNPACK_BY_HAND = (
-    "download it again, and if the files are still damaged unpack it by hand, repair or remove "
-    "them, and pass the folder: make data ARCHIVE=<folder>"
-)
+                return _CheckedImage(reason=OTHER_CLASS)
+    except UnreadableImageError as error:
+        return _CheckedImage(reason=error.reason)
+    except DatasetError:
+        return _CheckedImage(reason=NAMELESS)
+    return _CheckedImage(picture.mode, file_sha256(path), picture.remarks)
 
 
 def raise_if_refused(report: Report, archive: str, remedy: str = UNPACK_BY_HAND) -> None:
-    """Raise a FetchError that names what was refused, if anything was."""
-    if report.refused:
-        examples = [f"{name} ({reason})" for name, reason in report.refused.items()]
-        raise FetchError(f"{archive}: {some(examples)} refused; {remedy}")
+    """Raise a FetchError that names what was refused, if anything was, and what helps.
 
-
-def some(names: Sequence[str], shown: int = 5) -> str:
-    """List some names and the number of the others."""
-    rest = f" and {len(names) - shown:,} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + rest
+    Args:
+        report: Of all entries.
+        archive: Named in the error.
+        remedy: Of damaged or missing files.
+    """
+    if not report.refused:
+        return
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in report.refused.items():
+        by_reason.setdefault(reason, []).append(name)
+    shown = [f"{some(names, _NAMES)} ({why})" for why, names in list(by_reason.items())[:_GROUPS]]
+    if (rest := len(by_reason) - _GROUPS) > 0:
+        shown.append(f"and {rest} more reasons")
+    remedies = {
+        NAMELESS: f"restore the original names ({KNOWN_NAMES}); images of your own can be scored "
+        "by make predict",
+        MISPLACED: f"move them to a folder {' or '.join(CLASS_NAMES)}, or remove them",
+        OTHER_CLASS: "move them to the folder of their class",
+    }
+    helps = [remedies[reason] for reason in by_reason if reason in remedies]
+    if by_reason.keys() - remedies.keys():
+        helps.append(remedy)
+    count = len(report.refused)
+    raise FetchError(f"{archive}: {count:,} files refused: {'; '.join(shown)}. {'; '.join(helps)}")
 
 
 def one_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -20,6 +20,7 @@ from utils.common.constants import (
     PNEUMONIA,
 )
 from utils.common.files import read_json, write_csv
+from utils.common.folders import some, walk_folder
 from utils.common.paths import dataset_dir
 from utils.common.progress import track
 from utils.common.study import Study
@@ -33,14 +34,20 @@ INDEX_COLUMNS = (
 
 _PERSON = re.compile(r"person(?P<number>\d+)_(?P<etiology>bacteria|virus)_\d+(_\d+)?", re.I)
 _NORMAL = re.compile(r"(?P<family>IM|NORMAL2-IM)-(?P<number>\d+)-\d+(-\d+)?", re.I)
+_MENDELEY = re.compile(r"(?P<etiology>NORMAL|BACTERIA|VIRUS)-(?P<number>\d+)-\d+", re.I)
+KNOWN_NAMES = (
+    "person1_bacteria_2.jpeg, IM-0001-0001.jpeg, NORMAL2-IM-0001-0001.jpeg, or Mendeley's "
+    "BACTERIA-1234567-0001.jpeg"
+)
 
 
 @dataclass(frozen=True)
 class ImageName:
-    """What a Kaggle file name says of its image."""
+    """What a file name of the data set, Kaggle's or Mendeley's, says of its image."""
 
     family: str
-    """Series of patient numbers: `person`, `IM` or `NORMAL2-IM`; each counts for itself."""
+    """Series of patient numbers: `person`, `IM`, `NORMAL2-IM` or `MENDELEY`, which numbers the
+    children of all classes together; each counts for itself."""
     number: int
     etiology: str
 
@@ -56,19 +63,20 @@ class ImageName:
 
 
 def parse_name(file_name: str) -> ImageName:
-    """Read family, patient number and etiology from a Kaggle file name.
+    """Read family, patient number and etiology from a file name of Kaggle's or Mendeley's.
 
     Raises:
-        DatasetError: if the name follows none of the three patterns of the data set.
+        DatasetError: if the name follows none of the patterns of the data set.
     """
     stem = Path(file_name).stem
     if match := _PERSON.fullmatch(stem):
         return ImageName("person", int(match["number"]), match["etiology"].lower())
     if match := _NORMAL.fullmatch(stem):
         return ImageName(match["family"].upper(), int(match["number"]), "normal")
+    if match := _MENDELEY.fullmatch(stem):
+        return ImageName("MENDELEY", int(match["number"]), match["etiology"].lower())
     raise DatasetError(
-        f"{file_name!r} does not follow the naming of the Kaggle data set "
-        "(person1_bacteria_2.jpeg, IM-0001-0001.jpeg, NORMAL2-IM-0001-0001.jpeg), so its patient "
+        f"{file_name!r} does not follow the naming of the data set ({KNOWN_NAMES}), so its patient "
         "is unknown; restore the original name or remove the file"
     )
 
@@ -116,14 +124,25 @@ def dataset_source(root: Path) -> str:
 
 
 def _list_images(root: Path) -> list[Path]:
-    """List the image files below the split folders, in one order on every machine."""
-    files = [
-        path
-        for split in ("train", "val", "test")
-        for path in (root / split).rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    """List the image files below the split folders, in one order on every machine.
+
+    Linked folders are followed, each once.
+    """
+    names = []
+    for split in ("train", "val", "test"):
+        if (root / split).is_dir():
+            found = walk_folder(root / split)
+            if unread := found.closed + found.broken:
+                raise DatasetError(
+                    f"{root / split}: {some(unread)} cannot be read (closed, or a link that leads "
+                    "nowhere); change its permissions or remove it"
+                )
+            names += [f"{split}/{name}" for name in found.files]
+    return [
+        root / name
+        for name in sorted(names)
+        if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
     ]
-    return sorted(files, key=lambda path: path.relative_to(root).as_posix())
 
 
 def _label_of_folder(path: Path) -> int:

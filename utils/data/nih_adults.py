@@ -17,8 +17,8 @@ from utils.common.constants import CLASS_NAMES, EXTERNAL_SPLIT, IMAGE_SIZE
 from utils.common.paths import ROOT, dataset_dir
 from utils.common.progress import track
 from utils.data.archive import download_file, require_space
-from utils.data.checks import FetchError, Report, measure, one_line, raise_if_refused
-from utils.data.images import DatasetError, pixel_sha256, read_image
+from utils.data.checks import FetchError, Report, measure, raise_if_refused
+from utils.data.images import DatasetError, UnreadableImageError, pixel_sha256, read_image
 from utils.data.sources import NIH_FILES_URL
 
 INDEX_FILE = ROOT / "data" / "nih_adults.csv"
@@ -34,7 +34,7 @@ def load_nih_adults_index() -> pd.DataFrame:
     """Return the index of the external test; this needs none of its images.
 
     Returns:
-        One row an image, sorted by `image_id`, its path below the root: patient_id (`NIH-61`; each
+        One row per image, sorted by `image_id`, its path below the root: patient_id (`NIH-61`; each
         has one class), split (`external`), label (0 or 1), age (years, as ChestX-ray14 notes it),
         sex (`F` or `M`), findings (those of ChestX-ray14, between `|`, or `No Finding`).
     """
@@ -102,7 +102,7 @@ def source_url(source_path: str) -> str:
 
 
 def _download(index: pd.DataFrame, scratch: Path, downloads: Path) -> None:
-    pooch.get_logger().setLevel(logging.WARNING)  # It writes a line a file, into the bar.
+    pooch.get_logger().setLevel(logging.WARNING)  # It writes a line per file, into the bar.
     missing = [not (downloads / file).is_file() for file in index.file]
     require_space(scratch, int(index.source_bytes[missing].sum()))
     for row in track(index.itertuples(), "downloading", len(index)):
@@ -133,8 +133,8 @@ def _check(index: pd.DataFrame, scratch: Path, report: Report) -> dict[str, str]
     for name in index.file[~index.file.isin(report.refused)]:
         try:
             pixels = read_image(scratch / name)
-        except DatasetError as error:
-            report.refused[name] = one_line(error.__cause__ or error)
+        except UnreadableImageError as error:
+            report.refused[name] = error.reason
             continue
         if pixels.shape == (IMAGE_SIZE, IMAGE_SIZE):
             hashes[name] = pixel_sha256(pixels)

@@ -25,6 +25,8 @@ from utils.evaluation.predictions import PredictionsError, require_patients
 
 BATCH = 500
 """Resamples held in memory at once; part of the random stream, so it is not a parameter."""
+_NOWHERE = -9.0
+"""Stands for nan in scipy's bootstrap, which warns of one; metrics and differences are above -1."""
 
 
 def bootstrap_bounds(
@@ -42,6 +44,7 @@ def bootstrap_bounds(
         resamples: Number of resamples.
         seed: The same seed draws the same patients, whatever the model.
         level: What is drawn, `patient` or `image`.
+            A metric that some resamples leave undefined (nan) is bounded by the others.
 
     Raises:
         PatientsUnknown: if patients are drawn and `patient_id` is empty.
@@ -58,13 +61,21 @@ def bootstrap_bounds(
         resample = np.concatenate([without_pneumonia, with_pneumonia], axis=axis)
         offsets = np.arange(len(resample))[:, None] * count
         drawn = np.bincount((resample + offsets).ravel(), minlength=len(resample) * count)
-        return score(drawn.reshape(len(resample), count)[:, numbers])
+        values = score(drawn.reshape(len(resample), count)[:, numbers])
+        return np.where(np.isnan(values), _NOWHERE, values)
 
     result = bootstrap(
         groups, statistic, n_resamples=resamples, batch=BATCH, vectorized=True, axis=-1,
         confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(seed),
     )  # fmt: skip
-    return result.confidence_interval.low, result.confidence_interval.high
+    low, high = (np.array(bound) for bound in result.confidence_interval)
+    drawn = result.bootstrap_distribution
+    tail = 100 * (1 - CONFIDENCE) / 2
+    for metric in np.flatnonzero((drawn == _NOWHERE).any(axis=-1)):
+        defined = drawn[metric][drawn[metric] != _NOWHERE]
+        bounds = np.percentile(defined, (tail, 100 - tail)) if len(defined) else (np.nan, np.nan)
+        low[metric], high[metric] = bounds
+    return low, high
 
 
 def resample_rows(

@@ -15,7 +15,8 @@ from sklearn.metrics import (
 
 from utils.common.constants import ETIOLOGIES, NORMAL, PNEUMONIA
 from utils.evaluation.bootstrap import bootstrap_bounds
-from utils.evaluation.intervals import Interval
+from utils.evaluation.exact import with_exact_intervals
+from utils.evaluation.intervals import DECIMALS, Interval
 from utils.evaluation.predictions import (
     PredictionsError,
     align,
@@ -48,8 +49,6 @@ THRESHOLD_METRICS = ("accuracy_at_threshold", "sensitivity", "specificity", "ppv
 _WANTED_SENSITIVITY = 0.95
 _ROUNDING = 1e-9
 """Of 100 with pneumonia, 95 are enough, however 95 / 100 is rounded."""
-DECIMALS = 10
-"""Kept of a metric: processors add in different orders and disagree in the 16th digit."""
 Metrics = dict[str, Interval]
 
 
@@ -73,7 +72,9 @@ def auc_by_ranks(y_true: np.ndarray, probability: np.ndarray) -> np.ndarray:
 def compute_metrics(
     y_true: np.ndarray, probability: np.ndarray, threshold: float
 ) -> dict[str, float]:
-    """Compute every metric of `METRICS` with scikit-learn.
+    """Compute every metric of `METRICS` with scikit-learn; nan is undefined.
+
+    PPV is undefined where nobody is predicted PNEUMONIA, NPV where nobody is predicted NORMAL.
 
     Args:
         y_true: (n,) 0 or 1, both present.
@@ -89,7 +90,7 @@ def compute_metrics(
         return recall_score(y_true, predicted, pos_label=NORMAL, zero_division=0)
 
     def predictive_value(predicted: np.ndarray, label: int) -> float:
-        return precision_score(y_true, predicted, pos_label=label, zero_division=0)
+        return precision_score(y_true, predicted, pos_label=label, zero_division=np.nan)
 
     false_positive_rate, true_positive_rate, _ = roc_curve(
         y_true, probability, drop_intermediate=False
@@ -196,12 +197,16 @@ class _Scorer:
             "specificity": tn / negatives,
             "sensitivity_at_0.5": tp_at_half / positives,
             "specificity_at_0.5": tn_at_half / negatives,
-            # Nobody predicted positive (or negative) is a value of 0, as scikit-learn has it.
-            "ppv": tp / np.maximum(tp + fp, 1),
-            "npv": tn / np.maximum(tn + positives - tp, 1),
+            "ppv": _share(tp, tp + fp),
+            "npv": _share(tn, tn + positives - tp),
             "specificity_at_95": 1 - fp_there / negatives,
         }
         return np.stack([values[metric] for metric in METRICS])
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return part / whole; nan, undefined, where there is no whole."""
+    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
 
 
 def _check_one_split(predictions: pd.DataFrame) -> None:
@@ -253,7 +258,8 @@ def evaluate_predictions(
             made with `image` must say "image-level split".
 
     Returns:
-        For each metric of `METRICS`, its value and the bounds of its 95% interval.
+        For each metric of `METRICS`, its value and the bounds of its 95% interval; where all
+        resamples agree, those of `exact.with_exact_intervals`.
 
     Raises:
         PatientsUnknown: if `unit` or `level` is `patient` and `patient_id` is empty.
@@ -267,7 +273,44 @@ def evaluate_predictions(
         raise ValueError(f"unit must be 'image' or 'patient', not {unit!r}")
     scorer = _Scorer(*_scored(predictions), threshold)
     low, high = bootstrap_bounds(predictions, scorer, resamples, seed, level)
-    return _with_bounds(compute_metrics(*_scored(predictions), threshold), low, high)
+    metrics = _with_bounds(compute_metrics(*_scored(predictions), threshold), low, high)
+    return with_exact_intervals(metrics, predictions, threshold, level)
+
+
+def evaluate_images(
+    y_true: np.ndarray, probability: np.ndarray, threshold: float, resamples: int, seed: int
+) -> Metrics:
+    """Score images of unknown patients, of one class or both, however few.
+
+    Args:
+        y_true: (n,) 0 or 1.
+        probability: (n,) of PNEUMONIA.
+        threshold: At which PNEUMONIA is predicted.
+        resamples: Bootstrap resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        As `evaluate_predictions`; of one class alone, its proportion of correct predictions, and
+        nan for what needs both.
+    """
+    predictions = pd.DataFrame({
+        "image_id": [f"{row:09}" for row in range(len(y_true))], "patient_id": "",
+        "split": "test", "y_true": y_true, "probability": probability,
+    })  # fmt: skip
+    counts = [int((predictions.y_true == label).sum()) for label in (NORMAL, PNEUMONIA)]
+    if min(counts) >= 2:
+        return evaluate_predictions(predictions, threshold, resamples, seed, level="image")
+    if min(counts) == 1:
+        values = compute_metrics(*_scored(predictions), threshold)
+    else:
+        values = dict.fromkeys(METRICS, float("nan"))
+        of_class = "sensitivity" if counts[PNEUMONIA] else "specificity"
+        for name, cut in ((f"{of_class}_at_0.5", 0.5), (of_class, threshold)):
+            right = is_positive(predictions.probability, cut) == (predictions.y_true == PNEUMONIA)
+            values[name] = float(right.mean())
+    no_bounds = np.full(len(METRICS), np.nan)
+    metrics = _with_bounds(values, no_bounds, no_bounds)
+    return with_exact_intervals(metrics, predictions, threshold, "image")
 
 
 def paired_differences(

@@ -14,7 +14,7 @@ from utils.common.constants import (
 )
 from utils.common.files import read_json, write_json
 from utils.common.paths import metrics_file
-from utils.evaluation.intervals import CONFIDENCE
+from utils.evaluation.intervals import CONFIDENCE, with_null
 from utils.evaluation.metrics import evaluate_by_etiology, evaluate_predictions, paired_differences
 from utils.evaluation.predictions import PredictionsError, patients_known, select_split
 from utils.evaluation.thresholds import choose_validation_threshold
@@ -26,7 +26,7 @@ def write_metrics(study_name: str, metrics: dict[str, Any]) -> None:
     """Write the metrics of a study; what notebook 09 added about the chosen model stays."""
     file = metrics_file(study_name)
     chosen = read_json(file).get(CHOSEN_MODEL) if file.is_file() else None
-    write_json(file, metrics | ({CHOSEN_MODEL: chosen} if chosen else {}))
+    write_json(file, with_null(metrics) | ({CHOSEN_MODEL: chosen} if chosen else {}))
 
 
 def write_chosen_model(study_name: str, name: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from utils.common.constants import SCORED_SPLITS
-from utils.evaluation.intervals import Interval
+from utils.evaluation.intervals import UNDEFINED, Interval, is_defined
 from utils.evaluation.metrics import METRICS, compute_metrics
 from utils.evaluation.predictions import PatientsUnknown, select_split
 from utils.evaluation.thresholds import choose_validation_threshold
@@ -31,17 +31,26 @@ NOT_REPORTED = "–"
 
 
 def format_interval(interval: Interval, digits: int = 3, signed: bool = False) -> str:
-    """Format a metric as `0.956 [0.940, 0.970]`; `signed` shows the sign of a difference."""
+    """Format a metric as `0.956 [0.940, 0.970]`; `signed` shows the sign of a difference.
+
+    What has no value is `undefined`, and what has no interval `1.000 [undefined]`.
+    """
+    if not is_defined(interval["value"]):
+        return UNDEFINED
     sign = "+" if signed else ""
     # Adding 0 turns -0.0, which rounding may leave, into 0.0.
     value, low, high = (
-        f"{round(interval[key], digits) + 0.0:{sign}.{digits}f}" for key in ("value", "low", "high")
-    )
-    return f"{value} [{low}, {high}]"
+        f"{round(interval[key], digits) + 0.0:{sign}.{digits}f}"
+        if is_defined(interval[key]) else UNDEFINED
+        for key in ("value", "low", "high")
+    )  # fmt: skip
+    return f"{value} [{low}, {high}]" if low != UNDEFINED else f"{value} [{UNDEFINED}]"
 
 
 def format_range(values: Sequence[float], digits: int = 3) -> str:
     """Format a metric of several seeds as mean and range, `0.956 (0.941-0.963)`."""
+    if not all(map(is_defined, values)):
+        return UNDEFINED
     mean, low, high = sum(values) / len(values), min(values), max(values)
     spread = f" ({low:.{digits}f}-{high:.{digits}f})" if len(values) > 1 else ""
     return f"{mean:.{digits}f}{spread}"

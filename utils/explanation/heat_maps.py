@@ -84,8 +84,9 @@ def explain_images(
     probabilities is the mean of the members' maps.
 
     Args:
-        model: Flat model from (n, h, w, c) to class probabilities, by a Dense layer with softmax
-            or with one sigmoid unit, or a mean of such models; it is not changed.
+        model: Flat model, functional or sequential, from (n, h, w, c) to class probabilities, by a
+            Dense layer with softmax or with one sigmoid unit, or a mean of such models; it is not
+            changed.
         images: (n, h, w, c) in [0, 255], as the model takes them.
         layer_name: Layer with spatial output; by default `default_layer`. SmoothGrad uses none.
         class_index: Class to explain, PNEUMONIA unless told.
@@ -126,6 +127,7 @@ def build_explainer(
     """
     if method not in METHODS:
         raise ValueError(f"there is no method {method!r}; choose one of {', '.join(METHODS)}")
+    model = _as_functional(model)
     if members := find_members(model):
         each = [build_explainer(member, layer_name, method) for member in members]
         return lambda images, class_index: np.mean(
@@ -164,12 +166,28 @@ def build_explainer(
     return explain
 
 
+def _as_functional(model: keras.Model) -> keras.Model:
+    """Return the graph of a Sequential model; others are returned as they are.
+
+    Raises:
+        ValueError: if it has no graph yet.
+    """
+    if not isinstance(model, keras.Sequential):
+        return model
+    if not model.built:
+        raise ValueError(
+            f"{model.name} does not know its input yet; begin it with keras.Input(shape)"
+        )
+    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+
+
 def build_explainers(model: keras.Model) -> dict[str, Callable[[np.ndarray, int], np.ndarray]]:
     """Return the explainer of every method by its name, all with one copy of the model.
 
     Args:
         model: As `explain_images` takes it; no mean of models.
     """
+    model = _as_functional(model)
     scores = build_score_model(model)
     return {name: build_explainer(model, method=name, scores=scores) for name in METHODS}
 
@@ -270,6 +288,7 @@ def build_score_model(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: if it ends otherwise.
     """
+    model = _as_functional(model)
     last = model.get_layer(model.output_names[0])
     activation = getattr(getattr(last, "activation", None), "__name__", None)
     units = model.output_shape[-1]

@@ -12,9 +12,9 @@ from utils.models.efficientnet_lite import (
     assign_torch_weights,
     build_efficientnet_lite0,
     find_efficientnet_lite0_weights,
+    read_torch_state,
 )
 from utils.models.pretrained import RANDOM, Weights
-from utils.models.torch_file import read_torch_state
 from utils.models.weights import load_backbone_weights, resolve_weights
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from utils.common.constants import IMAGE_SIZE
 from utils.common.files import write_atomically
@@ -59,6 +59,59 @@ def average_networks(networks: Sequence[keras.Model], name: str) -> keras.Model:
         for number, network in enumerate(networks, start=1)
     ]
     return keras.Model(image, layers.Average(name="mean_of_members")(outputs), name=name)
+
+
+def _place_crops() -> tuple[tuple[int, int, int, bool], ...]:
+    side = round(IMAGE_SIZE * 6 / 7)
+    end, middle = IMAGE_SIZE - side, (IMAGE_SIZE - side) // 2
+    corners = [(top, left) for top in (0, end) for left in (0, end)]
+    return tuple(
+        (top, left, side, mirrored)
+        for mirrored in (False, True)
+        for top, left in (*corners, (middle, middle))
+    )
+
+
+TEN_CROPS = _place_crops()
+"""Top, left and side in pixels, and whether it is mirrored: corners and center of 6/7 of the side
+(Krizhevsky et al. 2012)."""
+
+
+def find_gray(network: keras.Model) -> keras.KerasTensor:
+    """Return what the trained part of a network reads: (n, size, size, 1) gray in [0, 255].
+
+    Args:
+        network: Of `build_network`.
+    """
+    made_gray = layers.InputLayer | layers.Resizing
+    first = next(layer for layer in network.layers if not isinstance(layer, made_gray))
+    return first.input[0] if isinstance(first.input, list) else first.input
+
+
+def with_ten_crops(network: keras.Model) -> keras.Model:
+    """Return a network that answers by ten crops of an image: the mean of their log-odds.
+
+    Args:
+        network: Of `build_network`, from any input; the new one holds a copy under its name.
+
+    Returns:
+        From (n, 224, 224, 3) RGB in [0, 255] to (n, 2) probabilities.
+    """
+    size, dropout = find_gray(network).shape[1], network.get_layer("dropout").rate
+    trained = build_network(network.name, size, seed=0, dropout=dropout)
+    trained.set_weights(network.get_weights())
+    image = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="image")
+    whole = ops.mean(image, axis=-1, keepdims=True)
+    parts = [
+        (whole[:, top : top + side, left : left + side], mirrored)
+        for top, left, side, mirrored in TEN_CROPS
+    ]
+    crops = ops.concatenate([ops.flip(part, 2) if flip else part for part, flip in parts], axis=0)
+    each = trained(layers.Resizing(size, size, antialias=True, name="reduce")(crops))
+    # The logarithm of 0 would outvote all other crops.
+    scores = ops.reshape(ops.log(ops.maximum(each, 1e-30)), (len(TEN_CROPS), -1, each.shape[-1]))
+    outputs = ops.softmax(ops.mean(scores, axis=0), axis=-1)
+    return keras.Model(image, outputs, name=f"{network.name}_ten_crops")
 
 
 LARGEST_BYTES = 10_000_000

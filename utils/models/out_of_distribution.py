@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
@@ -20,6 +20,9 @@ from utils.common.constants import IMAGE_SIZE
 from utils.common.files import write_atomically
 from utils.data.images import load_image
 from utils.models.registry import ModelError
+
+if TYPE_CHECKING:
+    import keras
 
 REFERENCES, DIRECTIONS = 500, 64
 FALSE_POSITIVE_RATE = 0.03
@@ -55,7 +58,7 @@ class OutOfDistributionDetector:
         """Return 1 less the largest similarity to a training image, (n,) in [0, 2].
 
         Args:
-            features: (n, features), from `build_feature_model`.
+            features: (n, features), from `build_feature_model` or `OnnxNetwork.measure_features`.
         """
         return 1 - (_project(features, self.directions) @ self.references.T).max(axis=1)
 
@@ -125,8 +128,10 @@ def _project(features: np.ndarray, directions: np.ndarray) -> np.ndarray:
     return _normalize(features) @ directions.T
 
 
-def build_feature_model(network: keras.Model) -> keras.Model:
+def build_feature_model(network: "keras.Model") -> "keras.Model":
     """Return the part of a network of ours up to its features, the mean over positions."""
+    import keras  # the features of the shipped network come from ONNX Runtime, too
+
     return keras.Model(network.inputs, network.get_layer("mean_over_places").output)
 
 

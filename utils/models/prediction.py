@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from utils.common.constants import IMAGE_SIZE, PNEUMONIA
 from utils.common.progress import progress_bar, track
-from utils.data.images import DatasetError, load_image
+from utils.data.images import Picture, UnreadableImageError, read_picture, resize_image
+from utils.models.registry import Network
 
 BATCH_SIZE = 64
 """Images that go through a network at once, for every committed probability. Batches of 32 and of
@@ -22,7 +23,7 @@ _CROPPED = round((1 - CROP) * IMAGE_SIZE)
 
 
 def run_network(
-    network: keras.Model,
+    network: Network,
     pixels: np.ndarray,
     title: str | None = None,
     transform: Callable[[np.ndarray], np.ndarray] | None = None,
@@ -44,7 +45,7 @@ def run_network(
 
 
 def predict_pixels(
-    network: keras.Model,
+    network: Network,
     pixels: np.ndarray,
     title: str | None = None,
     transform: Callable[[np.ndarray], np.ndarray] | None = None,
@@ -61,32 +62,37 @@ def predict_pixels(
 
 
 def predict_files(
-    network: keras.Model,
+    network: Network,
     root: Path,
     image_ids: Sequence[str],
     title: str,
     unreadable: dict[str, str] | None = None,
+    remarks: dict[str, tuple[str, ...]] | None = None,
 ) -> np.ndarray:
     """Return the probability of PNEUMONIA of image files, (n,) float64 in [0, 1].
 
     Args:
-        network: From (n, 224, 224, 3) RGB in [0, 255] to (n, 2) probabilities.
+        network: From (n, height, width, 3) RGB in [0, 255] to (n, 2) probabilities; images are
+            brought to its height and width, 224 x 224 for those of the study.
         root: Folder of the files.
         image_ids: Their paths below it.
         title: Of the progress bar.
         unreadable: Takes the reason for each file that cannot be read, whose probability is NaN.
+        remarks: Takes what was assumed in reading, for files of which something was.
 
     Raises:
         DatasetError: if a file cannot be read and `unreadable` is not given.
     """
+    size = network.input_shape[1:3]
 
-    def read(image_id: str) -> np.ndarray | DatasetError:
+    def read(image_id: str) -> Picture | UnreadableImageError:
         try:
-            return load_image(root / image_id)
-        except DatasetError as error:
+            picture = read_picture(root / image_id)
+        except UnreadableImageError as error:
             if unreadable is None:
                 raise
             return error
+        return replace(picture, pixels=resize_image(picture.pixels, size))
 
     image_ids = list(image_ids)
     probability = np.full(len(image_ids), np.nan)
@@ -95,17 +101,19 @@ def predict_files(
             names = image_ids[start : start + BATCH_SIZE]
             pixels = {}
             for row, content in enumerate(pool.map(read, names), start):
-                if isinstance(content, DatasetError):
-                    unreadable[image_ids[row]] = str(content)
-                else:
-                    pixels[row] = content
+                if isinstance(content, UnreadableImageError):
+                    unreadable[image_ids[row]] = content.reason
+                    continue
+                pixels[row] = content.pixels
+                if content.remarks and remarks is not None:
+                    remarks[image_ids[row]] = content.remarks
             if pixels:
                 probability[list(pixels)] = predict_pixels(network, np.stack([*pixels.values()]))
             bar.update(len(names))
     return probability
 
 
-def predict_with_crops(network: keras.Model, pixels: np.ndarray, title: str) -> np.ndarray:
+def predict_with_crops(network: Network, pixels: np.ndarray, title: str) -> np.ndarray:
     """Return the mean probability over an image and its four corner crops, (n,) float64.
 
     Test-time augmentation without a flip, which would move the heart to the other side.
@@ -123,5 +131,7 @@ def predict_with_crops(network: keras.Model, pixels: np.ndarray, title: str) -> 
 
 
 def _crop(images: np.ndarray, top: int, left: int) -> np.ndarray:
+    import keras  # not for those who score on ONNX Runtime
+
     part = images[:, top : top + _CROPPED, left : left + _CROPPED]
     return keras.ops.image.resize(part, (IMAGE_SIZE, IMAGE_SIZE))

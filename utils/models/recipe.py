@@ -35,8 +35,9 @@ class Candidate:
     """Alpha of the Beta distribution by which two images and their labels are mixed; 0 mixes
     none."""
     smallest_crop: float = 0.0
-    """Least share of the area that a random crop of a 224-pixel image keeps, see `data.crops`; 1
-    takes the whole image by the same way, and at 0 images come reduced to `size` and uncropped."""
+    """Least share of the area that a random crop of a 224-pixel image keeps, see
+    `data.augmentation`; 1 takes the whole image by the same way, and at 0 images come reduced to
+    `size` and uncropped."""
     bottom_rate: float = 1.0
     """Learning rate of the first layer as a share of the last one's; it falls geometrically
     between them."""

@@ -1,21 +1,31 @@
 """Which models there are: shipped ones in `models/`, those of a study in its results.
 
 Each folder of models has a `models.json`, which says for every model its file, hash and threshold,
-so that nobody scores with a file that is not the recorded one.
+so that nobody scores with a file that is not the recorded one. A model of one's own is named by
+its path.
 """
 
-from dataclasses import dataclass, replace
+import logging
+import os
+from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from utils.common.files import file_sha256, read_json, write_json
-from utils.common.paths import ROOT, metrics_file, models_dir
+from utils.common.paths import ROOT, models_dir
 
 if TYPE_CHECKING:
     import keras
 
+logger = logging.getLogger(__name__)
+
 SHIPPED = ROOT / "models"
 SHIPPED_MODEL = "small"
+ONNX_FILE = "shipped.onnx"
+"""The shipped network once more, which is scored without TensorFlow."""
 RECORD = "models.json"
 PHANTOMS = SHIPPED / "phantoms"
 """Rendered chests by which an installation is checked, and which the demo offers."""
@@ -29,6 +39,16 @@ class ModelError(ValueError):
     """A model that cannot be used; the message names the remedy."""
 
 
+class Network(Protocol):
+    """What scores images: a Keras model, or `onnx_scoring.OnnxNetwork`."""
+
+    input_shape: tuple[int | None, ...]
+    """(None, height, width, 3); 224 x 224 for the networks of the study."""
+
+    def predict_on_batch(self, images: np.ndarray) -> np.ndarray:
+        """Return the (n, 2) probabilities of (n, height, width, 3) RGB in [0, 255]."""
+
+
 @dataclass(frozen=True)
 class Scorer:
     """A model that scores images, and where it comes from."""
@@ -39,12 +59,50 @@ class Scorer:
     description: str
     temperature: float
     """By which the logits are divided for a calibrated probability; fitted on validation."""
+    onnx: Path | None = None
+    """The same network for ONNX Runtime; the shipped one has it."""
+    phantoms_only: bool = False
+    """Whether it has been trained on phantoms, as every model of the sample study."""
+
+    def open(self) -> Network:
+        """Open the network for scoring, without TensorFlow where that is possible."""
+        if self.onnx is None:
+            return self.load()
+        from utils.models.onnx_scoring import OnnxNetwork  # not before the model has been named
+
+        return OnnxNetwork(self.onnx)
 
     def load(self) -> "keras.Model":
-        """Load the network, from (n, 224, 224, 3) RGB in [0, 255] to probabilities."""
+        """Load the network in Keras, from (n, 224, 224, 3) RGB in [0, 255] to probabilities."""
         import keras  # not before the terminal has said which model is taken: it takes seconds
 
         return keras.models.load_model(self.file, compile=False, safe_mode=True)
+
+
+@dataclass(frozen=True)
+class OwnScorer(Scorer):
+    """A model that the user brings as a file."""
+
+    scale: str | None = None
+    """Range of the pixels that it expects, a key of `own_model.SCALES`; None has it assumed."""
+    positive: str = "1"
+    """Which of its classes is PNEUMONIA."""
+
+    def load(self) -> "keras.Model":
+        """Load the network, from (n, h, w, 3) RGB in [0, 255]; say what is assumed of it.
+
+        Raises:
+            ModelError: if the file cannot be opened, or its shapes do not fit.
+        """
+        from utils.models.own_model import OwnModelError, open_own_model
+
+        try:
+            network, assumed = open_own_model(self.file, self.scale, self.positive)
+        except OwnModelError as error:
+            raise ModelError(str(error)) from error
+        for each in assumed:
+            logger.warning("%s: %s", self.name, each)
+        return network
 
 
 def register_model(
@@ -76,49 +134,73 @@ def register_model(
 def _read_records(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the records of a folder's models by name; none where nothing is registered."""
     file = folder / RECORD
-    return read_json(file) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        records = read_json(file)
+        for record in records.values():
+            str(record["file"]), str(record["sha256"]), str(record["description"])
+            float(record["threshold"]), float(record["temperature"])
+    except (JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError, ValueError):
+        raise ModelError(f"{file} is damaged; {_remedy(folder)}") from None
+    return records
 
 
-def choose_model(study_name: str, name: str | None = None) -> Scorer:
-    """Return the model to score with.
+def _remedy(folder: Path) -> str:
+    if folder == SHIPPED:
+        return "restore it: git checkout -- models, or copy it from a fresh clone"
+    return f"rebuild it: make chosen STUDY={folder.parent.name}"
+
+
+def choose_model(
+    study_name: str, name: str | None = None, scale: str | None = None, positive: str | None = None
+) -> Scorer:
+    """Return the model to score with; without a name the shipped one, whatever else was built.
 
     Shipped models come from `models/`, those of a study from `results/<study>/models/`; a study's
-    model hides a shipped one of the same name. Without a name: the model that the study chose
-    (`chosen_model` in its `metrics.json`) if its file is there and is the recorded one, else the
-    shipped one.
+    model hides a shipped one of the same name.
+
+    Args:
+        study_name: Of the study.
+        name: Of a model, or the path of a `.keras` or `.h5` file.
+        scale: Of a file's pixels, `0..255`, `0..1` or `-1..1`.
+        positive: `0` or `1`: which class of a file's model is PNEUMONIA.
 
     Raises:
-        ModelError: if the named model is unknown, its file is missing or has changed, or there
-            is no model at all.
+        ModelError: if the named model is unknown, or its file is missing or has changed.
     """
     models = {
         known: (folder, record)
-        for folder in (SHIPPED, models_dir(study_name))
+        for folder in (SHIPPED, *([models_dir(study_name)] if name is not None else []))
         for known, record in _read_records(folder).items()
     }
-    if name is not None:
-        if name not in models:
-            raise ModelError(
-                f"there is no model {name!r}; known are {', '.join(sorted(models)) or 'none'}"
-            )
-        return _open_model(name, *models[name])
-    metrics = metrics_file(study_name)
-    chosen = read_json(metrics).get("chosen_model") if metrics.is_file() else None
-    note = ""
-    if chosen is not None:
-        try:
-            if chosen not in models:
-                raise ModelError("it has not been trained here")
-            return _open_model(chosen, *models[chosen])
-        except ModelError as reason:
-            if study_name == "sample":
-                raise
-            # The chosen model is large and made by training; the shipped one stands in for it.
-            note = f"; the chosen model {chosen} is not used: {reason}"
-    if study_name == "sample":
-        raise ModelError("the sample study has no model yet; run `make all STUDY=sample`")
-    scorer = open_shipped_model()
-    return replace(scorer, description=scorer.description + note)
+    if name is not None and name not in models and _is_path(name):
+        return _own(name, scale, positive)
+    if scale is not None or positive is not None:
+        raise ModelError(
+            "SCALE= and POSITIVE= describe a model of your own, MODEL=file.keras; the models of "
+            "the study say so themselves"
+        )
+    if name is None:
+        return open_shipped_model()
+    if name not in models:
+        raise ModelError(
+            f"there is no model {name!r}; known are {', '.join(sorted(models)) or 'none'}, and a "
+            "model of your own by its path, such as MODEL=./mine.keras"
+        )
+    return _open_model(name, *models[name])
+
+
+def _is_path(name: str) -> bool:
+    return os.sep in name or bool(Path(name).suffix) or Path(name).exists()
+
+
+def _own(name: str, scale: str | None, positive: str | None) -> OwnScorer:
+    file = Path(os.path.expanduser(name))
+    return OwnScorer(
+        file.name, file, 0.5, "a model of your own, opened in safe mode", 1.0,
+        scale=scale, positive=positive or "1",
+    )  # fmt: skip
 
 
 def open_shipped_model() -> Scorer:
@@ -129,19 +211,25 @@ def open_shipped_model() -> Scorer:
     """
     records = _read_records(SHIPPED)
     if not records:
-        raise ModelError("no model is shipped; run `make all STUDY=full` to train one")
+        raise ModelError(f"no model is shipped: {SHIPPED / RECORD} is missing; {_remedy(SHIPPED)}")
     name, record = next(iter(records.items()))
     return _open_model(name, SHIPPED, record)
 
 
 def _open_model(name: str, folder: Path, record: dict[str, Any]) -> Scorer:
-    """Return a recorded model, if its file is there and is the recorded one."""
-    file = folder / record["file"]
-    remedy = "restore it with git" if folder == SHIPPED else "rebuild it with `make all`"
-    if not file.is_file():
-        raise ModelError(f"{file} is missing; {remedy}")
-    if file_sha256(file) != record["sha256"]:
-        raise ModelError(f"{file} is not the file that was recorded; {remedy}")
+    """Return a recorded model, if its files are there and are the recorded ones."""
     return Scorer(
-        name, file, float(record["threshold"]), record["description"], float(record["temperature"])
-    )
+        name, _find_recorded(folder, record), float(record["threshold"]), record["description"],
+        float(record["temperature"]),
+        onnx=_find_recorded(folder, record["onnx"]) if "onnx" in record else None,
+        phantoms_only=folder == models_dir("sample"),
+    )  # fmt: skip
+
+
+def _find_recorded(folder: Path, record: dict[str, Any]) -> Path:
+    file = folder / record["file"]
+    if not file.is_file():
+        raise ModelError(f"{file} is missing; {_remedy(folder)}")
+    if file_sha256(file) != record["sha256"]:
+        raise ModelError(f"{file} is not the file that was recorded; {_remedy(folder)}")
+    return file

@@ -25,9 +25,8 @@ from utils.evaluation.calibration import (
     reliability_table,
 )
 from utils.evaluation.delong import delong_difference
-from utils.evaluation.intervals import spearman_interval
+from utils.evaluation.intervals import DECIMALS, spearman_interval, with_null
 from utils.evaluation.metrics import (
-    DECIMALS,
     METRICS,
     compute_metrics,
     evaluate_by_etiology,
@@ -152,7 +151,7 @@ def score_final_models(
 
 def write_final_metrics(study_name: str, scores: Mapping[str, Any]) -> None:
     """Write the scores of final models to `results/<study>/final_metrics.json`."""
-    write_json(final_metrics_file(study_name), dict(scores))
+    write_json(final_metrics_file(study_name), with_null(dict(scores)))
 
 
 def _score_model(

@@ -60,10 +60,13 @@ def shipped_block(results: Path, shipped: Path) -> str:
     """
     record = read_json(shipped / "models.json")["small"]
     file = shipped / record["file"]
-    recipe = record["candidate"]
+    recipe, onnx = record["candidate"], record["onnx"]
     facts = [
         ["file", f"`{record['file']}`, {file.stat().st_size / 1e6:.1f} MB"],
         ["SHA-256", f"`{record['sha256']}`"],
+        ["the same as ONNX", f"`{onnx['file']}`, {onnx['bytes'] / 1e6:.1f} MB, opset "
+                             f"{onnx['opset']}, written by {onnx['producer']}"],
+        ["its SHA-256", f"`{onnx['sha256']}`"],
         ["network", f"{recipe['architecture']} at {recipe['size']} x {recipe['size']} pixels"],
         ["recipe", f"`{recipe['name']}` in `utils/selection/candidates.py`, seed {record['seed']}"],
         ["weights before training", record["weights"]],

@@ -1,11 +1,13 @@
-"""Ship a small model: half precision, its provenance, and predictions to check it by.
+"""Release a small model: half precision, its provenance, and predictions to check it by.
 
-`python -m utils.tools.release --study full --candidate NAME` (`make ship`) takes a final model,
-rounds its weights, and writes it to `models/` with its record. What the rounded model predicts for
+`python -m utils.tools.release --study full --candidate NAME` (`make release CANDIDATE=NAME`) takes
+a final model, rounds its weights, and writes it to `models/` with its record, as a Keras file and
+as `models/shipped.onnx`, which is scored without TensorFlow. What the rounded model predicts for
 validation and test is its own row in the tables of notebook 09. `models/reference_predictions.csv`
 holds its predictions for a few phantoms, so that anyone can check an installation, and
 `models/small_novelty.npz` detects out-of-distribution images (see
-`utils.models.out_of_distribution`).
+`utils.models.out_of_distribution`). `--onnx` (`make release ONNX=1`) writes the ONNX file of the
+model that is there, and nothing else.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import keras
 import pandas as pd
 
 from utils.common.constants import SCORED_SPLITS
-from utils.common.files import file_sha256
+from utils.common.files import file_sha256, read_json, write_json
 from utils.common.paths import final_name, held_out_dir, model_file, results_dir
 from utils.common.provenance import read_provenance
 from utils.common.study import load_study
@@ -29,10 +31,19 @@ from utils.data.index import build_index, open_dataset, open_study_index
 from utils.evaluation.calibration import fit_temperature
 from utils.evaluation.predictions import write_predictions
 from utils.models.export import shrink_model
+from utils.models.onnx_export import export_onnx
 from utils.models.out_of_distribution import build_feature_model, fit_detector, measure_rates
 from utils.models.prediction import predict_files, run_network
 from utils.models.recipe import Candidate
-from utils.models.registry import DETECTOR_FILE, PHANTOMS, SHIPPED, SHIPPED_MODEL, register_model
+from utils.models.registry import (
+    DETECTOR_FILE,
+    ONNX_FILE,
+    PHANTOMS,
+    RECORD,
+    SHIPPED,
+    SHIPPED_MODEL,
+    register_model,
+)
 from utils.selection.rule import choose_block_threshold, read_held_out
 from utils.tools.predict import score_folder, write_scores
 
@@ -57,6 +68,7 @@ def release_model(study_name: str, candidate: str, seed: int, folds: Sequence[st
     Raises:
         FileNotFoundError: if the final model's network is not on this machine.
         TooLargeError: if it does not fit into 10 MB.
+        ExportError: if it has a layer that is not translated to ONNX.
     """
     name = final_name(candidate, seed)
     record = read_provenance(results_dir(study_name), name)
@@ -82,8 +94,23 @@ def release_model(study_name: str, candidate: str, seed: int, folds: Sequence[st
         weights=record["weights"]["description"], dataset=record["dataset"],
         novelty=release_detector(network, root, parts, settings.seed),
     )  # fmt: skip
+    release_onnx(network)
     copy_phantoms(PHANTOMS)
     write_scores(REFERENCE_PREDICTIONS, score_folder(network, PHANTOMS), threshold)
+    return file
+
+
+def release_onnx(network: keras.Model) -> Path:
+    """Write the shipped network as ONNX, add that to its record, and return the file.
+
+    Raises:
+        ExportError: if it cannot be written, or answers otherwise than the network.
+    """
+    file = SHIPPED / ONNX_FILE
+    record = export_onnx(network, file)
+    models = read_json(SHIPPED / RECORD)
+    models[SHIPPED_MODEL]["onnx"] = record
+    write_json(SHIPPED / RECORD, models)
     return file
 
 
@@ -131,15 +158,21 @@ def copy_phantoms(folder: Path) -> None:
 
 
 def main() -> None:
-    """Ship a model from the command line."""
+    """Release a model from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="full")
-    parser.add_argument("--candidate", required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--candidate", help="finished model to release")
+    what.add_argument("--onnx", action="store_true", help="write the released one as ONNX again")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--folds", nargs="+", help="by default those of the second round")
     arguments = parser.parse_args()
-    folds = arguments.folds or load_study(arguments.study).second_round_folds
-    file = release_model(arguments.study, arguments.candidate, arguments.seed, folds)
+    if arguments.onnx:
+        network = keras.models.load_model(SHIPPED / f"{SHIPPED_MODEL}.keras", compile=False)
+        file = release_onnx(network)
+    else:
+        folds = arguments.folds or load_study(arguments.study).second_round_folds
+        file = release_model(arguments.study, arguments.candidate, arguments.seed, folds)
     sys.stdout.write(f"{file.name}: {file.stat().st_size / 1e6:.1f} MB\n")
 
 

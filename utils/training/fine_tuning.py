@@ -15,7 +15,7 @@ import numpy as np
 from skimage.exposure import equalize_adapthist
 
 from utils.data.acquisition import build_augmentation
-from utils.data.crops import crop_images
+from utils.data.augmentation import crop_images
 from utils.models.architectures import build_network, load_pretrained
 from utils.models.pretrained import describe_graph
 from utils.models.recipe import Candidate
