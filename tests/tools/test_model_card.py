@@ -2,6 +2,7 @@ import pytest
 
 from tests.selection.test_comparison import CHOICES, models  # noqa: F401
 from utils.common.files import write_json
+from utils.evaluation.intervals import with_null
 from utils.selection.comparison import score_final_models
 from utils.tools.model_card import card_blocks
 
@@ -10,7 +11,7 @@ from utils.tools.model_card import card_blocks
 def folders(tmp_path, models):  # noqa: F811
     results, shipped = tmp_path / "results", tmp_path / "models"
     write_json(results / "choices.json", CHOICES)
-    write_json(results / "final_metrics.json", score_final_models(models, 50, 0))
+    write_json(results / "final_metrics.json", with_null(score_final_models(models, 50, 0)))
     write_json(shipped / "models.json", {"small": {
         "sha256": "abc", "threshold": 0.4, "seed": 42, "weights": "ImageNet",
         "candidate": {"name": "a", "architecture": "small_cnn", "size": 64},

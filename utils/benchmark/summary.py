@@ -127,9 +127,9 @@ def judge_goals(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
     judged, limits = {}, explain_limits(record)
     for name, goal in GOALS.items():
-        value = record["ratios"][name]
+        value = record["ratios"].get(name)
         if value is None:
-            continue  # memory, outside Linux
+            continue  # memory, outside Linux, or all of scoring in an older record
         met = value <= goal.value if goal.at_most else value >= goal.value
         judged[name] = {
             "goal": goal.value, "least": goal.least, "at_most": goal.at_most, "value": value,
@@ -190,7 +190,8 @@ def explain_limits(record: dict[str, Any]) -> dict[str, str]:
         f"{_milliseconds(costs[cheapest])} at {cheapest:,}; of a run "
         f"{record['cost_per_image']['fit']['fixed_seconds']:.1f} s do not depend on the number of "
         "images, and the rest is what the machine's speed varies between two runs",
-        **_explain_scoring(record["scoring"]),
+        # A record of before scoring was measured has none, and no ratio of it is judged.
+        **(_explain_scoring(record["scoring"]) if "scoring" in record else {}),
     }
 
 
@@ -374,4 +375,4 @@ def worker_rows(record: dict[str, Any]) -> Table:
         names.get(each["workers"], f"{each['workers']} workers") for each in record["workers"]
     ]
     rates = [f"{each['images_per_second']:.1f}" for each in record["workers"]]
-    return ["images and views a second", *header], [["ResNet50's features", *rates]]
+    return ["images and augmented copies per second", *header], [["ResNet50's features", *rates]]
