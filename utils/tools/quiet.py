@@ -28,6 +28,8 @@ HARMLESS = [
     rb"W\d{4} .*\] Ignoring multi-device function optimization failure: INVALID_ARGUMENT: Node '",
     # The shipped model's weights are in half precision; without AVX-512 other code computes it.
     rb"E\d{4} .*\butil\.cc:\d+\] oneDNN supports DT_HALF only on platforms with AVX-512",
+    # A kernel that has done its work is interrupted before it is told to end.
+    rb"\[IPKernelApp\] ERROR \| KeyboardInterrupt caught in kernel",
 ]
 """Beginnings of messages that no reader can act on; further lines of theirs begin with a tab."""
 NO_DRIVER = rb"E\d{4} .*\bcuda_platform\.cc:\d+\] failed call to cuInit: .*UNKNOWN ERROR \(303\)"
