@@ -20,7 +20,7 @@ from utils.common.constants import DISCLAIMER
 from utils.data.images import (
     NoImageError,
     Picture,
-    TooLargeError,
+    TooManyPixelsError,
     UnreadableImageError,
     read_picture,
 )
@@ -145,7 +145,7 @@ def decode_image(content: bytes) -> Picture:
     try:
         return read_picture(io.BytesIO(content))
     except UnreadableImageError as error:
-        status = {NoImageError: 415, TooLargeError: 413}.get(type(error), 422)
+        status = {NoImageError: 415, TooManyPixelsError: 413}.get(type(error), 422)
         raise RefusedImage(status, error.reason) from error
 
 

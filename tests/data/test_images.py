@@ -27,7 +27,7 @@ from utils.data import images as module
 from utils.data.download import fetch
 from utils.data.images import (
     NoImageError,
-    TooLargeError,
+    TooManyPixelsError,
     UnreadableImageError,
     is_image,
     load_image,
@@ -230,7 +230,7 @@ def test_one_limit_of_pixels_is_stated_with_a_remedy_that_works(tmp_path, monkey
     for name, content in {
         "large.png": encode(large), "large.dcm": dicom(np.full((side, side), 60)),
     }.items():  # fmt: skip
-        with pytest.raises(TooLargeError, match="more than the 0 million.*make it smaller"):
+        with pytest.raises(TooManyPixelsError, match="more than the 0 million.*make it smaller"):
             read_picture(save(tmp_path / name, content))
     large.thumbnail((170, 170))  # what the remedy does
     assert read_image(save(tmp_path / "small.png", encode(large))).shape == (170, 170)

@@ -49,7 +49,7 @@ def test_an_auc_of_zero_has_the_mirrored_interval():
     assert metrics["roc_auc"]["value"] == 0
     assert bounds(metrics, "roc_auc") == pytest.approx(exact(0, 2))
     tied = score([1, 1, 1, 0, 0], [0.5] * 5)
-    assert format_interval(tied["roc_auc"]) == "0.500 [undefined]"
+    assert format_interval(tied["roc_auc"]) == "0.500 [0.500, 0.500]"
 
 
 def test_what_nobody_is_called_has_no_predictive_value():

@@ -27,6 +27,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,9 @@ def disconnect() -> None:
     if client is not None:
         client.close()
         if client.cluster is not None:
-            client.cluster.close()
+            # Dask cannot join a worker that it is just starting again; that one ends with us.
+            with suppress(AssertionError):
+                client.cluster.close()
 
 
 def _pack(function: Callable[..., Any], piece: tuple) -> bytes:

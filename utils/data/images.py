@@ -85,7 +85,7 @@ class NoImageError(UnreadableImageError):
     """A file whose content is not one of the kinds that are read."""
 
 
-class TooLargeError(UnreadableImageError):
+class TooManyPixelsError(UnreadableImageError):
     """An image of more than `MAX_PIXELS`."""
 
 
@@ -205,8 +205,8 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _too_large(source: Path | BinaryIO, size: str) -> TooLargeError:
-    return TooLargeError(
+def _too_large(source: Path | BinaryIO, size: str) -> TooManyPixelsError:
+    return TooManyPixelsError(
         source,
         f"{size} pixels are more than the {MAX_PIXELS // 1_000_000} million that are read; make "
         "it smaller with an image editor, or: magick large.png -resize 4000x4000 small.png",

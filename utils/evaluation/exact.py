@@ -19,6 +19,8 @@ def with_exact_intervals(
 ) -> dict[str, Interval]:
     """Replace intervals without width by exact ones, or say that there is none (nan).
 
+    One probability for all images ranks none of them: that AUC is 0.5 on any images, and stays.
+
     Proportions get that of Clopper and Pearson. An AUC of 1 or 0 gets that of as many pairs as the
     smaller class has members: each is paired with another member of the larger class, so the pairs
     are independent, and all agree. Where patients were resampled, a patient counts once.
@@ -29,9 +31,10 @@ def with_exact_intervals(
         threshold: At which they were scored.
         level: What was resampled, `patient` or `image`.
     """
+    ranks = predictions.probability.nunique() > 1
     return {
         name: interval
-        if interval["low"] < interval["high"]
+        if interval["low"] < interval["high"] or (name == "roc_auc" and not ranks)
         else interval | _exact_bounds(name, interval["value"], predictions, threshold, level)
         for name, interval in metrics.items()
     }
