@@ -17,7 +17,8 @@ CONSTANTS = (
     r"240 chest \*phantoms\*", r"200 bootstrap resamples", r"95% of 1,000 draws", r"out of 255",
     r"\(255 - x\)", r"500 images", r"seed 42, a validation share of 0\.15", r"x 2,048 numbers",
     # Conventions of the field.
-    r"95% (confidence )?interval", r"5% level", r"\b[Aa]t 0\.5\b(?! of)", r"AUC of 0\.5 would",
+    r"95% (confidence )?interval", r"5% level", r"\b[Aa]t 0\.5\b(?! of)",
+    r"threshold of 0\.5 for all", r"AUC of 0\.5 would",
     r"fall to 0\.5 without", r"away from 0\.5", r"a probability of 0\.5", r"not near 0\.5",
     r"threshold not 0\.5\?\*\* 0\.5 is optimal", r"0\.5 is chance", r"And 0\.5 has seen no answers",
     r"95 of 100 repetitions", r"ln 2 = 0\.69", r"images given 0\.9",
