@@ -24,9 +24,11 @@ INSTALLED := $(VENV)/.installed
 CHECKS_INSTALLED := $(VENV)/.installed-checks
 UV ?= $(or $(shell command -v uv 2>/dev/null),$(VENV)/bin/uv)
 # The locks name all that is needed, with hashes, so nothing is left to be resolved.
-INSTALL = $(if $(UV),'$(UV)' pip install $(if $(VERBOSE),,-q) --python $(VENV_PYTHON),\
-	$(RUN) pip install $(if $(VERBOSE),,-qq) --disable-pip-version-check) --no-deps
-INSTALL_LOCKED = $(INSTALL) --require-hashes --requirement
+PIP_INSTALL = $(RUN) pip install $(if $(VERBOSE),,-qq) --disable-pip-version-check --no-deps
+UV_INSTALL = '$(UV)' pip install $(if $(VERBOSE),,-q) --python $(VENV_PYTHON) --no-deps
+install = $(if $(UV),{ $(UV_INSTALL) $(1) || { echo "uv could not install that (see above): pip does" >&2; \
+	$(PIP_INSTALL) $(1); }; },$(PIP_INSTALL) $(1))
+install_lock = $(call install,--require-hashes --requirement $(1))
 
 # Tests of one file share what they prepare, and stay together.
 UNIT_TESTS = $(RUN) pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
@@ -201,16 +203,16 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(call require_supported,$(VENV_PYTHON))
 	@[ '$(UV)' != '$(VENV)/bin/uv' ] || { mkdir -p .make && \
 		sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.lock > .make/uv.lock && \
-		$(RUN) pip install -qq --disable-pip-version-check --require-hashes --requirement .make/uv.lock; }
+		$(PIP_INSTALL) --require-hashes --requirement .make/uv.lock || echo "pip could not install uv" >&2; }
 	@echo "Setting up $(VENV) with $$($(VENV_PYTHON) --version): TensorFlow and what else the study needs"
 	@echo "$(if $(UV),uv,pip) installs requirements.lock: 2 GB, once, in a few minutes"
-	@$(INSTALL_LOCKED) requirements.lock
-	@$(INSTALL) --no-build-isolation --editable .
+	@$(call install_lock,requirements.lock)
+	@$(call install,--no-build-isolation --editable .)
 	@touch $@
 	@echo "Set up: the commands of the study use $(VENV) from now on"
 $(CHECKS_INSTALLED): requirements-dev.lock $(INSTALLED)
 	@echo "$(if $(UV),uv,pip) installs requirements-dev.lock: what checks and the site need besides"
-	@$(INSTALL_LOCKED) requirements-dev.lock
+	@$(call install_lock,requirements-dev.lock)
 	@touch $@
 
 require_supported = { $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
