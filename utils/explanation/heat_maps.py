@@ -26,6 +26,7 @@ from utils.common.progress import track
 from utils.evaluation.predictions import require_one_split
 from utils.evaluation.thresholds import is_positive
 from utils.models.catalogue import BACKBONES
+from utils.models.own_model import read_class_scores
 
 CASES = {
     "TP": "true positive (PNEUMONIA)",
@@ -299,11 +300,7 @@ def build_score_model(model: keras.Model) -> keras.Model:
             "probabilities is unknown; end the model in one Dense layer with softmax, or with "
             "sigmoid and one unit"
         )
-    kernel = keras.ops.convert_to_numpy(last.kernel)
-    bias = keras.ops.convert_to_numpy(last.bias) if last.use_bias else np.zeros(units)
-    if units == 1:
-        kernel = np.concatenate([-kernel / 2, kernel / 2], axis=1)
-        bias = np.concatenate([-bias / 2, bias / 2])
+    kernel, bias = read_class_scores(last)
     # A layer that is used in two models has two inputs; in a copy it has one. For the 75 million
     # parameters of ResNet50 with its head that takes 600 MB and a few seconds.
     copy = keras.models.clone_model(model)

@@ -61,7 +61,8 @@ def open_own_model(
     # The trunk's layers one by one, not the trunk as a layer: heat maps need one flat graph.
     output = layers.Dense(2, activation="softmax", dtype="float32", name="probabilities")
     network = keras.Model(image, output(trunk.call(x)), name="own_model")
-    output.set_weights(_as_two_classes(dense, activation, pneumonia))
+    order = [1 - pneumonia, pneumonia]
+    output.set_weights([values[..., order] for values in read_class_scores(dense)])
     network = _copy(network)
 
     why = "it has a rescaling layer" if rescales else "it has no rescaling layer"
@@ -166,13 +167,15 @@ def _find_output(model: keras.Model, file: Path) -> tuple[layers.Dense, str]:
     return last, activation
 
 
-def _as_two_classes(dense: layers.Dense, activation: str, positive: int) -> list[np.ndarray]:
-    """Return kernel and bias of two softmax units, NORMAL first, that say the same."""
+def read_class_scores(dense: layers.Dense) -> tuple[np.ndarray, np.ndarray]:
+    """Return kernel and bias of a model's class scores, those before softmax or sigmoid.
+
+    Args:
+        dense: Of the classes; one sigmoid unit with the score z counts as two classes with the
+            scores -z/2 and z/2, the softmax of which it is.
+    """
     kernel = keras.ops.convert_to_numpy(dense.kernel)
-    units = kernel.shape[1]
-    bias = keras.ops.convert_to_numpy(dense.bias) if dense.use_bias else np.zeros(units)
-    if activation == "sigmoid":  # of z is the softmax of -z/2 and z/2
-        kernel = np.concatenate([-kernel / 2, kernel / 2], axis=1)
-        bias = np.concatenate([-bias / 2, bias / 2])
-    order = [1 - positive, positive]
-    return [kernel[:, order], bias[order]]
+    bias = keras.ops.convert_to_numpy(dense.bias) if dense.use_bias else np.zeros(kernel.shape[1])
+    if kernel.shape[1] == 1:
+        return np.concatenate([-kernel / 2, kernel / 2], axis=1), np.concatenate([-bias, bias]) / 2
+    return kernel, bias
