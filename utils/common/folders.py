@@ -85,6 +85,11 @@ def printable(name: str) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in name)
 
 
+def one_line(error: BaseException, most: int = 300) -> str:
+    """Return the message of an error on one line of so many characters at most."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def some(names: Sequence[str], shown: int = SHOWN) -> str:
     """List some names, and the number of the others."""
     rest = f" and {len(names) - shown:,} more" if len(names) > shown else ""

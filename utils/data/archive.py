@@ -16,9 +16,9 @@ from typing import IO
 import pooch
 
 from utils.common.constants import CLASS_NAMES
-from utils.common.folders import some, walk_folder
+from utils.common.folders import one_line, some, walk_folder
 from utils.common.progress import track
-from utils.data.checks import FOLDERS, MISPLACED, FetchError, Report, one_line, raise_if_refused
+from utils.data.checks import FOLDERS, MISPLACED, FetchError, Report, raise_if_refused
 from utils.data.images import IMAGE_SUFFIXES, describe_content
 
 # Reasons for which an entry of an archive is skipped; each is listed in the report.

@@ -178,11 +178,6 @@ def raise_if_refused(report: Report, archive: str, remedy: str = UNPACK_BY_HAND)
     raise FetchError(f"{archive}: {count:,} files refused: {'; '.join(shown)}. {'; '.join(helps)}")
 
 
-def one_line(error: BaseException) -> str:
-    """Return the message of an error on one line of 300 characters at most."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 def show_counts(counts: dict[str, dict[str, int]]) -> str:
     """Return counts of images by folder and class as text."""
     shown = ", ".join(

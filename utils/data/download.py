@@ -31,9 +31,10 @@ from kagglehub.exceptions import DataCorruptionError
 
 from utils.common.constants import EXTERNAL_SPLIT, IMAGE_LEVEL_SPLIT, PATIENT_LEVEL_SPLIT
 from utils.common.files import file_sha256, read_json, write_json
+from utils.common.folders import one_line
 from utils.common.paths import dataset_dir
 from utils.data.archive import list_folder, list_zip, open_zip, unpack
-from utils.data.checks import FetchError, Report, check_images, measure, one_line, show_counts
+from utils.data.checks import FetchError, Report, check_images, measure, show_counts
 from utils.data.medmnist import download_medmnist, write_medmnist_images
 from utils.data.nih_adults import INDEX_FILE, collect_nih_adults
 from utils.data.sources import (

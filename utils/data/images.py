@@ -18,6 +18,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from utils.common.constants import IMAGE_SIZE
+from utils.common.folders import one_line
 from utils.common.progress import track
 from utils.data.dicom import (
     DIRECTORY,
@@ -182,7 +183,9 @@ def read_picture(source: Path | BinaryIO) -> Picture:
         except UnreadableImageError:
             raise
         except Exception as error:  # a damaged file makes decoders fail in any way
-            reason = f"the {kind} image is damaged or cut off ({_one_line(error)}); fetch it again"
+            reason = (
+                f"the {kind} image is damaged or cut off ({one_line(error, 200)}); fetch it again"
+            )
             raise UnreadableImageError(source, reason) from error
 
 
@@ -199,10 +202,6 @@ def _open(source: Path | BinaryIO) -> Iterator[BinaryIO]:
         raise UnreadableImageError(source, reason) from error
     with stream:
         yield stream
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _too_large(source: Path | BinaryIO, size: str) -> TooManyPixelsError:

@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from utils.common.constants import CLASS_NAMES
+from utils.common.folders import one_line
 from utils.common.progress import track
 from utils.data.archive import download_file
-from utils.data.checks import FOLDERS, FetchError, one_line
+from utils.data.checks import FOLDERS, FetchError
 from utils.data.sources import MEDMNIST_MD5, MEDMNIST_URL
 
 
