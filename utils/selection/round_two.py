@@ -18,11 +18,12 @@ from utils.common.paths import ROOT, final_name, model_file, models_dir, provena
 from utils.common.provenance import Stopwatch, describe_run
 from utils.common.study import Study, load_study
 from utils.data.acquisition import PHOTOMETRIC
-from utils.data.index import describe_dataset, open_study_index
-from utils.data.splits import development_index, load_development_images
+from utils.data.index import describe_dataset
+from utils.data.splits import open_development
 from utils.models.export import export_full_size
 from utils.models.recipe import Candidate
 from utils.selection.candidates import ROBUST
+from utils.selection.cross_validation import fingerprint_of
 from utils.training.fine_tuning import train_candidate
 
 REGISTERED = ROOT / "docs" / "round_two.md"
@@ -89,18 +90,16 @@ def train_network(study: Study, recipe: Candidate, seed: int) -> None:
         seed: Of initial weights, order, dropout and augmentation.
     """
     name = final_name(recipe.name, seed)
-    root, index = open_study_index(study)
-    dataset = describe_dataset(root, index)
     record_file, network_file = provenance_file(study.study, name), model_file(study.study, name)
-    inputs = {"recipe": recipe, "seed": seed, "dataset": {"fingerprint": dataset["fingerprint"]}}
+    inputs = {"recipe": recipe, "seed": seed, "dataset": {"fingerprint": fingerprint_of(study)}}
     if is_made_from(record_file, inputs, network_file):
         return
     registered = describe_registration()
     stopwatch = Stopwatch()
-    images = development_index(index)
-    images = images[images.split == "train"]
+    root, index, images, pixels = open_development(study, IMAGE_SIZE)
+    train = (images.split == "train").to_numpy()
     network, weights = train_candidate(
-        recipe, load_development_images(root, images, IMAGE_SIZE), images.label.to_numpy(), seed,
+        recipe, pixels[train], images.label.to_numpy()[train], seed,
         models_dir(study.study) / f"{name}.h5", f"{recipe.name}, seed {seed}",
     )  # fmt: skip
     export_full_size(network, network_file)
@@ -115,7 +114,7 @@ def train_network(study: Study, recipe: Candidate, seed: int) -> None:
             "weights": {"description": weights, "banner": ""},
             "parameters": network.count_params(),
             "training_minutes": stopwatch.minutes,
-            "dataset": dataset,
+            "dataset": describe_dataset(root, index),
             "run": describe_run(stopwatch.minutes),
         },
     )
