@@ -20,9 +20,7 @@ import os
 import pickle
 import platform
 import random
-import shlex
 import signal
-import subprocess
 import sys
 import time
 import uuid
@@ -37,7 +35,7 @@ from threadpoolctl import threadpool_limits
 from utils.common.files import write_atomically
 from utils.common.paths import ROOT, activation_cache_dir, data_dir, local_weights_dir, results_dir
 from utils.common.progress import progress_bar, track
-from utils.common.provenance import PACKAGES, THREADS, count_threads
+from utils.common.provenance import PACKAGES, THREADS, count_threads, find_commit
 
 COMPARED_PACKAGES = (
     *PACKAGES, "dask", "distributed", "pillow", "scikit-image", "tf-keras-vis",
@@ -277,7 +275,7 @@ def _describe_code() -> dict[str, str]:
     for file in sorted((ROOT / "utils").rglob("*.py")):
         code.update(file.read_bytes())
     return {
-        "commit": subprocess.getoutput(f"git -C {shlex.quote(str(ROOT))} rev-parse HEAD"),
+        "commit": find_commit(),
         "code of utils/": code.hexdigest()[:12],
         "Python": platform.python_version(),
     } | {package: version(package) for package in COMPARED_PACKAGES}  # fmt: skip

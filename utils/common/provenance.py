@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from utils.common.constants import DISCLAIMER
 from utils.common.files import read_json, write_json
-from utils.common.paths import provenance_file
+from utils.common.paths import ROOT, provenance_file
 
 PACKAGES = ("keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow")
 
@@ -25,6 +26,16 @@ def count_threads() -> int:
     if number := os.environ.get(THREADS):
         return int(number)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def find_commit(*files: Path) -> str:
+    """Return the commit of the code, or the last one that changed some files; empty without git."""
+    command = ["git", "log", "-1", "--format=%H", "--", *map(str, files)]
+    try:
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return found.stdout.strip()
 
 
 class Stopwatch:

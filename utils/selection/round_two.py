@@ -7,7 +7,6 @@ interrupted; `RESULTS_DIR` says where networks and records go.
 """
 
 import argparse
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from utils.common.constants import IMAGE_SIZE
 from utils.common.files import file_sha256, is_made_from, write_json
 from utils.common.paths import ROOT, final_name, model_file, models_dir, provenance_file
-from utils.common.provenance import Stopwatch, describe_run
+from utils.common.provenance import Stopwatch, describe_run, find_commit
 from utils.common.study import Study, load_study
 from utils.data.acquisition import PHOTOMETRIC
 from utils.data.index import describe_dataset
@@ -64,16 +63,9 @@ def describe_registration() -> dict[str, Any]:
 
     The commit is None where there is no git history, as in a downloaded archive.
     """
-    command = ["git", "log", "-1", "--format=%H", "--", str(REGISTERED)]
-    try:
-        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        commit = ""
-    else:
-        commit = found.stdout.strip()
     return {
         "document": REGISTERED.relative_to(ROOT).as_posix(),
-        "commit": commit or None,
+        "commit": find_commit(REGISTERED) or None,
         "sha256": file_sha256(REGISTERED),
     }
 
