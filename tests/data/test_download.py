@@ -742,6 +742,7 @@ def test_kaggles_data_set_is_fetched_without_an_account(root, kaggle):
     assert report["warnings"] == [] and len(report["skipped"][COPY]) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "fault", "reason"),
     [
