@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import numpy as np
@@ -503,6 +503,22 @@ def test_installed_packages_are_those_of_the_locks():
     locked = read_lock(LISTS[0]) | read_lock(LISTS[1])
     everywhere = {name: pinned for name, (pinned, marker) in locked.items() if not marker}
     assert {name: version(name) for name in everywhere} == everywhere
+
+
+def test_the_lock_for_a_gpu_is_what_tensorflow_asks_for_and_no_more():
+    wanted = {}
+    for line in requires("tensorflow"):
+        if match := re.match(r"([\w-]+)<([\d.]+),>=([\d.]+); extra == .and-cuda.", line):
+            wanted[match[1]] = match[3], match[2]
+    locked = read_lock("requirements-gpu")
+    assert wanted and locked.keys() == wanted.keys()
+    for name, (pinned, _) in locked.items():
+        least, below = wanted[name]
+        assert numbers_of(least) <= numbers_of(pinned) < numbers_of(below), f"{name}: `make lock`"
+
+
+def numbers_of(release: str) -> list[int]:
+    return [int(part) for part in release.split(".")]
 
 
 def test_the_list_holds_what_is_imported_and_no_more():
