@@ -1,6 +1,7 @@
 """What is committed is what may be: no radiograph, no copied notebook, nothing large or private."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from demo.__main__ import PORT
 from tests.test_notebooks import (
     DEFAULT_STUDY,
     NAMES,
@@ -537,6 +539,17 @@ def test_the_list_holds_what_is_imported_and_no_more():
     assert {
         PACKAGE_OF_MODULE.get(name, name) for name in modules
     } == read_all_requirements().keys() - TOOLS
+
+
+def test_codespaces_are_set_up_by_the_makefile_on_a_supported_python():
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert container["postCreateCommand"] == "make setup"
+    assert re.fullmatch(r"mcr\.\S+/python:3\.1[123]", container["image"])
+    labels = {port: each["label"] for port, each in container["portsAttributes"].items()}
+    assert labels[str(PORT)] == "make demo" and set(map(int, labels)) == set(
+        container["forwardPorts"]
+    )
+    assert {label.removeprefix("make ") for label in labels.values()} <= make_targets().keys()
 
 
 def test_ci_calls_the_commands_of_the_readme():
