@@ -405,7 +405,7 @@ def test_help_sets_apart_what_rebuilds_committed_results():
 
 DOCUMENTS = [
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "data/nih_adults.md",
-    "docs/scaling.md", "docs/teaching.md", "docs/using.md",
+    "docs/questions.md", "docs/scaling.md", "docs/teaching.md", "docs/using.md",
     "results/full/README.md", "utils/README.md",
 ]  # fmt: skip
 
