@@ -1,12 +1,13 @@
 """What is committed is what may be: no radiograph, no copied notebook, nothing large or private."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from demo.__main__ import PORT
 from tests.test_notebooks import (
     DEFAULT_STUDY,
     NAMES,
@@ -403,7 +405,7 @@ def test_help_sets_apart_what_rebuilds_committed_results():
 
 DOCUMENTS = [
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "data/nih_adults.md",
-    "docs/scaling.md", "docs/teaching.md", "docs/using.md",
+    "docs/questions.md", "docs/scaling.md", "docs/teaching.md", "docs/using.md",
     "results/full/README.md", "utils/README.md",
 ]  # fmt: skip
 
@@ -505,6 +507,22 @@ def test_installed_packages_are_those_of_the_locks():
     assert {name: version(name) for name in everywhere} == everywhere
 
 
+def test_the_lock_for_a_gpu_is_what_tensorflow_asks_for_and_no_more():
+    wanted = {}
+    for line in requires("tensorflow"):
+        if match := re.match(r"([\w-]+)<([\d.]+),>=([\d.]+); extra == .and-cuda.", line):
+            wanted[match[1]] = match[3], match[2]
+    locked = read_lock("requirements-gpu")
+    assert wanted and locked.keys() == wanted.keys()
+    for name, (pinned, _) in locked.items():
+        least, below = wanted[name]
+        assert numbers_of(least) <= numbers_of(pinned) < numbers_of(below), f"{name}: `make lock`"
+
+
+def numbers_of(release: str) -> list[int]:
+    return [int(part) for part in release.split(".")]
+
+
 def test_the_list_holds_what_is_imported_and_no_more():
     folders = ("utils", "exercises", "demo", "tests")
     sources = [file.read_text() for folder in folders for file in ROOT.glob(f"{folder}/**/*.py")]
@@ -521,6 +539,17 @@ def test_the_list_holds_what_is_imported_and_no_more():
     assert {
         PACKAGE_OF_MODULE.get(name, name) for name in modules
     } == read_all_requirements().keys() - TOOLS
+
+
+def test_codespaces_are_set_up_by_the_makefile_on_a_supported_python():
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert container["postCreateCommand"] == "make setup"
+    assert re.fullmatch(r"mcr\.\S+/python:3\.1[123]", container["image"])
+    labels = {port: each["label"] for port, each in container["portsAttributes"].items()}
+    assert labels[str(PORT)] == "make demo" and set(map(int, labels)) == set(
+        container["forwardPorts"]
+    )
+    assert {label.removeprefix("make ") for label in labels.values()} <= make_targets().keys()
 
 
 def test_ci_calls_the_commands_of_the_readme():
