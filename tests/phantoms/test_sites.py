@@ -15,12 +15,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from utils.common.constants import ETIOLOGIES, PNEUMONIA
+from utils.common.paths import ROOT
 from utils.phantoms import sites
 from utils.phantoms.anatomy import View, draw_view, stream
 from utils.phantoms.lettering import Lettering, draw_lettering
 from utils.phantoms.rendering import render_phantom
 from utils.phantoms.sets import CHILDREN_PER_SEED, plan_site_films
-from utils.phantoms.sites import SITE_OF_CLASS, SITES, take_at_site
+from utils.phantoms.sites import SITE_OF_CLASS, SITES, Site, take_at_site
 from utils.shortcuts.pixel_baselines import pixel_features
 
 BALANCED, CONFOUNDED = 0.5, 0.85
@@ -137,6 +138,17 @@ def test_sites_go_with_classes_as_far_as_planned(share, own):
 def test_a_plan_that_cannot_be_is_refused(count, share):
     with pytest.raises(ValueError, match=f"{share} and {count}"):
         plan_site_films(1, count, share)
+
+
+@pytest.mark.parametrize("field", fields(Site), ids=lambda field: field.name)
+def test_the_registered_table_has_the_sites_as_they_are(field):
+    def show(value):
+        if field.name == "texts":
+            return ", ".join(f"`{text}`" for text, *_ in value)
+        return f"{value[0]:g} to {value[1]:g}" if isinstance(value, tuple) else f"{value}"
+
+    cells = " | ".join(show(getattr(site, field.name)) for site in SITES.values())
+    assert f"| {cells} |" in (ROOT / "docs" / "phantoms.md").read_text(encoding="utf-8")
 
 
 # Criteria without a model
