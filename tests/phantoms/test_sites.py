@@ -27,8 +27,9 @@ from utils.shortcuts.pixel_baselines import pixel_features
 BALANCED, CONFOUNDED = 0.5, 0.85
 PIXEL_SEED, PIXEL_FILMS, PIXEL_SIZE = 2104, 400, 224
 LOOK_SEED, LOOK_FILMS = 2102, 2000
-CHECK_SEEDS = (2110, 2120, 2130)
-"""Each is the first of three: of 200 training, 80 validation and 200 test films."""
+CHECK_SEEDS = (2110,)
+"""Each is the first of three: of 200 training, 80 validation and 200 test films. With 2120 and 2130
+the document's other rows are repeated; three minutes each are much for every run of the tests."""
 CHECK_FILMS = {"train": 200, "validation": 80, "test": 200}
 SITE_AUC = 0.95
 MEAN_INTENSITY_BAND = (0.25, 0.75)
