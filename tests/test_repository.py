@@ -74,6 +74,8 @@ SHIPPED_DETECTOR = "models/small_novelty.npz"
 """Projected features, no pixels; `test_out_of_distribution` looks at what it holds."""
 DEMO_PICTURE = "docs/demo.png"
 """The demo page with a phantom, drawn by `make demo-picture`."""
+SITE_PICTURES = {"figures/phantoms/sites.png", "figures/phantoms/one_child.png"}
+"""Phantoms of docs/phantoms.md, drawn by `python -m utils.phantoms.plots`."""
 
 DATA_FILES = {"data/README.md", "data/nih_adults.csv", "data/nih_adults.md"}
 """What may be committed of data/: datasheets, and the index of images that lie elsewhere."""
@@ -129,7 +131,7 @@ def find_misplaced(files: list[Path]) -> list[str]:
         folder = file.parts[0]
         if (
             SHIPPED_PHANTOMS.fullmatch(file.as_posix())
-            or file.as_posix() in (BENCH_RECORD, SHIPPED_DETECTOR, DEMO_PICTURE)
+            or file.as_posix() in (BENCH_RECORD, SHIPPED_DETECTOR, DEMO_PICTURE, *SITE_PICTURES)
             or (file.parts[:2] == ("figures", "bench") and file.name in BENCH_FIGURES)
         ):
             continue
@@ -201,7 +203,7 @@ def test_no_path_of_a_machine_is_left():
 
 def test_committed_figures_are_drawings():
     for file in list_committed():
-        if file.suffix == ".png" and file.as_posix() != DEMO_PICTURE:
+        if file.suffix == ".png" and file.as_posix() not in {DEMO_PICTURE, *SITE_PICTURES}:
             with Image.open(ROOT / file) as image:
                 assert is_drawing(np.asarray(image.convert("L"))), f"{file} looks like a photograph"
 
@@ -244,6 +246,7 @@ def test_the_first_notebook_says_that_it_shows_phantoms():
         "figures/bench/sample_scaling.png",
         "figures/bench/06_grad_cam.png",
         "figures/sample/notes.md",
+        "figures/phantoms/more.png",
         "notebooks/07_more.ipynb",
         "models/phantoms/NORMAL/more/a.jpeg",
         "models/phantoms/a.jpeg",
@@ -267,6 +270,7 @@ def test_misplaced_file_is_noticed(name):
         "results/bench/full.json", "figures/bench/full_scaling.png",
         "results/full/predictions/vgg19.csv", "notebooks/06_grad_cam.ipynb", "README.md",
         "models/small.keras", "models/shipped.onnx", "models/phantoms/NORMAL/IM-0001-0001.jpeg",
+        "figures/phantoms/sites.png",
     ],
 )  # fmt: skip
 def test_what_belongs_is_left_alone(name):
