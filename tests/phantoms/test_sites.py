@@ -1,6 +1,7 @@
 """Phantoms at two sites: the criteria by which their renderer was fixed (docs/phantoms.md)."""
 
 import hashlib
+import os
 from dataclasses import asdict, fields, replace
 
 import numpy as np
@@ -249,6 +250,10 @@ def test_a_number_that_depends_on_the_class_is_noticed():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not os.environ.get("CHECK_RENDERER"),
+    reason="the renderer is pinned by its pixels; CHECK_RENDERER=1 repeats its check with a model",
+)
 @pytest.mark.parametrize("base", CHECK_SEEDS)
 def test_a_head_learns_from_site_balanced_films(base, tmp_path):
     """The one check with a model: the sample's recipe of notebook 04 on 200 films."""
