@@ -10,8 +10,8 @@ from utils.common.constants import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
 from utils.data.images import resize_image
 from utils.evaluation.calibration import apply_temperature
 from utils.evaluation.thresholds import is_positive
+from utils.models.guard import OutOfDistributionDetector, load_detector
 from utils.models.onnx_scoring import OnnxNetwork
-from utils.models.out_of_distribution import OutOfDistributionDetector, load_detector
 from utils.models.prediction import predict_pixels
 from utils.models.registry import (
     DETECTOR_FILE,

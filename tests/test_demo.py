@@ -25,7 +25,7 @@ from utils.data.images import MAX_PIXELS, read_picture, resize_image
 from utils.evaluation.calibration import apply_temperature
 from utils.explanation.heat_maps import build_explainer
 from utils.models.architectures import build_network
-from utils.models.out_of_distribution import OutOfDistributionDetector, build_feature_model
+from utils.models.guard import OutOfDistributionDetector, build_feature_model
 from utils.models.prediction import run_network
 from utils.models.registry import PHANTOMS, ModelError, Scorer, choose_model
 from utils.tools.predict import score_folder

@@ -16,13 +16,9 @@ from utils.data.download import fetch
 from utils.data.images import load_image, load_images
 from utils.data.index import build_index
 from utils.models import registry
+from utils.models.guard import build_feature_model, load_detector, make_out_of_distribution_images
 from utils.models.onnx_export import build_onnx
 from utils.models.onnx_scoring import OnnxNetwork
-from utils.models.out_of_distribution import (
-    build_feature_model,
-    load_detector,
-    make_out_of_distribution_images,
-)
 from utils.models.prediction import predict_pixels, run_network
 from utils.models.registry import DETECTOR_FILE, PHANTOMS, SHIPPED, ModelError, open_shipped_model
 

@@ -6,7 +6,7 @@ as `models/shipped.onnx`, which is scored without TensorFlow. What the rounded m
 validation and test is its own row in the tables of notebook 09. `models/reference_predictions.csv`
 holds its predictions for a few phantoms, so that anyone can check an installation, and
 `models/small_novelty.npz` detects out-of-distribution images (see
-`utils.models.out_of_distribution`). `--onnx` (`make release ONNX=1`) writes the ONNX file of the
+`utils.models.guard`). `--onnx` (`make release ONNX=1`) writes the ONNX file of the
 model that is there, and nothing else.
 """
 
@@ -31,8 +31,8 @@ from utils.data.index import build_index, open_dataset, open_study_index
 from utils.evaluation.calibration import fit_temperature
 from utils.evaluation.predictions import write_predictions
 from utils.models.export import shrink_model
+from utils.models.guard import build_feature_model, fit_detector, measure_rates
 from utils.models.onnx_export import export_onnx
-from utils.models.out_of_distribution import build_feature_model, fit_detector, measure_rates
 from utils.models.prediction import predict_files, run_network
 from utils.models.recipe import Candidate
 from utils.models.registry import (

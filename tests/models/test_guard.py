@@ -3,8 +3,8 @@ import pytest
 
 from utils.common.files import file_sha256, read_json
 from utils.data.images import load_image
-from utils.models import out_of_distribution, registry
-from utils.models.out_of_distribution import (
+from utils.models import guard, registry
+from utils.models.guard import (
     DIRECTIONS,
     FALSE_POSITIVE_RATE,
     REFERENCES,
@@ -85,9 +85,7 @@ def test_other_images_are_pictures_of_the_networks_size():
 
 def test_rates_are_shares_of_what_is_flagged(features, monkeypatch):
     detector = fit_detector(*features, seed=0)
-    monkeypatch.setattr(
-        out_of_distribution, "make_out_of_distribution_images", lambda: {"half": np.arange(4)}
-    )
+    monkeypatch.setattr(guard, "make_out_of_distribution_images", lambda: {"half": np.arange(4)})
     mixed = np.concatenate([features[0][:2], draw_features(np.random.default_rng(1), 2, UNKNOWN)])
     assert measure_rates(detector, lambda images: mixed[images]) == {"half": 0.5}
 
