@@ -73,6 +73,19 @@ def test_the_onnx_file_alone_is_written_again_and_recorded(tmp_path, monkeypatch
     }  # fmt: skip
 
 
+def test_the_guard_alone_is_fitted_on_the_full_study(monkeypatch, tmp_path):
+    fitted = []
+
+    def fit(study):
+        fitted.append(study.study)
+        return shutil.copy(SHIPPED / "shipped_guard.npz", tmp_path / "shipped_guard.npz")
+
+    monkeypatch.setattr(release, "release_guard", fit)
+    monkeypatch.setattr("sys.argv", ["release", "--guard"])
+    release.main()
+    assert fitted == ["full"]
+
+
 @pytest.mark.slow
 def test_the_committed_phantoms_are_rendered_and_nothing_else(tmp_path):
     release.copy_phantoms(tmp_path)
