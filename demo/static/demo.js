@@ -2,6 +2,10 @@
 
 const element = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
+const asSentence = (parts) => {
+  const text = parts.join("; ");
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+};
 let latest = 0; // answers to earlier images that arrive late are not shown
 
 function show(id, text) {
@@ -20,7 +24,8 @@ function showAnswer(answer) {
   show("status", "");
   element("error").hidden = true;
   show("label", answer.strange ? "No meaningful prediction" : `The model predicts ${answer.label}`);
-  element("strange").hidden = !answer.strange;
+  show("warnings", asSentence(answer.warnings));
+  element("warnings").hidden = answer.warnings.length === 0;
   show("remarks", `How the image was read: ${answer.remarks.join("; ")}.`);
   element("remarks").hidden = answer.remarks.length === 0;
   element("share").className = answer.label.toLowerCase();

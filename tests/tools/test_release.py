@@ -8,7 +8,7 @@ import pytest
 from tests import hard_inputs
 from tests.builders import open_small_study
 from utils.common.files import file_sha256, read_json, write_json
-from utils.common.paths import predictions_dir
+from utils.common.paths import predictions_dir, table_file
 from utils.data.images import read_image
 from utils.evaluation.predictions import load_predictions
 from utils.models import registry
@@ -40,15 +40,19 @@ def test_a_shipped_model_scores_without_any_training(tmp_path, monkeypatch):
     small = load_predictions(predictions_dir("full") / "final/small.csv")
     assert small.image_id.tolist() == whole.image_id.tolist()
     assert (small.probability - whole.probability).abs().max() < 0.01
+    measured = pd.read_csv(table_file("full", "guard"))
+    assert set(measured.images) == {"validation", "test", "foreign"}, "there are no adults"
 
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "a fresh clone"))
     scorer = choose_model("full")
     assert scorer.file == file and scorer.onnx == folder / "shipped.onnx"
+    assert scorer.guard == folder / "shipped_guard.npz"
     out = tmp_path / "scores.csv"
     assert predict(["--images", str(folder / "phantoms"), "--out", str(out)]) == 0
     reference = pd.read_csv(folder / "reference_predictions.csv")
     assert len(reference) == 6
-    pd.testing.assert_frame_equal(pd.read_csv(out), reference, atol=1e-4)
+    scored = list(reference.columns[:-1])  # remarks of a guard of a few images are of no use
+    pd.testing.assert_frame_equal(pd.read_csv(out)[scored], reference[scored], atol=1e-4)
 
 
 @pytest.mark.slow
@@ -67,6 +71,19 @@ def test_the_onnx_file_alone_is_written_again_and_recorded(tmp_path, monkeypatch
     assert {file.name for file in tmp_path.iterdir()} == {
         "small.keras", "models.json", "shipped.onnx",
     }  # fmt: skip
+
+
+def test_the_guard_alone_is_fitted_on_the_full_study(monkeypatch, tmp_path):
+    fitted = []
+
+    def fit(study):
+        fitted.append(study.study)
+        return shutil.copy(SHIPPED / "shipped_guard.npz", tmp_path / "shipped_guard.npz")
+
+    monkeypatch.setattr(release, "release_guard", fit)
+    monkeypatch.setattr("sys.argv", ["release", "--guard"])
+    release.main()
+    assert fitted == ["full"]
 
 
 @pytest.mark.slow
@@ -92,6 +109,32 @@ def test_the_shipped_model_says_here_what_it_said_there(tmp_path, monkeypatch):
     assert scores.remark.isna().all()
     # The committed file was written before there was a column of remarks.
     pd.testing.assert_frame_equal(scores[reference.columns], reference, atol=2e-3)
+
+
+def test_the_shipped_model_is_guarded(tmp_path, monkeypatch, capsys):
+    """What is no radiograph, or one the wrong way, has a probability and a remark."""
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
+    folder, out = tmp_path / "images", tmp_path / "scores.csv"
+    expected = {}
+    for name, (draw, words) in hard_inputs.NO_RADIOGRAPHS.items():
+        hard_inputs.save(folder / name, draw())
+        expected[name] = words
+    phantoms = sorted(release.PHANTOMS.rglob("*.jpeg"))
+    for phantom in phantoms:
+        pixels = read_image(phantom)
+        for name, (change, words) in hard_inputs.WRONG_WAY.items():
+            changed = np.ascontiguousarray(change(pixels))
+            hard_inputs.save(folder / phantom.stem / name, hard_inputs.encode(changed))
+            expected[f"{phantom.stem}/{name}"] = words
+    assert predict(["--images", str(folder), "--out", str(out)]) == 0
+    scores = pd.read_csv(out, keep_default_na=False)
+    assert len(scores) == len(expected) == 7 + 6 * 4
+    for row in scores.itertuples():
+        assert expected[row.image] in row.remark, row.image
+        assert 0 <= float(row.probability) <= 1 and row.prediction
+    said = capsys.readouterr().out
+    assert f"images with a remark, in the column of that name: {len(expected)}" in said
+    assert "probably a negative: invert it" in said and "docs/using.md" in said
 
 
 ENCODINGS = ("12_in_16.png", "10_in_16.png", "lying_6.JPEG", "lying_3.TIFF", "alpha_alone.png",
