@@ -4,10 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import minimize, minimize_scalar
 from sklearn.metrics import brier_score_loss, log_loss
 
 from utils.common.constants import NORMAL, PNEUMONIA
+from utils.evaluation.bootstrap import bootstrap_bounds
+from utils.evaluation.intervals import DECIMALS, Interval
 from utils.evaluation.predictions import from_log_odds, log_odds
 
 BINS = 10
@@ -173,3 +176,31 @@ def fit_calibration_line(
         line = np.clip(line + (second * up - first * along) / determinant, -500, 500)
         slope = np.clip(slope + (one * along - first * up) / determinant, -50, 50)
     return intercept, np.where(highest < lowest, np.nan, slope)
+
+
+def evaluate_calibration(
+    predictions: pd.DataFrame, resamples: int, seed: int
+) -> dict[str, Interval | float]:
+    """Return intercept and slope of the calibration with intervals over patients, ECE and Brier.
+
+    Args:
+        predictions: Rows of one split, with both classes.
+        resamples: Bootstrap resamples of patients.
+        seed: Seed of the resamples.
+    """
+    y_true, probability = predictions.y_true.to_numpy(), predictions.probability.to_numpy()
+
+    def score(weights: np.ndarray) -> np.ndarray:
+        return np.stack(fit_calibration_line(y_true, probability, weights))
+
+    low, high = bootstrap_bounds(predictions, score, resamples, seed, "patient")
+    values = score(np.ones((1, len(y_true))))[:, 0]
+    found = measure_calibration(y_true, probability)
+    bounds = np.round([values, low, high], DECIMALS).T.tolist()
+    lines = [dict(zip(("value", "low", "high"), each, strict=True)) for each in bounds]
+    return {
+        "intercept": lines[0],
+        "slope": lines[1],
+        "ece": round(found.ece, DECIMALS),
+        "brier": round(found.brier, DECIMALS),
+    }

@@ -163,3 +163,57 @@ def metrics_table(
         rows[REPORTED_ROW] = reported_row(metrics)
     titles = [METRICS[metric] for metric in metrics]
     return pd.DataFrame.from_dict(rows, orient="index", columns=titles)
+
+
+def external_table(scores: Mapping[str, Any]) -> pd.DataFrame:
+    """Return what models and pixel baselines do on another hospital's images, as text.
+
+    Args:
+        scores: From `external.score_external`.
+    """
+    rows = {
+        name: {
+            "ROC-AUC": scored["all"]["roc_auc"],
+            "ROC-AUC, matched on gray": scored["matched"]["roc_auc"],
+            "sensitivity at 0.5": scored["all"]["sensitivity_at_0.5"],
+            "specificity at 0.5": scored["all"]["specificity_at_0.5"],
+            "sensitivity at round one's threshold": scored["all"]["sensitivity"],
+            "specificity at round one's threshold": scored["all"]["specificity"],
+            "intercept": scored["calibration"]["as_is"]["intercept"],
+            "slope": scored["calibration"]["as_is"]["slope"],
+        }
+        for name, scored in scores["models"].items()
+    }
+    for fitted, kinds in scores["pixel_baselines"].items():
+        for kind, scored in kinds.items():
+            rows[f"{kind}, {fitted}"] = {
+                "ROC-AUC": scored["all"], "ROC-AUC, matched on gray": scored["matched"],
+            }  # fmt: skip
+    return _format_cells(rows)
+
+
+def remedy_table(scores: Mapping[str, Any]) -> pd.DataFrame:
+    """Return what the threshold right in hindsight and the remedies give, as text.
+
+    Args:
+        scores: From `external.score_external`.
+    """
+    rows = {}
+    for name, scored in scores["models"].items():
+        remedies = {"right in hindsight": scored["right_threshold"], **scored["uses_new_site"]}
+        for remedy, values in remedies.items():
+            rows[f"{name}, {remedy.replace('_', ' ')}"] = {
+                key: values[key] for key in ("threshold", "sensitivity", "specificity")
+            }
+    return _format_cells(rows)
+
+
+def _format_cells(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    table = {
+        name: {
+            title: format_interval(cell) if isinstance(cell, Mapping) else f"{cell:.3f}"
+            for title, cell in row.items()
+        }
+        for name, row in rows.items()
+    }
+    return pd.DataFrame.from_dict(table, orient="index").fillna("–")
