@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit
 from sklearn.metrics import brier_score_loss, log_loss
 
 from utils.common.constants import NORMAL, PNEUMONIA
@@ -165,10 +166,10 @@ def fit_calibration_line(
     lowest = np.where(drawn & with_it, x, np.inf).min(1)
     intercept, line, slope = np.zeros((3, len(weights)))
     for _ in range(_STEPS):  # Newton's method, all resamples at once
-        fitted = from_log_odds(intercept[:, None] + x)
+        fitted = expit(intercept[:, None] + x)
         gain = (weights * (y_true - fitted)).sum(1)
         intercept = intercept + gain / (weights * fitted * (1 - fitted)).sum(1)
-        fitted = from_log_odds(line[:, None] + slope[:, None] * x)
+        fitted = expit(line[:, None] + slope[:, None] * x)
         rest, curve = weights * (y_true - fitted), weights * fitted * (1 - fitted)
         one, first, second = curve.sum(1), (curve * x).sum(1), (curve * x**2).sum(1)
         determinant = np.maximum(one * second - first**2, 1e-12)

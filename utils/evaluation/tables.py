@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from utils.common.constants import SCORED_SPLITS
+from utils.common.names import displayed
 from utils.evaluation.intervals import UNDEFINED, Interval, is_defined
 from utils.evaluation.metrics import METRICS, compute_metrics
 from utils.evaluation.predictions import PatientsUnknown, select_split
@@ -162,6 +163,55 @@ def metrics_table(
     if with_reported:
         rows[REPORTED_ROW] = reported_row(metrics)
     titles = [METRICS[metric] for metric in metrics]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=titles)
+
+
+def goals_table(scores: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the registered goals of round two, what was reached, and whether they were met.
+
+    Args:
+        scores: From `round_two_scores.score_round_two`, and so below.
+    """
+    rows = [
+        (
+            goal["model"], METRICS[goal["metric"]], _or_dash(goal["goal"]), goal["least"],
+            format_interval(goal["reached"]), _or_dash(goal["goal_met"]), goal["least_met"],
+        )
+        for goal in scores["goals"]
+    ]  # fmt: skip
+    titles = ["model", "on test", "goal", "least", "reached", "goal met", "least met"]
+    return pd.DataFrame(rows, columns=titles)
+
+
+def _or_dash(value: Any) -> str:
+    return NOT_REPORTED if value is None else str(value)
+
+
+def models_table(
+    scores: Mapping[str, Any], metrics: Sequence[str], part: str = "test"
+) -> pd.DataFrame:
+    """Return metrics of all models that were scored on a part, as text with intervals."""
+    rows = {
+        displayed(name): [str(scored[part]["images"])]
+        + [format_interval(scored[part][metric]) for metric in metrics]
+        for name, scored in scores["models"].items()
+        if part in scored
+    }
+    titles = ["images", *(METRICS[metric] for metric in metrics)]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=titles)
+
+
+def resampled_seeds_table(scores: Mapping[str, Any]) -> pd.DataFrame:
+    """Return mean and range over the seeds, and the ROC-AUC's interval over seeds and patients."""
+    rows = {
+        name: [format_range(scored[metric]["of_seeds"]) for metric in scored]
+        + [format_interval(scored["roc_auc"]["both"])]
+        for name, scored in scores["seeds"].items()
+    }
+    titles = [
+        *(METRICS[metric] for metric in next(iter(scores["seeds"].values()))),
+        "ROC-AUC, patients and seeds",
+    ]
     return pd.DataFrame.from_dict(rows, orient="index", columns=titles)
 
 
