@@ -69,8 +69,7 @@ CRITERIA = (
 """By which settings could be chosen, each the larger the better. ROC-AUC but where named otherwise;
 `all_versions` is round one's criterion on the study's own validation patients in place of held-out
 blocks, `covered_features` its preference among equals, and `external` what the adults say."""
-SCORES = ("test", "test_accuracy", "test_sensitivity", "test_specificity")
-WHOLE_REGION = REGIONS[0]
+AT_HALF = ("accuracy", "sensitivity", "specificity")
 
 
 def predict_ablation(study: Study) -> None:
@@ -138,14 +137,11 @@ def score_networks(study_name: str) -> pd.DataFrame:
             name = final_name(recipe.name, record.seed)
             table = load_predictions(predictions_file(study_name, name))
             outside = load_predictions(external_file(study_name, name), (EXTERNAL_SPLIT,))
+            validation, test = (select_split(table, split) for split in SCORED_SPLITS)
             scored = {
                 split: compute_metrics(part.y_true, part.probability, 0.5)
-                for split, part in (
-                    *((split, select_split(table, split)) for split in SCORED_SPLITS),
-                    (EXTERNAL_SPLIT, outside),
-                )
+                for split, part in (("validation", validation), ("test", test), ("out", outside))
             }
-            validation, test = select_split(table, "validation"), scored["test"]
             versions = record.table[list(PERTURBATIONS)].to_numpy().T
             versions = auc_by_ranks(record.table.y_true.to_numpy(), versions)
             rows.append({
@@ -158,13 +154,12 @@ def score_networks(study_name: str) -> pd.DataFrame:
                 "worst_perturbed": versions[1:].min(),
                 "all_versions": versions.mean(),
                 "covered_features": covered_cues(recipe),
-                "external": scored[EXTERNAL_SPLIT]["roc_auc"],
-                "test": test["roc_auc"], "test_accuracy": test["accuracy_at_0.5"],
-                "test_sensitivity": test["sensitivity_at_0.5"],
-                "test_specificity": test["specificity_at_0.5"],
+                "external": scored["out"]["roc_auc"],
+                "test": scored["test"]["roc_auc"],
+                **{f"test_{name}": scored["test"][f"{name}_at_0.5"] for name in AT_HALF},
                 **{
                     region: regions.roc_auc[name.removeprefix("final/"), region]
-                    for region in REGIONS if region != WHOLE_REGION
+                    for region in REGIONS[1:]
                 },
             })  # fmt: skip
     table = pd.DataFrame(rows).round(6)
@@ -254,8 +249,7 @@ def _resample_regrets(
     draws = {name: resample_rows(images, resamples, random) for name, (images, _) in sets.items()}
     # The same images as in validation, and so the same draws.
     sets["versions"], draws["versions"] = stack(held_out, list(PERTURBATIONS)), draws["validation"]
-    covered = networks.groupby("setting", sort=False).covered_features.mean().to_numpy()
-    regrets = []
+    covered, regrets = networks.covered_features.to_numpy()[:: len(SEEDS)], []
     for number in track(range(resamples), "resampling seeds and patients", resamples):
         seeds = random.integers(len(SEEDS), size=shape)
         rows = {name: draw[number] for name, draw in draws.items()}
