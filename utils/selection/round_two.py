@@ -46,6 +46,7 @@ from utils.evaluation.predictions import (
     load_predictions,
     write_prediction_file,
 )
+from utils.evaluation.study_metrics import write_chosen_model
 from utils.models.export import export_full_size, with_ten_crops
 from utils.models.prediction import predict_files
 from utils.models.recipe import Candidate
@@ -389,6 +390,7 @@ def main() -> None:
     try:
         predict_study(study)
         score_round_two(study.study, study.resamples, study.seed)
+        write_chosen_model(study.study, ENSEMBLE_TWO)
         predict_external(study)
         score_external_set(study.study, study.resamples, study.seed)
     except (SelectionError, DatasetError) as error:
