@@ -114,7 +114,7 @@ def scores():
     return score_external(
         {"honest": rows, "sure": sure}, {"honest": known, "sure": known},
         {"honest": 0.2, "sure": 0.2}, gray, {"within": {"thumbnail": blind}}, 0.74, 50, 7,
-        local_normals=20,
+        local_normals=21,
     )  # fmt: skip
 
 
@@ -132,7 +132,8 @@ def test_models_are_scored_on_all_and_on_matched_images(scores):
         specificity = [each["uses_new_site"][remedy]["specificity"] for each in (honest, sure)]
         assert specificity[0]["value"] == pytest.approx(specificity[1]["value"], abs=1e-6)
     local = sure["uses_new_site"]["local_threshold"]
-    assert local["images"] == 160 and local["specificity"]["value"] > 0.7
+    assert local["images"] == 158, "patients of two images are left out whole"
+    assert local["specificity"]["value"] > 0.7
     assert local["specificity_of_draws"]["low"] < local["specificity_of_draws"]["high"]
 
 

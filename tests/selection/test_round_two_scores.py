@@ -115,6 +115,18 @@ def test_the_primary_numbers_are_those_of_the_files(results):
     assert read_scores("full") == scores
 
 
+def test_models_of_several_networks_are_averaged_in_log_odds(results):
+    tables, scores = results
+    for end in ("", WHOLE_IMAGE):
+        parts = [select(tables[f"final/lite0_96_crops_seed{seed}{end}"]) for seed in (43, 44, 45)]
+        mean = np.mean([log_odds(part.probability) for part in parts], axis=0)
+        mean, y_true = from_log_odds(mean), parts[0].y_true
+        expected = accuracy_score(y_true, mean >= 0.5), roc_auc_score(y_true, mean)
+        scored = scores["models"][f"lite0_96_crops{end}"]["test"]
+        found = scored["accuracy_at_0.5"]["value"], scored["roc_auc"]["value"]
+        assert found == pytest.approx(expected, abs=1e-9)
+
+
 def test_goals_are_those_of_the_document():
     text = " ".join((ROOT / "docs" / "round_two.md").read_text(encoding="utf-8").split())
     for row in (

@@ -24,7 +24,12 @@ from utils.evaluation.metrics import (
     evaluate_predictions,
     paired_differences,
 )
-from utils.evaluation.predictions import PredictionsError, patients_known, select_split
+from utils.evaluation.predictions import (
+    PredictionsError,
+    from_log_odds,
+    patients_known,
+    select_split,
+)
 from utils.evaluation.thresholds import choose_validation_threshold, is_positive
 
 CHOSEN_MODEL = "chosen_model"
@@ -158,7 +163,7 @@ def evaluate_seeds(
     def score(rows: np.ndarray, drawn: np.ndarray) -> list[float]:
         chosen = odds[drawn].mean(axis=0, keepdims=True) if together else odds[drawn]
         chosen, with_it = chosen[:, rows], labels[rows]
-        right = is_positive(chosen, 0.0) == with_it
+        right = is_positive(from_log_odds(chosen), 0.5) == with_it
         auc = auc_by_ranks(with_it.astype(int), chosen).mean()
         values = (auc, right.mean(), right[:, with_it].mean(), right[:, ~with_it].mean())
         return [round(float(value), DECIMALS) for value in values]
