@@ -3,15 +3,22 @@
 import pytest
 
 from utils.common.files import read_json
-from utils.common.paths import published_results_dir
+from utils.common.paths import predictions_file, provenance_file, published_results_dir
 from utils.common.provenance import read_provenance
 from utils.common.study import load_study
 from utils.evaluation.metrics import compute_metrics
-from utils.evaluation.predictions import list_models, load_predictions, select_split
+from utils.evaluation.predictions import (
+    average_predictions,
+    list_models,
+    load_predictions,
+    select_split,
+)
 from utils.evaluation.thresholds import choose_validation_threshold
 from utils.models.catalogue import BACKBONES
 from utils.selection import candidates as candidate_list
 from utils.selection import comparison, rule
+from utils.selection.choices import ENSEMBLE_TWO, RELEASED, round_two_networks
+from utils.selection.round_two_scores import METRICS_FILE, read_models
 
 MODELS = list_models(published_results_dir())
 STUDY = load_study("full")
@@ -145,3 +152,55 @@ def test_the_chosen_model_leaves_the_band_of_a_broken_one(choices):
     assert 0.96 <= chosen["test"]["roc_auc"]["value"] <= 0.985
     assert chosen["difference"]["roc_auc"]["low"] < chosen["difference"]["roc_auc"]["value"]
     assert chosen["test"]["sensitivity"]["value"] > 0.97
+
+
+# ---- round two
+
+ROUND_TWO = published_results_dir() / METRICS_FILE
+scored = pytest.mark.skipif(not ROUND_TWO.is_file(), reason="round two is not scored yet")
+
+
+@pytest.fixture
+def published(monkeypatch):
+    monkeypatch.setenv("RESULTS_DIR", str(published_results_dir().parent))
+
+
+@scored
+@pytest.mark.usefixtures("published")
+def test_round_two_is_scored_from_its_predictions():
+    stored = read_json(ROUND_TWO)["models"]
+    tables = read_models("full")
+    assert stored.keys() == tables.keys()
+    for name, table in tables.items():
+        for split in ("validation", "test"):
+            rows = select_split(table, split)
+            values = compute_metrics(rows.y_true, rows.probability, stored[name]["threshold"])
+            found = {metric: stored[name][split][metric]["value"] for metric in values}
+            assert found == pytest.approx(values, nan_ok=True)
+
+
+@scored
+@pytest.mark.usefixtures("published")
+def test_round_two_is_averaged_from_its_networks():
+    networks = [load_predictions(predictions_file("full", name)) for name in round_two_networks()]
+    for table in networks:
+        assert table.groupby("split").size().to_dict() == {
+            "train": 4405, "validation": 811, "test": 624,
+        }  # fmt: skip
+    expected = average_predictions(networks, in_log_odds=True).probability
+    found = load_predictions(predictions_file("full", ENSEMBLE_TWO)).probability
+    assert found.to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-12)
+    released = load_predictions(predictions_file("full", RELEASED))
+    assert released.probability.to_numpy() == pytest.approx(networks[0].probability.to_numpy())
+
+
+@scored
+@pytest.mark.usefixtures("published")
+def test_round_two_predicted_once_as_registered():
+    for name in round_two_networks():
+        trained = read_json(provenance_file("full", name))
+        assert trained["registered"]["document"] == "docs/round_two.md"
+        for end, way in (("", "ten crops"), ("_plain", "whole image")):
+            file = predictions_file("full", name + end).with_suffix(".json")
+            predicted = read_json(file)
+            assert predicted["test_time"] == way and len(predicted["network_sha256"]) == 64

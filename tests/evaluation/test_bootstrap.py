@@ -7,7 +7,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from tests.builders import make_predictions
-from utils.evaluation.bootstrap import mean_interval, resample_rows
+from utils.evaluation.bootstrap import bounds_over_seeds, mean_interval, resample_rows
 from utils.evaluation.metrics import METRICS, evaluate_predictions
 from utils.evaluation.predictions import PatientsUnknown
 
@@ -97,3 +97,22 @@ def test_rows_are_drawn_in_sequence_by_class_and_patient():
     assert stream.random() == same.random(), "nothing else was drawn from the stream"
     with pytest.raises(PatientsUnknown, match="patient_id is empty"):
         resample_rows(rows.assign(patient_id=""), 4, stream)
+
+
+def test_seeds_that_differ_widen_an_interval():
+    rows = make_predictions(patients=30)
+    labels, probability = rows.y_true.to_numpy(), rows.probability.to_numpy()
+
+    def measure(shifts):
+        def score(drawn_rows, drawn_seeds):
+            mean = np.mean([shifts[number] for number in drawn_seeds])
+            return [roc_auc_score(labels[drawn_rows], probability[drawn_rows]) + mean]
+
+        (low,), (high,) = bounds_over_seeds(rows, len(shifts), score, 400, 0)
+        return low, high
+
+    alike, apart = measure([0, 0, 0]), measure([-0.2, 0, 0.2])
+    auc = evaluate_predictions(rows, 0.5, 2000, 0)["roc_auc"]
+    assert alike == pytest.approx((auc["low"], auc["high"]), abs=0.02)
+    assert apart[1] - apart[0] > 1.5 * (alike[1] - alike[0])
+    assert apart == measure([-0.2, 0, 0.2])

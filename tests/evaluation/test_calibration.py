@@ -1,14 +1,18 @@
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from utils.evaluation.calibration import (
     apply_temperature,
+    correct_prevalence,
+    fit_calibration_line,
     fit_temperature,
     fit_temperature_and_bias,
     measure_calibration,
     reliability_table,
 )
+from utils.evaluation.predictions import from_log_odds, log_odds
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +77,56 @@ def test_bad_input_is_refused():
         fit_temperature(np.ones(3), np.full(3, 0.5))
     with pytest.raises(ValueError, match="above 0"):
         apply_temperature(np.array([0.5]), 0)
+
+
+@pytest.mark.parametrize(("intercept", "slope"), [(0, 1), (-0.8, 1), (0.5, 0.6)])
+def test_the_calibration_line_that_was_drawn_is_found(intercept, slope):
+    random = np.random.default_rng(1)
+    x = random.normal(0.3, 1.5, 40_000)
+    y_true = (random.random(len(x)) < from_log_odds(intercept + slope * x)).astype(int)
+    found_intercept, found_slope = fit_calibration_line(y_true, from_log_odds(x))
+    assert found_slope == pytest.approx(slope, abs=0.03)
+    if slope == 1:
+        assert found_intercept == pytest.approx(intercept, abs=0.04)
+
+
+def test_the_calibration_line_is_that_of_a_logistic_regression(honest):
+    y_true, probability = (part[:300] for part in honest)
+    x = log_odds(probability)[:, None]
+    weights = np.random.default_rng(2).integers(0, 4, (3, 300))
+    _, slopes = fit_calibration_line(y_true, probability, weights)
+    for slope, each in zip(slopes, weights, strict=True):
+        expected = LogisticRegression(C=np.inf, tol=1e-10).fit(x, y_true, sample_weight=each)
+        assert slope == pytest.approx(expected.coef_[0, 0], rel=1e-4)
+    # With a slope of 1, the mean probability becomes the share of PNEUMONIA.
+    intercept, _ = fit_calibration_line(y_true, probability)
+    assert from_log_odds(x[:, 0] + intercept).mean() == pytest.approx(y_true.mean())
+
+
+def test_a_line_through_classes_that_hardly_overlap_is_found():
+    random = np.random.default_rng(4)
+    y_true = np.arange(600) % 3 > 0
+    x = random.normal(np.where(y_true, 3, -3), 1.6)
+    _, slope = fit_calibration_line(y_true, from_log_odds(x))
+    expected = LogisticRegression(C=np.inf, tol=1e-10).fit(x[:, None], y_true)
+    assert slope == pytest.approx(expected.coef_[0, 0], rel=1e-3)
+
+
+def test_classes_that_are_apart_have_no_slope():
+    y_true, probability = np.array([0, 0, 1, 1]), np.array([0.1, 0.3, 0.7, 0.8])
+    _, slope = fit_calibration_line(y_true, probability)
+    assert np.isnan(slope)
+
+
+def test_a_prevalence_is_exchanged_by_bayes_rule():
+    # Of 1,000 images half are ill, or a tenth; among the ill a finding is three times as frequent.
+    assert correct_prevalence(0.75, 0.5, 0.1) == pytest.approx(0.1 * 3 / (0.1 * 3 + 0.9))
+    assert correct_prevalence(0.4, 0.3, 0.3) == pytest.approx(0.4)
+    random = np.random.default_rng(3)
+    y_true = (random.random(50_000) < 0.2).astype(int)
+    x = random.normal(2 * y_true, 1)  # log-odds where classes are equally frequent: 2x - 2
+    balanced = from_log_odds(2 * x - 2)
+    assert fit_calibration_line(y_true, balanced)[0] == pytest.approx(log_odds(0.2), abs=0.05)
+    corrected = correct_prevalence(balanced, 0.5, 0.2)
+    intercept, slope = fit_calibration_line(y_true, corrected)
+    assert intercept == pytest.approx(0, abs=0.05) and slope == pytest.approx(1, abs=0.05)

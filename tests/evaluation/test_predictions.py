@@ -7,6 +7,8 @@ import pytest
 from tests.builders import make_predictions, without_patients
 from utils.evaluation.predictions import (
     PredictionsError,
+    average_predictions,
+    list_models,
     load_predictions,
     load_study_predictions,
     select_split,
@@ -67,6 +69,34 @@ def test_a_damaged_file_is_refused_by_file_row_and_remedy(tmp_path, text, named)
         load_predictions(file)
     assert "model.csv" in str(error.value)
     assert "write the file again" in str(error.value)
+
+
+def test_another_hospital_is_read_by_who_asks_for_it(tmp_path):
+    file = tmp_path / "model.csv"
+    file.write_text(HEADER + ROW.replace(",test,", ",external,"))
+    with pytest.raises(PredictionsError, match="split is 'external'"):
+        load_predictions(file)
+    assert set(load_predictions(file, ("external",)).split) == {"external"}
+    file.write_text(HEADER + ROW)
+    with pytest.raises(PredictionsError, match="split is 'test', not one of external"):
+        load_predictions(file, ("external",))
+
+
+def test_models_without_provenance_are_not_listed(tmp_path):
+    for file in ("predictions/resnet50.csv", "predictions/ensemble_two.csv",
+                 "provenance/resnet50.json", "provenance/minutes.json"):  # fmt: skip
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    assert list_models(tmp_path) == ["resnet50"]
+
+
+def test_log_odds_are_averaged_where_asked():
+    tables = [make_predictions(2).assign(probability=value) for value in (0.5, 0.9)]
+    assert average_predictions(tables).probability.unique() == pytest.approx([0.7])
+    mean = average_predictions(tables, in_log_odds=True).probability.unique()
+    assert mean == pytest.approx([0.75])  # odds of 1 and 9 have the geometric mean 3
+    sure = [table.assign(probability=value) for table, value in zip(tables, (0, 1), strict=True)]
+    assert average_predictions(sure, in_log_odds=True).probability.unique() == pytest.approx([0.5])
 
 
 def test_selecting_a_split_that_is_not_there_is_an_error():

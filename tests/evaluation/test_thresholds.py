@@ -8,7 +8,12 @@ from sklearn.metrics import roc_curve
 from tests.builders import make_study
 from utils.evaluation.metrics import compute_metrics
 from utils.evaluation.predictions import PredictionsError
-from utils.evaluation.thresholds import choose_threshold, choose_validation_threshold, is_positive
+from utils.evaluation.thresholds import (
+    choose_threshold,
+    choose_validation_threshold,
+    is_positive,
+    net_benefit,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,3 +82,11 @@ def test_a_probability_at_the_threshold_is_positive():
     rows = pd.Series(probabilities, index=[7, 8, 9])
     assert is_positive(rows, 0.3).index.tolist() == [7, 8, 9]
     assert is_positive(probabilities[:, None], np.array([0.3, 0.4])).sum(axis=0).tolist() == [2, 1]
+
+
+def test_the_net_benefit_is_that_of_a_count_by_hand():
+    y_true, probability = np.array([1, 1, 0, 0, 0]), np.array([0.9, 0.2, 0.8, 0.1, 0.1])
+    # At 0.25 a false positive costs a third of a true one.
+    assert net_benefit(y_true, probability, 0.25) == pytest.approx((1 - 1 / 3) / 5)
+    assert net_benefit(y_true, np.ones(5), 0.5) == pytest.approx((2 - 3) / 5)
+    assert net_benefit(y_true, np.zeros(5), 0.5) == 0

@@ -11,7 +11,8 @@ from utils.data.images import DatasetError, load_images
 from utils.data.regions import cover_region
 from utils.models import prediction
 from utils.models.architectures import build_network
-from utils.models.prediction import predict_files, predict_pixels, run_network
+from utils.models.export import with_ten_crops
+from utils.models.prediction import predict_files, predict_pixels, predict_ten_crops, run_network
 
 COUNT = 5
 
@@ -80,3 +81,17 @@ def test_a_file_that_cannot_be_read_has_a_reason_and_no_probability(network, fol
 def test_the_features_of_a_part_of_a_network_are_its_outputs(network, folder):
     part = keras.Model(network.inputs, network.get_layer("mean_over_places").output)
     assert run_network(part, load_images(folder, NAMES)).shape == (COUNT, 256)
+
+
+def test_ten_crops_of_arrays_are_those_of_the_graph(network):
+    random = np.random.default_rng(0)
+    pixels = random.uniform(0, 255, (3, 28, 28, 3)).repeat(8, axis=1).repeat(8, axis=2)
+    graph = with_ten_crops(network)
+    expected = predict_pixels(graph, pixels)
+    trained = graph.get_layer(network.name)
+    np.testing.assert_allclose(predict_ten_crops(trained, pixels), expected, atol=1e-5)
+    gray = pixels.mean(axis=-1, keepdims=True)
+    np.testing.assert_allclose(predict_ten_crops(trained, gray), expected, atol=1e-5)
+    assert np.abs(predict_pixels(network, pixels) - expected).max() > 1e-4, "crops change nothing"
+    mirrored = predict_ten_crops(trained, pixels[:, :, ::-1])
+    np.testing.assert_allclose(mirrored, expected, atol=1e-5)

@@ -11,6 +11,7 @@ from utils.selection.plots import (
     plot_auc_by_perturbation,
     plot_cost,
     plot_criteria,
+    plot_crop_area,
     plot_differences,
 )
 
@@ -95,3 +96,23 @@ def test_reliability_is_drawn_against_the_diagonal():
     assert lines[1].get_xydata().tolist() == [[0.1, 0.3], [0.9, 0.7]]
     with pytest.raises(ValueError, match="filled bin"):
         plot_reliability({"none": []})
+
+
+def test_the_area_of_the_crop_is_drawn_for_validation_and_test():
+    crops = [1.0, 0.8, 0.08, 0.08]
+    networks = pd.DataFrame({
+        "smallest_crop": np.repeat(crops, 3),
+        "transforms": np.repeat(["flip", "flip", "flip", "flip noise"], 3),
+        "validation": np.repeat([0.998, 0.997, 0.992, 0.5], 3),
+        "test": np.repeat([0.95, 0.97, 0.985, 0.5], 3),
+    })  # fmt: skip
+    figure = plot_crop_area(networks)
+    ax = figure.axes[0]
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert labels == ["no crop", "80% to 100%", "8% to 100%"]
+    lines = {line.get_label(): line.get_ydata() for line in ax.get_lines()}
+    np.testing.assert_allclose(lines["test"], [0.95, 0.97, 0.985])
+    assert min(min(values) for values in lines.values()) > 0.9, "other transforms are left out"
+    assert drawn(figure).std() > 5
+    with pytest.raises(ValueError, match="nothing but a crop and a flip"):
+        plot_crop_area(networks[networks.transforms != "flip"])

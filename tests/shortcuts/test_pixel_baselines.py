@@ -11,6 +11,7 @@ from utils.data.index import build_index
 from utils.shortcuts.pixel_baselines import (
     BASELINES,
     baselines_table,
+    cross_predict_pixel_baseline,
     load_pixel_features,
     pixel_features,
     predict_pixel_baseline,
@@ -160,3 +161,28 @@ def test_what_cannot_be_trained_is_refused():
     one_class = index[(index.split != "train") | (index.label == 1)]
     with pytest.raises(ValueError, match="both classes"):
         predict_pixel_baseline(np.zeros((len(one_class), 1)), one_class)
+
+
+def test_another_split_is_predicted_where_it_is_asked_for():
+    index = make_index()
+    features = np.stack([index.label, np.arange(len(index)) % 7], axis=1).astype(np.float32)
+    predictions = predict_pixel_baseline(features, index, ["test"])
+    assert set(predictions.split) == {"test"}
+    both = predict_pixel_baseline(features, index)
+    pd.testing.assert_frame_equal(predictions, both[both.split == "test"])
+
+
+def test_within_a_set_nobody_is_predicted_by_a_fit_on_himself():
+    random = np.random.default_rng(0)
+    index = make_index(60).assign(split="external")
+    index = pd.concat([index, index.assign(image_id="copy of " + index.image_id)])
+    index = index.sample(frac=1, random_state=1).reset_index(drop=True)
+    telling = index.label + random.normal(scale=0.2, size=len(index))
+    scored = cross_predict_pixel_baseline(telling.to_numpy()[:, None], index, seed=1)
+    assert list(scored.columns) == list(PREDICTION_COLUMNS)
+    assert ((scored.probability > 0.5) == scored.y_true).mean() > 0.9
+    # Two images of a patient are alike beyond all measure: only folds by patient hide it.
+    codes = pd.factorize(index.patient_id)[0]
+    alike = random.normal(size=(codes.max() + 1, 200))[codes].astype(np.float32)
+    blind = cross_predict_pixel_baseline(alike, index, seed=1)
+    assert ((blind.probability > 0.5) == blind.y_true).mean() < 0.65

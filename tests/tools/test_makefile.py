@@ -441,7 +441,9 @@ def test_uv_installs_where_there_is_one(tree):
     ]
 
 
-QUIET_COMMANDS = ("predict IMAGES=x OUT=y", "demo", "screen", "chosen", "explain", "all")
+QUIET_COMMANDS = (
+    "predict IMAGES=x OUT=y", "demo", "screen", "chosen", "ablation", "explain", "all",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("command", QUIET_COMMANDS)
@@ -456,6 +458,19 @@ def test_the_terminal_shows_what_the_study_says_and_with_verbose_all(tree, comma
     tree.make(*command.split(), "VERBOSE=1")
     calls = tree.calls()
     assert calls and not any(QUIET in call for call in calls)
+
+
+@pytest.mark.parametrize(
+    ("settings", "called"),
+    [
+        ([], "round_two --study sample"),
+        (["ONLY=released"], "round_two --study sample --only released"),
+        (["ROUND=1"], "final_models --study sample"),
+    ],
+)
+def test_chosen_rebuilds_a_round(tree, settings, called):
+    assert tree.make("chosen", "STUDY=sample", *settings).returncode == 0
+    assert tree.calls() == [f"{QUIET} utils.selection.{called}"]
 
 
 def test_setup_says_in_three_lines_what_it_does(tree):

@@ -140,7 +140,7 @@ def test_a_named_model_is_the_recorded_one_or_refused_with_a_remedy(shipped, bri
     with pytest.raises(ModelError, match="not the file that was recorded; rebuild it: make chosen"):
         choose_model("full", "ensemble")
     chosen.file.unlink()
-    with pytest.raises(ModelError, match="keras is missing; rebuild it: make chosen STUDY=full"):
+    with pytest.raises(ModelError, match="keras is missing; rebuild it: make chosen ROUND=1"):
         choose_model("full", "ensemble")
     (shipped / "small.keras").write_bytes(b"something else")
     with pytest.raises(ModelError, match="not the file that was recorded; restore it: git checko"):

@@ -58,6 +58,11 @@ def predictions_file(study_name: str, model: str) -> Path:
     return predictions_dir(study_name) / f"{model}.csv"
 
 
+def external_file(study_name: str, model: str) -> Path:
+    """Return where the predictions of a model for another hospital's images are kept."""
+    return results_dir(study_name) / "external" / f"{model}.csv"
+
+
 def models_dir(study_name: str) -> Path:
     """Return the folder of a study's exported Keras models."""
     return results_dir(study_name) / "models"

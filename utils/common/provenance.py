@@ -30,12 +30,26 @@ def count_threads() -> int:
 
 def find_commit(*files: Path) -> str:
     """Return the commit of the code, or the last one that changed some files; empty without git."""
-    command = ["git", "log", "-1", "--format=%H", "--", *map(str, files)]
+    return _ask_git("log", "-1", "--format=%H", "--", *map(str, files))
+
+
+def find_uncommitted(*files: Path) -> list[str]:
+    """Return which of some files, and of those in some folders, differ from the last commit.
+
+    There are none without git.
+    """
+    found = _ask_git("status", "--porcelain", "--", *map(str, files))
+    return [line.split(maxsplit=1)[1] for line in found.splitlines()]
+
+
+def _ask_git(*words: str) -> str:
     try:
-        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
         return ""
-    return found.stdout.strip()
+    return done.stdout.strip()
 
 
 class Stopwatch:

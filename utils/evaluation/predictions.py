@@ -12,6 +12,9 @@ from utils.common.constants import ETIOLOGIES, PREDICTION_COLUMNS, SPLITS
 from utils.common.files import file_sha256, write_csv
 from utils.common.paths import predictions_file
 
+_CLOSEST = 1e-7
+"""Probabilities are kept this far from 0 and 1, where log-odds have no value."""
+
 
 class PredictionsError(ValueError):
     """Predictions that cannot be scored; the message names the row and the remedy."""
@@ -21,13 +24,17 @@ class PatientsUnknown(PredictionsError):
     """A result by patient was asked of predictions that do not say who the patients are."""
 
 
-def load_predictions(file: Path) -> pd.DataFrame:
+def load_predictions(file: Path, splits: Sequence[str] = SPLITS) -> pd.DataFrame:
     """Read a prediction file and check every row.
+
+    Args:
+        file: CSV file.
+        splits: Those that a row may be of. Images of another hospital have a split of their own,
+            which only who asks for it is given.
 
     Returns:
         One row per image: image_id, patient_id (empty in all rows where patients are unknown),
-        split (train, validation or test), y_true (0 or 1), probability of PNEUMONIA (float64
-        in [0, 1]).
+        split, y_true (0 or 1), probability of PNEUMONIA (float64 in [0, 1]).
 
     Raises:
         PredictionsError: if a column, a value or a row is not as described.
@@ -45,7 +52,7 @@ def load_predictions(file: Path) -> pd.DataFrame:
         for row in reader:
             line = reader.line_num
             try:
-                rows.append(_parse_row(row))
+                rows.append(_parse_row(row, splits))
             except PredictionsError as error:
                 raise PredictionsError(f"{file}, line {line}: {error}; {remedy}") from error
             first = seen.setdefault(row[0], line)
@@ -66,14 +73,14 @@ def load_predictions(file: Path) -> pd.DataFrame:
     return predictions
 
 
-def _parse_row(row: Sequence[str]) -> tuple[str, str, str, int, float]:
+def _parse_row(row: Sequence[str], splits: Sequence[str]) -> tuple[str, str, str, int, float]:
     if len(row) != len(PREDICTION_COLUMNS):
         raise PredictionsError(f"{len(row)} values instead of {len(PREDICTION_COLUMNS)}")
     image_id, patient_id, split, label, probability_text = row
     if not image_id:
         raise PredictionsError("image_id is empty")
-    if split not in SPLITS:
-        raise PredictionsError(f"split is {split!r}, not one of {', '.join(SPLITS)}")
+    if split not in splits:
+        raise PredictionsError(f"split is {split!r}, not one of {', '.join(splits)}")
     if label not in ("0", "1"):
         raise PredictionsError(f"y_true is {label!r}, not 0 or 1")
     try:
@@ -86,8 +93,14 @@ def _parse_row(row: Sequence[str]) -> tuple[str, str, str, int, float]:
 
 
 def list_models(results: Path) -> list[str]:
-    """List the models that have a prediction file in a study's results, baseline first."""
-    models = sorted(file.stem for file in (results / "predictions").glob("*.csv"))
+    """List the models that have predictions and provenance in a study's results, baseline first.
+
+    What was made of other models' predictions, such as an ensemble, has no provenance of its own.
+    """
+    models = sorted(
+        file.stem for file in (results / "predictions").glob("*.csv")
+        if (results / "provenance" / f"{file.stem}.json").is_file()
+    )  # fmt: skip
     order = ("vgg19", "resnet50")
     return sorted(models, key=lambda model: order.index(model) if model in order else len(order))
 
@@ -196,8 +209,23 @@ def etiology_of(patient_ids: pd.Series) -> pd.Series:
     return etiology
 
 
-def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def log_odds(probability: np.ndarray) -> np.ndarray:
+    """Return the logarithm of probability / (1 - probability), between -16.2 and 16.2."""
+    kept = np.clip(np.asarray(probability, np.float64), _CLOSEST, 1 - _CLOSEST)
+    return np.log(kept) - np.log1p(-kept)
+
+
+def from_log_odds(values: np.ndarray) -> np.ndarray:
+    """Return the probabilities of log-odds."""
+    return 1 / (1 + np.exp(-values))
+
+
+def average_predictions(tables: Sequence[pd.DataFrame], in_log_odds: bool = False) -> pd.DataFrame:
     """Return predictions whose probability is the mean of several models', image by image.
+
+    Args:
+        tables: Predictions of each model.
+        in_log_odds: Whether log-odds are averaged in place of probabilities.
 
     Raises:
         ValueError: if the models did not predict the same images.
@@ -206,17 +234,25 @@ def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     first = ordered[0]
     if any(table.image_id.tolist() != first.image_id.tolist() for table in ordered):
         raise ValueError("predictions of different images cannot be averaged")
-    return first.assign(probability=np.mean([table.probability for table in ordered], axis=0))
+    each = np.stack([table.probability for table in ordered])
+    mean = from_log_odds(log_odds(each).mean(axis=0)) if in_log_odds else np.mean(each, axis=0)
+    return first.assign(probability=mean)
 
 
 def write_predictions(
     study_name: str, model: str, images: pd.DataFrame, probability: dict[str, np.ndarray]
 ) -> pd.DataFrame:
-    """Write `results/<study>/predictions/<model>.csv`, one row per image, and return it.
+    """Write `results/<study>/predictions/<model>.csv`, see `write_prediction_file`; return it."""
+    return write_prediction_file(predictions_file(study_name, model), images, probability)
+
+
+def write_prediction_file(
+    file: Path, images: pd.DataFrame, probability: dict[str, np.ndarray]
+) -> pd.DataFrame:
+    """Write a prediction file, one row per image, and return it.
 
     Args:
-        study_name: Of the study.
-        model: Name of the model.
+        file: CSV file to write, atomically.
         images: The image index.
         probability: For each split that was predicted, the probability of PNEUMONIA of its
             images in the order of the index.
@@ -228,7 +264,7 @@ def write_predictions(
             raise ValueError(f"{len(rows)} images in {split!r} but {len(values)} probabilities")
         parts.append(rows.rename(columns={"label": "y_true"}).assign(probability=values))
     predictions = pd.concat(parts)[list(PREDICTION_COLUMNS)].sort_values("image_id")
-    write_csv(predictions_file(study_name, model), predictions)
+    write_csv(file, predictions)
     return predictions
 
 

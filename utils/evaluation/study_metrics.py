@@ -4,22 +4,37 @@ from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from utils.common.constants import (
     CLASS_NAMES,
     IMAGE_LEVEL_SPLIT,
     PATIENT_LEVEL_SPLIT,
+    PNEUMONIA,
     SCORED_SPLITS,
 )
 from utils.common.files import read_json, write_json
 from utils.common.paths import metrics_file
-from utils.evaluation.intervals import CONFIDENCE, with_null
-from utils.evaluation.metrics import evaluate_by_etiology, evaluate_predictions, paired_differences
-from utils.evaluation.predictions import PredictionsError, patients_known, select_split
-from utils.evaluation.thresholds import choose_validation_threshold
+from utils.evaluation.bootstrap import bounds_over_seeds
+from utils.evaluation.intervals import CONFIDENCE, DECIMALS, with_null
+from utils.evaluation.metrics import (
+    auc_by_ranks,
+    evaluate_by_etiology,
+    evaluate_predictions,
+    paired_differences,
+)
+from utils.evaluation.predictions import (
+    PredictionsError,
+    from_log_odds,
+    patients_known,
+    select_split,
+)
+from utils.evaluation.thresholds import choose_validation_threshold, is_positive
 
 CHOSEN_MODEL = "chosen_model"
+SEED_METRICS = ("roc_auc", "accuracy_at_0.5", "sensitivity_at_0.5", "specificity_at_0.5")
+"""What is reported of each seed where seeds are resampled."""
 
 
 def write_metrics(study_name: str, metrics: dict[str, Any]) -> None:
@@ -123,3 +138,46 @@ def evaluate_study(
             lambda rows, cut: evaluate_by_etiology(rows, cut, resamples, seed)
         )
     return study
+
+
+def evaluate_seeds(
+    images: pd.DataFrame, odds: np.ndarray, together: bool, resamples: int, seed: int
+) -> dict[str, Any]:
+    """Score networks of several seeds, with patients and seeds resampled.
+
+    Args:
+        images: Rows of one split: patient_id and y_true.
+        odds: (seeds, n) log-odds of PNEUMONIA.
+        together: Whether seeds are averaged into one model; else each is scored, and the mean of
+            the scores is reported, that of one network of a new seed.
+        resamples: Bootstrap resamples.
+        seed: Of the resamples.
+
+    Returns:
+        For each metric of `SEED_METRICS` the value with its interval under `both`, and under
+        `of_seeds` those of each seed alone.
+    """
+    labels = images.y_true.to_numpy() == PNEUMONIA
+    everything, seeds = np.arange(len(labels)), np.arange(len(odds))
+
+    def score(rows: np.ndarray, drawn: np.ndarray) -> list[float]:
+        chosen = odds[drawn].mean(axis=0, keepdims=True) if together else odds[drawn]
+        chosen, with_it = chosen[:, rows], labels[rows]
+        right = is_positive(from_log_odds(chosen), 0.5) == with_it
+        auc = auc_by_ranks(with_it.astype(int), chosen).mean()
+        values = (auc, right.mean(), right[:, with_it].mean(), right[:, ~with_it].mean())
+        return [round(float(value), DECIMALS) for value in values]
+
+    low, high = bounds_over_seeds(images, len(seeds), score, resamples, seed)
+    value, each = score(everything, seeds), [score(everything, seeds[[one]]) for one in seeds]
+    return {
+        metric: {
+            "both": {
+                "value": value[number],
+                "low": round(float(low[number]), DECIMALS),
+                "high": round(float(high[number]), DECIMALS),
+            },
+            "of_seeds": [values[number] for values in each],
+        }
+        for number, metric in enumerate(SEED_METRICS)
+    }

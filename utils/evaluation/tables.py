@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from utils.common.constants import SCORED_SPLITS
+from utils.common.names import displayed
 from utils.evaluation.intervals import UNDEFINED, Interval, is_defined
 from utils.evaluation.metrics import METRICS, compute_metrics
 from utils.evaluation.predictions import PatientsUnknown, select_split
@@ -163,3 +164,106 @@ def metrics_table(
         rows[REPORTED_ROW] = reported_row(metrics)
     titles = [METRICS[metric] for metric in metrics]
     return pd.DataFrame.from_dict(rows, orient="index", columns=titles)
+
+
+def goals_table(scores: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the registered goals of round two, what was reached, and whether they were met.
+
+    Args:
+        scores: From `round_two_scores.score_round_two`, and so below.
+    """
+    rows = [
+        (
+            goal["model"], METRICS[goal["metric"]], _or_dash(goal["goal"]), goal["least"],
+            format_interval(goal["reached"]), _or_dash(goal["goal_met"]), goal["least_met"],
+        )
+        for goal in scores["goals"]
+    ]  # fmt: skip
+    titles = ["model", "on test", "goal", "least", "reached", "goal met", "least met"]
+    return pd.DataFrame(rows, columns=titles)
+
+
+def _or_dash(value: Any) -> str:
+    return NOT_REPORTED if value is None else str(value)
+
+
+def models_table(
+    scores: Mapping[str, Any], metrics: Sequence[str], part: str = "test"
+) -> pd.DataFrame:
+    """Return metrics of all models that were scored on a part, as text with intervals."""
+    rows = {
+        displayed(name): [str(scored[part]["images"])]
+        + [format_interval(scored[part][metric]) for metric in metrics]
+        for name, scored in scores["models"].items()
+        if part in scored
+    }
+    titles = ["images", *(METRICS[metric] for metric in metrics)]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=titles)
+
+
+def resampled_seeds_table(scores: Mapping[str, Any]) -> pd.DataFrame:
+    """Return mean and range over the seeds, and the ROC-AUC's interval over seeds and patients."""
+    rows = {
+        name: [format_range(scored[metric]["of_seeds"]) for metric in scored]
+        + [format_interval(scored["roc_auc"]["both"])]
+        for name, scored in scores["seeds"].items()
+    }
+    titles = [
+        *(METRICS[metric] for metric in next(iter(scores["seeds"].values()))),
+        "ROC-AUC, patients and seeds",
+    ]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=titles)
+
+
+def external_table(scores: Mapping[str, Any]) -> pd.DataFrame:
+    """Return what models and pixel baselines do on another hospital's images, as text.
+
+    Args:
+        scores: From `external.score_external`.
+    """
+    rows = {
+        name: {
+            "ROC-AUC": scored["all"]["roc_auc"],
+            "ROC-AUC, matched on gray": scored["matched"]["roc_auc"],
+            "sensitivity at 0.5": scored["all"]["sensitivity_at_0.5"],
+            "specificity at 0.5": scored["all"]["specificity_at_0.5"],
+            "sensitivity at round one's threshold": scored["all"]["sensitivity"],
+            "specificity at round one's threshold": scored["all"]["specificity"],
+            "intercept": scored["calibration"]["as_is"]["intercept"],
+            "slope": scored["calibration"]["as_is"]["slope"],
+        }
+        for name, scored in scores["models"].items()
+    }
+    for fitted, kinds in scores["pixel_baselines"].items():
+        for kind, scored in kinds.items():
+            rows[f"{kind}, {fitted}"] = {
+                "ROC-AUC": scored["all"], "ROC-AUC, matched on gray": scored["matched"],
+            }  # fmt: skip
+    return _format_cells(rows)
+
+
+def remedy_table(scores: Mapping[str, Any]) -> pd.DataFrame:
+    """Return what the threshold right in hindsight and the remedies give, as text.
+
+    Args:
+        scores: From `external.score_external`.
+    """
+    rows = {}
+    for name, scored in scores["models"].items():
+        remedies = {"right in hindsight": scored["right_threshold"], **scored["uses_new_site"]}
+        for remedy, values in remedies.items():
+            rows[f"{name}, {remedy.replace('_', ' ')}"] = {
+                key: values[key] for key in ("threshold", "sensitivity", "specificity")
+            }
+    return _format_cells(rows)
+
+
+def _format_cells(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    table = {
+        name: {
+            title: format_interval(cell) if isinstance(cell, Mapping) else f"{cell:.3f}"
+            for title, cell in row.items()
+        }
+        for name, row in rows.items()
+    }
+    return pd.DataFrame.from_dict(table, orient="index").fillna("–")

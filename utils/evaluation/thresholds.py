@@ -59,6 +59,23 @@ def choose_threshold(y_true: np.ndarray, probability: np.ndarray) -> float:
     return float(middle if middle > lower else upper)
 
 
+def net_benefit(y_true: np.ndarray, probability: np.ndarray, threshold: float) -> float:
+    """Return the net benefit of treating whoever reaches a threshold (Vickers and Elkin 2006).
+
+    True positives less false positives, each of which costs as much as the odds of the threshold
+    say, per image: to treat none has 0, to treat all is a probability of 1 for everybody.
+
+    Args:
+        y_true: (n,) 0 or 1.
+        probability: (n,) in [0, 1].
+        threshold: Above 0 and below 1; the probability at which treatment begins to pay.
+    """
+    treated = is_positive(np.asarray(probability), threshold)
+    with_it = np.asarray(y_true) == PNEUMONIA
+    odds = threshold / (1 - threshold)
+    return float(np.mean(treated & with_it) - np.mean(treated & ~with_it) * odds)
+
+
 def choose_validation_threshold(predictions: pd.DataFrame) -> float:
     """Choose the threshold of a model from its validation rows alone; see `choose_threshold`."""
     validation = select_split(predictions, "validation")

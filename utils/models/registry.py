@@ -176,7 +176,7 @@ def _read_records(folder: Path) -> dict[str, dict[str, Any]]:
 def _remedy(folder: Path) -> str:
     if folder == SHIPPED:
         return "restore it: git checkout -- models, or copy it from a fresh clone"
-    return f"rebuild it: make chosen STUDY={folder.parent.name}"
+    return f"rebuild it: make chosen ROUND=1 STUDY={folder.parent.name}"
 
 
 def choose_model(

@@ -1,11 +1,25 @@
-"""What a study has chosen, as notebook 08 wrote it by the rule."""
+"""What a study has chosen, as notebook 08 wrote it by the rule, and what round two registered."""
 
 from typing import Any
 
 from utils.common.files import read_json
-from utils.common.paths import choices_file
+from utils.common.paths import choices_file, final_name
 
 ENSEMBLE = "ensemble"
+
+ENSEMBLE_TWO, RELEASED = "ensemble_two", "released"
+"""Round two's chosen model, and that of its networks which is released."""
+ROUND_TWO_SEEDS = (43, 44, 45)
+"""Seed 42 was looked at before the recipe was fixed."""
+ROUND_TWO_RECIPES = ("lite0_128_crops", "lite0_96_crops")
+"""The first of them with the first seed is the released network."""
+WHOLE_IMAGE = "_plain"
+"""Ends the name of a network of round two's where it predicts by the whole image, not ten crops."""
+
+
+def round_two_networks() -> list[str]:
+    """Return the names of round two's networks, the released one first."""
+    return [final_name(recipe, seed) for seed in ROUND_TWO_SEEDS for recipe in ROUND_TWO_RECIPES]
 
 
 class SelectionError(ValueError):

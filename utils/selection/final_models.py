@@ -4,9 +4,9 @@ The predictions of a final model for validation and test are written once, after
 `results/<study>/predictions/final/<candidate>_seed<k>.csv`; they are scored in notebook 09. The
 networks are exported as one flat graph each, from RGB pixels to probabilities.
 
-`python -m utils.selection.final_models --study full` (`make chosen`) rebuilds the chosen model from
-the data alone: it trains what the committed choices name, and says how far the new predictions are
-from the committed ones.
+`python -m utils.selection.final_models --study full` (`make chosen ROUND=1`) rebuilds round one's
+chosen model from the data alone: it trains what the committed choices name, and says how far the
+new predictions are from the committed ones.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The figures of notebooks 07 to 09, in the look of the study's other figures."""
+"""The figures of notebooks 07 to 09 and of the ablation, in the look of the study's others."""
 
 from itertools import cycle
 
@@ -13,6 +13,7 @@ from utils.common.figures import (
     GRAY,
     GREEN,
     ORANGE,
+    SPLIT_MARKERS,
     in_house_look,
     interval_lengths,
     legend_above,
@@ -142,3 +143,37 @@ def plot_cost(costs: pd.DataFrame, cost: str, title: str) -> Figure:
 
 def _shrink_error(auc: np.ndarray) -> np.ndarray:
     return -np.sqrt(np.maximum(1 - auc, 0))
+
+
+@in_house_look
+def plot_crop_area(networks: pd.DataFrame) -> Figure:
+    """Plot validation and test ROC-AUC against the least share of the area that a crop keeps.
+
+    Lines join the means over the seeds, and points are networks.
+
+    Args:
+        networks: From `ablation.score_networks`; settings whose only other transform is the flip
+            are drawn, a smallest crop of 1 being none.
+    """
+    splits = ("validation", "test")
+    columns = ["smallest_crop", "transforms", *splits]
+    require_rows(networks, columns, "the table of the ablation")
+    rows = networks[networks.transforms == "flip"].sort_values("smallest_crop", ascending=False)
+    require_rows(rows, columns, "the table of settings with nothing but a crop and a flip")
+    figure, ((ax,),) = new_figure("What the crop does to validation and to test", (8.5, 5.4))
+    areas = rows.smallest_crop.unique()
+    places = pd.Series(range(len(areas)), index=areas)
+    for split, color, line in zip(splits, (ORANGE, BLUE), ("--", "-"), strict=True):
+        marker = SPLIT_MARKERS[split]
+        ax.plot(
+            places[rows.smallest_crop], rows[split], marker, color=color, alpha=0.45, mec="none"
+        )
+        means = rows.groupby("smallest_crop", sort=False)[split].mean()
+        ax.plot(places, means[areas], line, marker=marker, color=color, label=split)
+    names = ["no crop" if area == 1 else f"{area:.0%} to 100%" for area in areas]
+    ax.set_xticks(places, names)
+    ax.set_xlabel("area that a random crop keeps in training")
+    ax.set_ylabel("ROC-AUC, whole image")
+    ax.grid(axis="y")
+    legend_above(figure, ax)
+    return figure

@@ -4,13 +4,15 @@ Each is a logistic regression on a handful of pixel averages, trained on the tra
 They are scored on the test split like the networks, and feed no choice.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from utils.common.constants import SCORED_SPLITS
@@ -37,6 +39,7 @@ FRAME_SQUARE = 4
 """Side of the squares over which the frame is averaged, in pixels."""
 THUMBNAIL_SIZE = 8
 """Side of the thumbnail, in pixels."""
+_FOLDS = 5
 
 
 def pixel_features(images: np.ndarray, kind: str) -> np.ndarray:
@@ -108,12 +111,15 @@ def load_pixel_features(root: Path, index: pd.DataFrame) -> dict[str, np.ndarray
     return {kind: np.stack([row[kind] for row in rows]) for kind in BASELINES}
 
 
-def predict_pixel_baseline(features: np.ndarray, index: pd.DataFrame) -> pd.DataFrame:
-    """Train one baseline on the train split and predict validation and test.
+def predict_pixel_baseline(
+    features: np.ndarray, index: pd.DataFrame, scored_splits: Sequence[str] = SCORED_SPLITS
+) -> pd.DataFrame:
+    """Train one baseline on the train split and predict others.
 
     Args:
         features: (n, features) of the images of the index, in its order.
         index: The image index.
+        scored_splits: Splits that are predicted.
 
     Returns:
         Predictions in the form of a prediction file: image_id, patient_id, split, y_true,
@@ -126,15 +132,41 @@ def predict_pixel_baseline(features: np.ndarray, index: pd.DataFrame) -> pd.Data
     training = (index.split == "train").to_numpy()
     if index.label[training].nunique() < 2:
         raise ValueError("the train split needs images of both classes; build the index again")
-    # Newton's method converges so far that processors agree in all digits anyone prints.
-    regression = LogisticRegression(solver="newton-cholesky", tol=1e-8)
-    model = make_pipeline(StandardScaler(), regression)
+    model = _build_regression()
     model.fit(features[training], index.label[training])
-    scored = index.split.isin(SCORED_SPLITS).to_numpy()
+    scored = index.split.isin(scored_splits).to_numpy()
     predictions = index.loc[scored, ["image_id", "patient_id", "split"]]
     return predictions.assign(
         y_true=index.label[scored], probability=model.predict_proba(features[scored])[:, 1]
     )
+
+
+def _build_regression() -> Pipeline:
+    # Newton's method converges so far that processors agree in all digits anyone prints.
+    regression = LogisticRegression(solver="newton-cholesky", tol=1e-8)
+    return make_pipeline(StandardScaler(), regression)
+
+
+def cross_predict_pixel_baseline(
+    features: np.ndarray, index: pd.DataFrame, seed: int
+) -> pd.DataFrame:
+    """Predict the images of a data set by a baseline fitted within it, on other patients.
+
+    Args:
+        features: (n, features) of the images of the index, in its order.
+        index: The image index, of one split.
+        seed: Of the five folds.
+
+    Returns:
+        Predictions of all images; see `predict_pixel_baseline`.
+    """
+    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
+    probability = cross_val_predict(
+        _build_regression(), features.astype(np.float64), index.label, groups=index.patient_id,
+        cv=folds, method="predict_proba",
+    )[:, 1]  # fmt: skip
+    predictions = index[["image_id", "patient_id", "split"]]
+    return predictions.assign(y_true=index.label, probability=probability)
 
 
 def score_pixel_baselines(

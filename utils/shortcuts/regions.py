@@ -21,16 +21,19 @@ _PREDICTED_AS = {"resnet50_best_model": "resnet50"}
 """Name of the prediction file of a network whose file is called otherwise."""
 
 
-def measure_regions(study: Study, names: Sequence[str], resamples: int, seed: int) -> pd.DataFrame:
+def measure_regions(
+    study: Study, names: Sequence[str], resamples: int, seed: int, table: str = "regions"
+) -> pd.DataFrame:
     """Return what final models predict for test images of which a part is covered.
 
-    Kept in `results/<study>/regions.csv`. The template of the lungs is the same for all images.
+    Kept in `results/<study>/<table>.csv`. The template of the lungs is the same for all images.
 
     Args:
         study: The study.
         names: Of final models whose networks were exported on this machine.
         resamples: Bootstrap resamples of patients.
         seed: Of the resamples.
+        table: Name of the kept table.
 
     Returns:
         A row per model and region: model, region, roc_auc, low, high.
@@ -63,4 +66,4 @@ def measure_regions(study: Study, names: Sequence[str], resamples: int, seed: in
         columns = ["model", "region", "roc_auc", "low", "high"]
         return pd.DataFrame(rows, columns=columns).round(4)
 
-    return cached_table(table_file(study.study, "regions"), made_from, make)
+    return cached_table(table_file(study.study, table), made_from, make)
