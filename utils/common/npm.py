@@ -7,6 +7,11 @@ import subprocess
 from pathlib import Path
 
 SECONDS = 900
+_PACK = (
+    "npm", "pack", "--loglevel=error", "--prefer-offline",
+    # By default npm asks a registry that is not there for more than a minute.
+    "--fetch-retries=1", "--fetch-retry-mintimeout=2000",
+)  # fmt: skip
 
 
 class NpmError(RuntimeError):
@@ -30,14 +35,12 @@ def fetch_package(package: str, integrity: str, folder: Path) -> Path:
     """
     if shutil.which("npm") is None:
         raise NpmError("npm is not on the PATH")
-    command = ["npm", "pack", "--silent", "--prefer-offline", "--pack-destination", str(folder)]
+    command = [*_PACK, "--pack-destination", str(folder), package]
     try:
-        subprocess.run(
-            [*command, package], check=True, capture_output=True, text=True, timeout=SECONDS
-        )
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS)
     except (subprocess.SubprocessError, OSError) as error:
         detail = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        raise NpmError(f"npm pack failed: {detail[-1] if detail else error}") from error
+        raise NpmError(f"npm pack failed: {detail[0] if detail else error}") from error
     archives = list(folder.glob("*.tgz"))
     if len(archives) != 1 or measure_integrity(archives[0]) != integrity:
         raise NpmError(f"npm: {package} does not have the expected SHA-512")
