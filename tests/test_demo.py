@@ -56,7 +56,7 @@ def answerer():
 
 @pytest.fixture(scope="module")
 def client(answerer):
-    return create_app(answerer, PHANTOMS).test_client()
+    return create_app(answerer).test_client()
 
 
 def encode(size=(60, 50), form="PNG", mode="RGB", noise=False) -> bytes:
@@ -77,8 +77,8 @@ def test_an_answer_says_everything_that_the_page_shows(client, answerer):
     answer = send(client, encode(noise=True)).json
     assert set(answer) == {
         "label", "probability", "threshold", "calibrated_probability", "calibrated_threshold",
-        "strange", "remarks", "model", "provenance", "image", "heat_map", "heat_maximum",
-        "milliseconds", "disclaimer",
+        "strange", "remarks", "model", "provenance", "explained", "image", "heat_map",
+        "heat_maximum", "milliseconds", "disclaimer",
     }  # fmt: skip
     assert (answer["model"], answer["provenance"]) == ("tiny", "a network of a test")
     assert (
@@ -111,7 +111,7 @@ def test_the_label_depends_on_the_threshold_and_the_map_on_the_label(threshold, 
 
 def test_a_strange_image_is_said_to_be_strange(client):
     assert send(client, encode()).json["strange"] is False
-    suspicious = create_app(build_answerer(limit=-1.0), PHANTOMS).test_client()
+    suspicious = create_app(build_answerer(limit=-1.0)).test_client()
     assert send(suspicious, encode()).json["strange"] is True
 
 
@@ -119,7 +119,7 @@ def test_a_strange_image_is_said_to_be_strange(client):
 def test_the_shipped_model_says_what_make_predict_says(tmp_path, monkeypatch):
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
     scorer = choose_model("full", "small")
-    client = create_app(load_answerer(scorer), PHANTOMS).test_client()
+    client = create_app(load_answerer(scorer)).test_client()
     scores = score_folder(scorer.load(), PHANTOMS)
     for image, probability in zip(scores.images, scores.probabilities, strict=True):
         answer = send(client, (PHANTOMS / image).read_bytes()).json

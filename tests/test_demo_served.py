@@ -21,8 +21,7 @@ from demo.app import HEADERS
 from demo.picture import NoBrowserError, open_browser, read_address, start_demo
 from tests import hard_inputs
 from utils.common.constants import DISCLAIMER
-from utils.models.registry import PHANTOMS
-from utils.tools.release import REFERENCE_PREDICTIONS
+from utils.models.registry import PHANTOMS, REFERENCE_PREDICTIONS
 
 pytestmark = pytest.mark.slow
 
