@@ -174,9 +174,9 @@ chosen: ## Rebuild the chosen model of STUDY=full from the data alone
 	@$(STUDY_RUN) utils.selection.final_models --study $(STUDY)
 explain: ## Test heat maps of the single model: tables in results/STUDY/explanation, resumably
 	@$(STUDY_RUN) utils.explanation.run --study $(STUDY)
-release: ## Round a final model and release it in models/: CANDIDATE=name; ONNX=1 writes its ONNX file alone
-	@$(STUDY_RUN) utils.tools.release $(if $(ONNX),--onnx,--study $(STUDY) \
-		--candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))')
+release: ## Round a final model and release it in models/: CANDIDATE=name; only its file with ONNX=1, its guard with GUARD=1
+	@$(STUDY_RUN) utils.tools.release $(if $(ONNX),--onnx,$(if $(GUARD),--guard,--study $(STUDY) \
+		--candidate '$(or $(CANDIDATE),$(error CANDIDATE=name is missing))'))
 notebooks: ## Execute the notebooks with their own defaults and save them as committed
 	@for notebook in $(SOURCES); do $(STUDY_RUN) utils.tools.execute "$$notebook" --save-committed || exit 1; done
 views-cost: ## Measure what few cached augmented copies cost, versus a fresh copy every epoch

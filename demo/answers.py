@@ -1,4 +1,4 @@
-"""What a model answers to one image: probability, heat map, and whether it is in distribution."""
+"""What a model answers to one image: probability, heat map, and what the guard finds."""
 
 import threading
 from collections.abc import Callable
@@ -10,17 +10,10 @@ from utils.common.constants import CLASS_NAMES, IMAGE_SIZE, NORMAL, PNEUMONIA
 from utils.data.images import resize_image
 from utils.evaluation.calibration import apply_temperature
 from utils.evaluation.thresholds import is_positive
+from utils.models.guard import GuardedNetwork, open_guard
 from utils.models.onnx_scoring import OnnxNetwork
-from utils.models.out_of_distribution import OutOfDistributionDetector, load_detector
-from utils.models.prediction import predict_pixels
-from utils.models.registry import (
-    DETECTOR_FILE,
-    SHIPPED,
-    ModelError,
-    Network,
-    Scorer,
-    open_shipped_model,
-)
+from utils.models.prediction import predict_guarded
+from utils.models.registry import ModelError, Network, Scorer
 
 CLASS_ACTIVATION_MAP, GRAD_CAM = "class activation map", "Grad-CAM"
 
@@ -37,33 +30,27 @@ class Answer:
     """(height, width) float32, not negative: heat map for the label, in units of its score."""
     pixels: np.ndarray
     """(height, width, 3) uint8 RGB in [0, 255]: the image as the model receives it."""
-    strange: bool
-    """Whether the image is unlike the radiographs that the shipped model was trained on."""
+    findings: tuple[str, ...]
+    """Of the guard: keys of `guard.REMARKS`."""
 
 
 class Answerer:
     """A model that is ready to answer, one image at a time."""
 
-    def __init__(
-        self,
-        scorer: Scorer,
-        detector: OutOfDistributionDetector,
-        measure_features: Callable[[np.ndarray], np.ndarray],
-    ) -> None:
-        """Load the model, and let it answer once: the first answer of Keras takes seconds.
+    def __init__(self, scorer: Scorer, network: Network, guarded: GuardedNetwork) -> None:
+        """Let the model answer once: the first answer of Keras takes seconds.
 
         Args:
             scorer: Model that answers.
-            detector: Of images that are no chest radiographs.
-            measure_features: From images to the features that the detector compares.
+            network: Of `scorer.open()`.
+            guarded: Guard that looks at the images.
 
         Raises:
-            ModelError: if the model cannot be loaded, or no layer of it can be explained.
+            ModelError: if no layer of the model can be explained.
         """
         self.scorer = scorer
-        self._detector, self._measure_features = detector, measure_features
-        self._network = scorer.open()
-        self._explain = choose_explainer(self._network)
+        self._network, self._guarded = network, guarded
+        self._explain = choose_explainer(network)
         # One image at a time: all processors work for it, and memory stays bounded.
         self._turn = threading.Lock()
         self.answer(np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))
@@ -87,18 +74,17 @@ class Answerer:
         seen = resize_image(pixels, self._network.input_shape[1:3])
         batch, known = seen[None], resize_image(pixels)[None]
         with self._turn:
-            probability = float(predict_pixels(self._network, batch)[0])
+            probabilities, findings = predict_guarded(self._network, batch, self._guarded, known)
+            probability = float(probabilities[0])
             label = PNEUMONIA if is_positive(probability, self.scorer.threshold) else NORMAL
             heat = self._explain(batch.astype(np.float32), label)[0]
-            features = self._measure_features(known)
-            strange = bool(self._detector.is_out_of_distribution(features)[0])
         return Answer(
             probability,
             float(apply_temperature(probability, self.scorer.temperature)),
             CLASS_NAMES[label],
             heat,
             seen,
-            strange,
+            findings[0],
         )
 
 
@@ -121,12 +107,11 @@ def choose_explainer(network: Network) -> Callable[[np.ndarray, int], np.ndarray
 
 
 def load_answerer(scorer: Scorer) -> Answerer:
-    """Return a model ready to answer, guarded by the detector of the shipped model.
+    """Return a model ready to answer, with the guard of the shipped model.
 
     Raises:
-        ModelError: if the shipped model, whose features the detector compares, or the detector is
-            not there.
+        ModelError: if the model cannot be loaded or explained, or the shipped network, by whose
+            features the guard judges, or the guard is not there.
     """
-    detector = load_detector(SHIPPED / DETECTOR_FILE)
-    known = OnnxNetwork(open_shipped_model().onnx)
-    return Answerer(scorer, detector, known.measure_features)
+    network = scorer.open()
+    return Answerer(scorer, network, open_guard(scorer, network))

@@ -24,6 +24,7 @@ from utils.data.images import (
     UnreadableImageError,
     read_picture,
 )
+from utils.models.guard import MEANINGLESS, describe
 
 MAX_BYTES = 16_000_000
 TOO_LARGE = f"the file is larger than {MAX_BYTES // 1_000_000} MB"
@@ -169,6 +170,10 @@ def describe_answer(
         answerer: That gave it.
         answer: To describe.
         remarks: What was assumed in reading the image.
+
+    Returns:
+        Among others `warnings`, what the guard says of the image, and `strange`, whether its
+        prediction means nothing.
     """
     scorer = answerer.scorer
     return {
@@ -177,7 +182,8 @@ def describe_answer(
         "threshold": round(scorer.threshold, 6),
         "calibrated_probability": round(answer.calibrated_probability, 6),
         "calibrated_threshold": round(answerer.calibrated_threshold, 6),
-        "strange": answer.strange,
+        "strange": not set(answer.findings).isdisjoint(MEANINGLESS),
+        "warnings": list(describe(answer.findings)),
         "remarks": list(remarks),
         "model": scorer.name,
         "provenance": scorer.description,

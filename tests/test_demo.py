@@ -7,7 +7,6 @@ import re
 import struct
 import tempfile
 import zlib
-from functools import partial
 
 import keras
 import numpy as np
@@ -25,8 +24,7 @@ from utils.data.images import MAX_PIXELS, read_picture, resize_image
 from utils.evaluation.calibration import apply_temperature
 from utils.explanation.heat_maps import build_explainer
 from utils.models.architectures import build_network
-from utils.models.out_of_distribution import OutOfDistributionDetector, build_feature_model
-from utils.models.prediction import run_network
+from utils.models.guard import CONSTANT, FOREIGN, POSES, REMARKS, Guard, GuardedNetwork
 from utils.models.registry import PHANTOMS, ModelError, Scorer, choose_model
 from utils.tools.predict import score_folder
 
@@ -40,18 +38,32 @@ class SmallScorer(Scorer):
         return build_network("small_cnn", 32, seed=0, full_size=True)
 
 
-def build_answerer(limit: float, threshold: float = THRESHOLD) -> Answerer:
+class ConstantFeatures:
+    """Stands for the shipped network: the same features for every image."""
+
+    def measure_features(self, images: np.ndarray) -> np.ndarray:
+        assert images.shape[1:] == (224, 224, 3)
+        return np.ones((len(images), 4), np.float32)
+
+
+def build_guarded(
+    limit: float = 2.0, pose_limit: float = 0.0, constant_limit: float = 0.0
+) -> GuardedNetwork:
+    """Return a guard that says nothing, or where a limit is changed its remark of every image."""
+    eye, weights = np.eye(4, dtype=np.float32), np.zeros((4, 8), np.float32)
+    weights[:, POSES.index("rotated_180")] = 1
+    guard = Guard(eye, eye, limit, weights, np.zeros(8), pose_limit, constant_limit)
+    return GuardedNetwork(ConstantFeatures(), guard)
+
+
+def build_answerer(threshold: float = THRESHOLD, **limits: float) -> Answerer:
     scorer = SmallScorer("tiny", ROOT, threshold, "a network of a test", TEMPERATURE)
-    network = scorer.load()
-    detector = OutOfDistributionDetector(
-        np.eye(4, 256, dtype=np.float32), np.eye(4, dtype=np.float32), limit
-    )
-    return Answerer(scorer, detector, partial(run_network, build_feature_model(network)))
+    return Answerer(scorer, scorer.load(), build_guarded(**limits))
 
 
 @pytest.fixture(scope="module")
 def answerer():
-    return build_answerer(limit=2.0)
+    return build_answerer()
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +89,8 @@ def test_an_answer_says_everything_that_the_page_shows(client, answerer):
     answer = send(client, encode(noise=True)).json
     assert set(answer) == {
         "label", "probability", "threshold", "calibrated_probability", "calibrated_threshold",
-        "strange", "remarks", "model", "provenance", "explained", "image", "heat_map",
-        "heat_maximum", "milliseconds", "disclaimer",
+        "strange", "warnings", "remarks", "model", "provenance", "explained", "image",
+        "heat_map", "heat_maximum", "milliseconds", "disclaimer",
     }  # fmt: skip
     assert (answer["model"], answer["provenance"]) == ("tiny", "a network of a test")
     assert (
@@ -99,7 +111,7 @@ def test_an_answer_says_everything_that_the_page_shows(client, answerer):
 
 @pytest.mark.parametrize("threshold, label", [(0.0, "PNEUMONIA"), (1.0, "NORMAL")])
 def test_the_label_depends_on_the_threshold_and_the_map_on_the_label(threshold, label):
-    answerer = build_answerer(2.0, threshold)
+    answerer = build_answerer(threshold)
     pixels = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
     answer = answerer.answer(pixels)
     assert answer.label == label
@@ -109,10 +121,17 @@ def test_the_label_depends_on_the_threshold_and_the_map_on_the_label(threshold, 
     np.testing.assert_allclose(answer.heat, expected(batch, class_index)[0], rtol=1e-4)
 
 
-def test_a_strange_image_is_said_to_be_strange(client):
-    assert send(client, encode()).json["strange"] is False
-    suspicious = create_app(build_answerer(limit=-1.0)).test_client()
-    assert send(suspicious, encode()).json["strange"] is True
+def test_the_guard_warns_and_says_when_the_prediction_means_nothing(client):
+    answer = send(client, encode()).json
+    assert (answer["strange"], answer["warnings"]) == (False, [])
+    for limits, strange, warnings in (
+        ({"limit": -1.0}, True, [REMARKS[FOREIGN]]),
+        ({"constant_limit": 1.0}, True, [REMARKS[CONSTANT]]),
+        ({"pose_limit": 1.0}, False, [REMARKS["rotated_180"]]),
+    ):
+        suspicious = create_app(build_answerer(**limits)).test_client()
+        answer = send(suspicious, encode()).json
+        assert (answer["strange"], answer["warnings"]) == (strange, warnings)
 
 
 @pytest.mark.slow
@@ -124,7 +143,7 @@ def test_the_shipped_model_says_what_make_predict_says(tmp_path, monkeypatch):
     for image, probability in zip(scores.images, scores.probabilities, strict=True):
         answer = send(client, (PHANTOMS / image).read_bytes()).json
         assert answer["probability"] == pytest.approx(probability, abs=1e-5)
-        assert answer["strange"] is False
+        assert answer["strange"] is False and answer["warnings"] == []
 
 
 @pytest.mark.parametrize("form, mode", [("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "P"),
@@ -161,13 +180,8 @@ def test_a_model_of_another_size_sees_the_image_at_its_own():
             x = layers.GlobalAveragePooling2D()(x)
             return keras.Model(image, layers.Dense(2, "softmax")(x))
 
-    detector = OutOfDistributionDetector(
-        np.eye(4, 256, dtype=np.float32), np.eye(4, dtype=np.float32), 2.0
-    )
-    known = build_feature_model(SmallScorer("", ROOT, 0.5, "", 1.0).load())
-    answerer = Answerer(
-        WideScorer("wide", ROOT, 0.5, "of a test", 1.0), detector, partial(run_network, known)
-    )
+    scorer = WideScorer("wide", ROOT, 0.5, "of a test", 1.0)
+    answerer = Answerer(scorer, scorer.load(), build_guarded())
     answer = answerer.answer(np.zeros((100, 70), np.uint8))
     assert answer.pixels.shape == (32, 48, 3) and answer.heat.shape == (32, 48)
 
@@ -178,8 +192,9 @@ def test_a_model_that_cannot_be_explained_is_refused_with_words():
             image = keras.Input((8, 8, 3))
             return keras.Model(image, layers.Dense(2, "softmax")(layers.Flatten()(image)))
 
+    scorer = FlatScorer("flat", ROOT, 0.5, "of a test", 1.0)
     with pytest.raises(ModelError, match="make predict can use it, which draws no map"):
-        Answerer(FlatScorer("flat", ROOT, 0.5, "of a test", 1.0), None, None)
+        Answerer(scorer, scorer.load(), None)
 
 
 def make_bomb(width: int, height: int) -> bytes:

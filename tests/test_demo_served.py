@@ -178,7 +178,7 @@ def test_an_upload_is_answered_in_words_and_pictures(page):
     expect(page.locator("#model")).to_have_text("small")
     expect(page.locator("#provenance")).to_contain_text("shipped with the repository")
     expect(page.locator("#time")).to_contain_text(" ms")
-    expect(page.locator("#strange")).to_be_hidden()
+    expect(page.locator("#warnings")).to_be_hidden()
 
 
 def test_an_image_can_be_dropped(page):
@@ -234,7 +234,7 @@ def test_errors_are_said_and_the_old_answer_goes(page):
 
 def test_a_photograph_gets_a_warning_instead_of_an_answer(page):
     upload(page, (Path(skimage.__file__).parent / "data" / "astronaut.png").read_bytes())
-    expect(page.locator("#strange")).to_contain_text("does not look like a chest radiograph")
+    expect(page.locator("#warnings")).to_contain_text("Unlike any chest radiograph")
     expect(page.get_by_role("heading", name="No meaningful prediction")).to_be_visible()
 
 

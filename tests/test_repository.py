@@ -69,7 +69,7 @@ SHIPPED_PHANTOMS = re.compile(r"models/phantoms/(NORMAL|PNEUMONIA)/[\w-]+\.jpeg"
 SHIPPED_MODELS = ("models/small.keras", "models/shipped.onnx")
 MAX_MODEL_BYTES = 10_000_000
 SHIPPED_DETECTOR = "models/small_novelty.npz"
-"""Projected features, no pixels; `test_out_of_distribution` looks at what it holds."""
+"""Projected features, no pixels; `test_guard` looks at what it holds."""
 DEMO_PICTURE = "docs/demo.png"
 """The demo page with a phantom, drawn by `make demo-picture`."""
 

@@ -1,9 +1,9 @@
-"""The shipped network says on ONNX Runtime what it says in Keras, and so does its detector."""
+"""The shipped network says on ONNX Runtime what it says in Keras."""
 
 import os
-from functools import partial
 from pathlib import Path
 
+import keras
 import numpy as np
 import onnx
 import pytest
@@ -18,13 +18,9 @@ from utils.data.index import build_index
 from utils.models import registry
 from utils.models.onnx_export import build_onnx
 from utils.models.onnx_scoring import OnnxNetwork
-from utils.models.out_of_distribution import (
-    build_feature_model,
-    load_detector,
-    make_out_of_distribution_images,
-)
 from utils.models.prediction import predict_pixels, run_network
-from utils.models.registry import DETECTOR_FILE, PHANTOMS, SHIPPED, ModelError, open_shipped_model
+from utils.models.registry import PHANTOMS, SHIPPED, ModelError, open_shipped_model
+from utils.tools.foreign import make_foreign_images
 
 TOLERANCE = 1e-4
 
@@ -94,16 +90,22 @@ def test_the_class_activation_map_is_grad_cam(shipped, network, phantoms, class_
 
 
 @pytest.mark.slow
-def test_the_detector_judges_by_the_same_features(shipped, network, phantoms):
-    detector = load_detector(SHIPPED / DETECTOR_FILE)
-    keras_features = partial(run_network, build_feature_model(network))
-    for images in (phantoms, *make_out_of_distribution_images().values()):
-        expected, found = (
-            detector.measure_distance(measure(images))
-            for measure in (keras_features, shipped.measure_features)
+def test_features_are_those_of_keras(shipped, network, phantoms):
+    """By which the guard judges, also of images that are unlike any radiograph."""
+    known = keras.Model(network.inputs, network.get_layer("mean_over_places").output)
+    foreign = make_foreign_images()
+    for images in (phantoms, foreign["photographs"], foreign["noise"]):
+        np.testing.assert_allclose(
+            shipped.measure_features(images), run_network(known, images), atol=1e-3
         )
-        np.testing.assert_allclose(found, expected, atol=TOLERANCE)
-        assert ((found > detector.limit) == (expected > detector.limit)).all()
+
+
+def test_one_run_gives_the_same_probabilities_and_features_to_the_bit(shipped, phantoms):
+    images = np.concatenate([phantoms, 255 - phantoms])
+    probabilities, features = shipped.predict_with_features(images)
+    np.testing.assert_array_equal(probabilities, shipped.predict_on_batch(images))
+    np.testing.assert_array_equal(features, shipped.measure_features(images))
+    assert np.ptp(probabilities) > 0.1
 
 
 def test_a_file_that_is_not_the_recorded_one_is_refused(tmp_path, monkeypatch):

@@ -43,6 +43,11 @@ class OnnxNetwork:
         """Return the mean over places of the last feature map, (n, channels) float32."""
         return self._run(images, [FEATURES])[0].mean(axis=(1, 2))
 
+    def predict_with_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `predict_on_batch` and `measure_features` return, from one run."""
+        probabilities, features = self._run(images, [PROBABILITIES, FEATURES])
+        return probabilities, features.mean(axis=(1, 2))
+
     def map_class(self, images: np.ndarray, class_index: int) -> np.ndarray:
         """Return class activation maps, (n, rows, columns) float32, not negative.
 

@@ -11,6 +11,7 @@ import numpy as np
 from utils.common.constants import IMAGE_SIZE, PNEUMONIA
 from utils.common.progress import progress_bar, track
 from utils.data.images import Picture, UnreadableImageError, read_picture, resize_image
+from utils.models.guard import GuardedNetwork, describe
 from utils.models.registry import Network
 
 BATCH_SIZE = 64
@@ -61,6 +62,33 @@ def predict_pixels(
     return run_network(network, pixels, title, transform)[:, PNEUMONIA].astype(np.float64)
 
 
+def predict_guarded(
+    network: Network, pixels: np.ndarray, guarded: GuardedNetwork | None, known: np.ndarray
+) -> tuple[np.ndarray, list[tuple[str, ...]]]:
+    """Return the probability of PNEUMONIA of images, (n,) float64, and what a guard finds in each.
+
+    The network runs once where it is the one whose features the guard knows.
+
+    Args:
+        network: See `predict_pixels`.
+        pixels: (n, height, width, 3) in [0, 255], 64 at most, as the network takes them.
+        guarded: From `guard.open_guard`; without one, nothing is found.
+        known: The same images as (n, 224, 224, 3).
+
+    Returns:
+        The probabilities, and the findings of `Guard.judge`.
+    """
+    if guarded is None:
+        return predict_pixels(network, pixels), [()] * len(pixels)
+    if network is guarded.network:
+        outputs, features = guarded.network.predict_with_features(pixels)
+        probability = outputs[:, PNEUMONIA].astype(np.float64)
+    else:
+        probability = predict_pixels(network, pixels)
+        features = guarded.network.measure_features(known)
+    return probability, guarded.guard.judge(known, features)
+
+
 def predict_files(
     network: Network,
     root: Path,
@@ -68,6 +96,7 @@ def predict_files(
     title: str,
     unreadable: dict[str, str] | None = None,
     remarks: dict[str, tuple[str, ...]] | None = None,
+    guarded: GuardedNetwork | None = None,
 ) -> np.ndarray:
     """Return the probability of PNEUMONIA of image files, (n,) float64 in [0, 1].
 
@@ -78,37 +107,48 @@ def predict_files(
         image_ids: Their paths below it.
         title: Of the progress bar.
         unreadable: Takes the reason for each file that cannot be read, whose probability is NaN.
-        remarks: Takes what was assumed in reading, for files of which something was.
+        remarks: Takes what was assumed in reading and what the guard finds, for files of which
+            there is something to say.
+        guarded: Guard that looks at the images.
 
     Raises:
         DatasetError: if a file cannot be read and `unreadable` is not given.
     """
-    size = network.input_shape[1:3]
+    size = tuple(network.input_shape[1:3])
 
-    def read(image_id: str) -> Picture | UnreadableImageError:
+    def read(image_id: str) -> tuple[Picture, np.ndarray] | UnreadableImageError:
+        """Return an image as the network takes it, and as the guard's network does."""
         try:
             picture = read_picture(root / image_id)
         except UnreadableImageError as error:
             if unreadable is None:
                 raise
             return error
-        return replace(picture, pixels=resize_image(picture.pixels, size))
+        seen = replace(picture, pixels=resize_image(picture.pixels, size))
+        is_same = guarded is None or size == (IMAGE_SIZE, IMAGE_SIZE)
+        return seen, seen.pixels if is_same else resize_image(picture.pixels)
 
     image_ids = list(image_ids)
     probability = np.full(len(image_ids), np.nan)
     with progress_bar(title, len(image_ids)) as bar, ThreadPoolExecutor() as pool:
         for start in range(0, len(image_ids), BATCH_SIZE):
             names = image_ids[start : start + BATCH_SIZE]
-            pixels = {}
+            pixels, known, said = {}, [], {}
             for row, content in enumerate(pool.map(read, names), start):
                 if isinstance(content, UnreadableImageError):
                     unreadable[image_ids[row]] = content.reason
                     continue
-                pixels[row] = content.pixels
-                if content.remarks and remarks is not None:
-                    remarks[image_ids[row]] = content.remarks
+                picture, as_known = content
+                pixels[row], said[row] = picture.pixels, picture.remarks
+                known.append(as_known)
             if pixels:
-                probability[list(pixels)] = predict_pixels(network, np.stack([*pixels.values()]))
+                probability[list(pixels)], findings = predict_guarded(
+                    network, np.stack([*pixels.values()]), guarded, np.stack(known)
+                )
+                for row, found in zip(pixels, findings, strict=True):
+                    said[row] += describe(found)
+            if remarks is not None:
+                remarks.update({image_ids[row]: words for row, words in said.items() if words})
             bar.update(len(names))
     return probability
 

@@ -31,8 +31,6 @@ PHANTOMS = SHIPPED / "phantoms"
 """Rendered chests by which an installation is checked, and which the demo offers."""
 REFERENCE_PREDICTIONS = SHIPPED / "reference_predictions.csv"
 """What the shipped model predicts for them."""
-DETECTOR_FILE = "small_novelty.npz"
-"""Beside the shipped model: tells images that are no chest radiographs."""
 PHANTOMS_ONLY = "WARNING: this model has seen phantoms only, no radiograph of a patient."
 """Said of every model of the sample study."""
 
@@ -63,6 +61,8 @@ class Scorer:
     """By which the logits are divided for a calibrated probability; fitted on validation."""
     onnx: Path | None = None
     """The same network for ONNX Runtime; the shipped one has it."""
+    guard: Path | None = None
+    """Of the same network: what `utils.models.guard` finds in images; the shipped one has it."""
     phantoms_only: bool = False
     """Whether it has been trained on phantoms, as every model of the sample study."""
 
@@ -131,6 +131,11 @@ def register_model(
         "description": description,
     } | origin
     write_json(folder / RECORD, models)
+
+
+def guard_file(onnx: Path) -> Path:
+    """Return where the guard of a network lies: beside it and named after it."""
+    return onnx.with_name(f"{onnx.stem}_guard.npz")
 
 
 def _read_records(folder: Path) -> dict[str, dict[str, Any]]:
@@ -224,6 +229,7 @@ def _open_model(name: str, folder: Path, record: dict[str, Any]) -> Scorer:
         name, _find_recorded(folder, record), float(record["threshold"]), record["description"],
         float(record["temperature"]),
         onnx=_find_recorded(folder, record["onnx"]) if "onnx" in record else None,
+        guard=_find_recorded(folder, record["guard"]) if "guard" in record else None,
         phantoms_only=folder == models_dir("sample"),
     )  # fmt: skip
 

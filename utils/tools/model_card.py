@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from utils.common.files import read_json
 from utils.common.names import displayed
 from utils.evaluation.metrics import METRICS
@@ -18,9 +20,18 @@ RESULT_METRICS = (
     "npv", "specificity_at_95",
 )  # fmt: skip
 
+POSE_WORDS = {
+    "upright": "as they are", "rotated_90": "turned 90° counterclockwise",
+    "rotated_180": "upside down", "rotated_270": "turned 90° clockwise", "negative": "negative",
+    "negative_90": "negative, turned 90° counterclockwise",
+    "negative_180": "negative, upside down", "negative_270": "negative, turned 90° clockwise",
+    "mirrored": "mirrored", "mirrored_90": "mirrored, turned 90° counterclockwise",
+    "mirrored_180": "mirrored, upside down", "mirrored_270": "mirrored, turned 90° clockwise",
+}  # fmt: skip
+"""How the card calls the kinds of `results/full/guard.csv`."""
 CARD_BLOCKS = (
     "card-model", "card-results", "card-subgroups", "card-calibration", "card-failures",
-    "card-cost",
+    "card-cost", "card-guard",
 )  # fmt: skip
 """Names of the markers between which the card is generated."""
 
@@ -47,6 +58,7 @@ def card_blocks(results: Path, shipped: Path) -> dict[str, str]:
         _calibration(scores, names),
         _failures(scores, names),
         _cost(results),
+        _guard(results),
     )
     return dict(zip(CARD_BLOCKS, contents, strict=True))
 
@@ -76,9 +88,7 @@ def shipped_block(results: Path, shipped: Path) -> str:
                       f"{', '.join(record['threshold_from'])}"],
         ["temperature", f"{record['temperature']:.3f}, fitted on validation: probabilities that "
                         "`make demo` shows are calibrated by it"],
-        ["flagged as out of distribution", ", ".join(
-            f"{rate:.1%} of {what}" for what, rate in record["novelty"]["flagged"].items()
-        )],
+        ["its guard", f"`{record['guard']['file']}`, SHA-256 `{record['guard']['sha256']}`"],
     ]  # fmt: skip
     if (results / "final_metrics.json").is_file():
         test = read_json(results / "final_metrics.json")["small"]["test"]
@@ -162,6 +172,39 @@ def _failures(scores: dict[str, Any], names: list[str]) -> str:
         for group in scores[name]["errors"]
     ]
     return _table(["model", "test images of", "images", "wrong", WRONG_AND_SURE], rows)
+
+
+def _guard(results: Path) -> str:
+    """Return what the guard flags: radiographs by pose, then foreign images."""
+    table = pd.read_csv(results / "guard.csv")
+    radiographs = table[table.images != "foreign"]
+    sets = list(radiographs.images.unique())
+    numbers = radiographs.groupby("images", sort=False).n.first()
+    rows = []
+    for kind in radiographs.kind.unique():
+        of_kind = radiographs[radiographs.kind == kind].set_index("images")
+        right = of_kind.right[sets[0]]
+        rows.append([
+            POSE_WORDS[kind],
+            *(_share(of_kind.loc[name]) for name in sets),
+            "" if pd.isna(right) else f"{right:.1%}",
+        ])  # fmt: skip
+    header = [
+        "radiographs, with any remark", *(f"{name} ({numbers[name]})" for name in sets),
+        f"right remark, {sets[0]}",
+    ]  # fmt: skip
+    foreign = [
+        [f"{row.kind} ({row.n})", _share(row), f"{row.constant + row.foreign:.1%}"]
+        for _, row in table[table.images == "foreign"].iterrows()
+    ]
+    return "\n\n".join((
+        _table(header, rows),
+        _table(["other images", "with any remark", "as unlike or nearly constant"], foreign),
+    ))  # fmt: skip
+
+
+def _share(row: pd.Series) -> str:
+    return f"{row.flagged:.1%} [{row.low:.1%}, {row.high:.1%}]"
 
 
 def _cost(results: Path) -> str:

@@ -26,8 +26,9 @@ from utils.common.files import write_atomically
 from utils.common.folders import SHOWN, Found, printable, some, walk_folder
 from utils.data.images import IMAGE_SUFFIXES, is_image
 from utils.evaluation.thresholds import is_positive
+from utils.models.guard import GuardedNetwork, open_guard
 from utils.models.prediction import predict_files
-from utils.models.registry import PHANTOMS_ONLY, ModelError, Network, choose_model
+from utils.models.registry import PHANTOMS_ONLY, ModelError, Network, Scorer, choose_model
 
 COLUMNS = ("image", "probability", "prediction", "threshold", "remark")
 RESAMPLES, SEED = 2000, 42
@@ -59,7 +60,7 @@ class Scores:
     unreadable: dict[str, str]
     """Reason by image."""
     remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """What was assumed in reading, by image."""
+    """What was assumed in reading and what the guard found, by image."""
 
 
 def find_images(folder: Path) -> Content:
@@ -109,18 +110,26 @@ def _list_kinds(kinds: Mapping[str, Sequence[str]]) -> list[str]:
     return [f"{kind}: {len(names)} ({some(names)})" for kind, names in kinds.items() if names]
 
 
-def score_folder(network: Network, folder: Path, images: Sequence[str] | None = None) -> Scores:
+def score_folder(
+    network: Network,
+    folder: Path,
+    images: Sequence[str] | None = None,
+    guarded: GuardedNetwork | None = None,
+) -> Scores:
     """Score all images of a folder; those that cannot be read are listed.
 
     Args:
         network: From (n, height, width, 3) RGB in [0, 255] to (n, 2) probabilities.
         folder: Of images, nested or not.
         images: Their paths below it; by default those of `find_images`.
+        guarded: Guard that looks at the images.
     """
     names = find_images(folder).images if images is None else list(images)
     unreadable: dict[str, str] = {}
     remarks: dict[str, tuple[str, ...]] = {}
-    probabilities = predict_files(network, folder, names, "scoring images", unreadable, remarks)
+    probabilities = predict_files(
+        network, folder, names, "scoring images", unreadable, remarks, guarded
+    )
     return Scores(names, probabilities, unreadable, remarks)
 
 
@@ -260,7 +269,7 @@ def evaluate_scores(scores: Scores, labels: np.ndarray, threshold: float) -> lis
 
 
 def describe_remarks(scores: Scores) -> list[str]:
-    """Count what was assumed in reading images, the most frequent first."""
+    """Count what was assumed in reading images and what the guard found, most frequent first."""
     counts = Counter(remark for remarks in scores.remarks.values() for remark in remarks)
     if not counts:
         return []
@@ -277,6 +286,21 @@ def describe_unreadable(scores: Scores) -> list[str]:
     if (rest := len(scores.unreadable) - SHOWN) > 0:
         lines.append(f"unreadable: {rest} more, all in the column remark")
     return lines
+
+
+def open_any_guard(scorer: Scorer, network: Network) -> GuardedNetwork | None:
+    """Return the guard of the shipped model; where another model scores, it may be missing.
+
+    Raises:
+        ModelError: if the shipped model scores, and its guard is not there.
+    """
+    try:
+        return open_guard(scorer, network)
+    except ModelError as error:
+        if scorer.onnx is not None:
+            raise
+        print(f"No guard looks at the images: {error}")
+        return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -304,7 +328,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         content = find_images(folder)
         labels = read_labels(folder, content.images) if options.evaluate else None
         out = check_writable(options.out, folder, content.images)
-        scores = score_folder(scorer.open(), folder, content.images)
+        network = scorer.open()
+        guarded = open_any_guard(scorer, network)
+        scores = score_folder(network, folder, content.images, guarded)
         write_scores(out, scores, scorer.threshold)
     except (PredictError, ModelError) as error:
         print(f"predict: {error}", file=sys.stderr)

@@ -5,38 +5,32 @@ a final model, rounds its weights, and writes it to `models/` with its record, a
 as `models/shipped.onnx`, which is scored without TensorFlow. What the rounded model predicts for
 validation and test is its own row in the tables of notebook 09. `models/reference_predictions.csv`
 holds its predictions for a few phantoms, so that anyone can check an installation, and
-`models/small_novelty.npz` detects out-of-distribution images (see
-`utils.models.out_of_distribution`). `--onnx` (`make release ONNX=1`) writes the ONNX file of the
-model that is there, and nothing else.
+`models/shipped_guard.npz` says which images it should not have been given (`utils.tools.guard`).
+`--onnx` (`make release ONNX=1`) writes the ONNX file of the model that is there and nothing else;
+`--guard` (`make release GUARD=1`) fits and measures its guard alone.
 """
 
 import argparse
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
-import pandas as pd
 
 from utils.common.constants import SCORED_SPLITS
-from utils.common.files import file_sha256, read_json, write_json
+from utils.common.files import read_json, write_json
 from utils.common.paths import final_name, held_out_dir, model_file, results_dir
 from utils.common.provenance import read_provenance
 from utils.common.study import load_study
-from utils.data.images import load_images
 from utils.data.index import build_index, open_dataset, open_study_index
 from utils.evaluation.calibration import fit_temperature
 from utils.evaluation.predictions import write_predictions
 from utils.models.export import shrink_model
 from utils.models.onnx_export import export_onnx
-from utils.models.out_of_distribution import build_feature_model, fit_detector, measure_rates
-from utils.models.prediction import predict_files, run_network
+from utils.models.prediction import predict_files
 from utils.models.recipe import Candidate
 from utils.models.registry import (
-    DETECTOR_FILE,
     ONNX_FILE,
     PHANTOMS,
     RECORD,
@@ -46,6 +40,7 @@ from utils.models.registry import (
     register_model,
 )
 from utils.selection.rule import choose_block_threshold, read_held_out
+from utils.tools.guard import release_guard
 from utils.tools.predict import score_folder, write_scores
 
 _PHANTOMS_PER_CLASS = 3
@@ -81,9 +76,9 @@ def release_model(study_name: str, candidate: str, seed: int, folds: Sequence[st
         read_held_out(held_out_dir(study_name), recipe, folds, [settings.seed])
     )
     root, index = open_study_index(settings)
-    parts = {split: index[index.split == split] for split in ("train", *SCORED_SPLITS)}
+    parts = {split: index[index.split == split] for split in SCORED_SPLITS}
     probabilities = {
-        split: predict_files(network, root, parts[split].image_id, split) for split in SCORED_SPLITS
+        split: predict_files(network, root, rows.image_id, split) for split, rows in parts.items()
     }
     write_predictions(study_name, f"final/{SHIPPED_MODEL}", index, probabilities)
     temperature = fit_temperature(parts["validation"].label, probabilities["validation"])
@@ -92,9 +87,9 @@ def release_model(study_name: str, candidate: str, seed: int, folds: Sequence[st
         f"{candidate}, seed {seed}, in half precision, shipped with the repository",
         candidate=record["recipe"], seed=seed, threshold_from=list(folds),
         weights=record["weights"]["description"], dataset=record["dataset"],
-        novelty=release_detector(network, root, parts, settings.seed),
     )  # fmt: skip
     release_onnx(network)
+    release_guard(settings)
     copy_phantoms(PHANTOMS)
     write_scores(REFERENCE_PREDICTIONS, score_folder(network, PHANTOMS), threshold)
     return file
@@ -112,38 +107,6 @@ def release_onnx(network: keras.Model) -> Path:
     models[SHIPPED_MODEL]["onnx"] = record
     write_json(SHIPPED / RECORD, models)
     return file
-
-
-def release_detector(
-    network: keras.Model, root: Path, parts: Mapping[str, pd.DataFrame], seed: int
-) -> dict[str, Any]:
-    """Fit the detector of images that are no chest radiographs, and write it to `models/`.
-
-    Args:
-        network: The shipped one.
-        root: Root of the data set.
-        parts: Rows of the image index of train, validation and test.
-        seed: Of the draw of references.
-
-    Returns:
-        Its record: file, hash, and the share of images that it flags by what they are.
-    """
-    feature_model = build_feature_model(network)
-    features = {
-        split: run_network(feature_model, load_images(root, rows.image_id), f"features, {split}")
-        for split, rows in parts.items()
-    }
-    detector = fit_detector(features["train"], features["validation"], seed)
-    file = SHIPPED / DETECTOR_FILE
-    detector.save(file)
-    flagged = {
-        split: round(float(detector.is_out_of_distribution(features[split]).mean()), 4)
-        for split in SCORED_SPLITS
-    }
-    return {
-        "file": file.name, "sha256": file_sha256(file),
-        "flagged": flagged | measure_rates(detector, partial(run_network, feature_model)),
-    }  # fmt: skip
 
 
 def copy_phantoms(folder: Path) -> None:
@@ -164,12 +127,15 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--candidate", help="finished model to release")
     what.add_argument("--onnx", action="store_true", help="write the released one as ONNX again")
+    what.add_argument("--guard", action="store_true", help="fit the released one's guard again")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--folds", nargs="+", help="by default those of the second round")
     arguments = parser.parse_args()
     if arguments.onnx:
         network = keras.models.load_model(SHIPPED / f"{SHIPPED_MODEL}.keras", compile=False)
         file = release_onnx(network)
+    elif arguments.guard:
+        file = release_guard(load_study(arguments.study))
     else:
         folds = arguments.folds or load_study(arguments.study).second_round_folds
         file = release_model(arguments.study, arguments.candidate, arguments.seed, folds)
