@@ -17,6 +17,7 @@ from PIL import Image
 from demo.__main__ import main as serve
 from demo.answers import Answerer, load_answerer
 from demo.app import HEADERS, MAX_BYTES, color_heat, create_app
+from demo.page import describe_uncertainty
 from tests import hard_inputs
 from utils.common.constants import DISCLAIMER
 from utils.common.paths import ROOT
@@ -313,3 +314,11 @@ def test_heat_is_redder_and_more_opaque_the_hotter():
     pixels = color_heat(heat)
     assert pixels[0, :, 3].tolist() == [0, 128, 255] and pixels[0, :, 1].tolist() == [170, 85, 0]
     assert color_heat(np.zeros((2, 2)))[..., 3].max() == 0
+
+
+def test_the_page_says_how_unsure_the_shipped_model_alone_is_of_phantoms(client, monkeypatch):
+    assert "unsure" not in client.get("/").text
+    said = describe_uncertainty(choose_model("full"))
+    assert "a probability of 3% to 17%, and predicts NORMAL for 2 of 3." in said
+    monkeypatch.setattr("demo.app.describe_uncertainty", lambda _: said)
+    assert said in client.get("/").text
