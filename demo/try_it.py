@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from jinja2 import Environment, FileSystemLoader
+from flask import Flask
 from sphinx.application import Sphinx
 
 from demo.answers import CLASS_ACTIVATION_MAP
@@ -80,7 +80,6 @@ def write_page(site: Path, runtime: Path | None, reason: str = "") -> None:
         runtime: Folder of `extract_runtime`; without one the page says that it was left out.
         reason: Why.
     """
-    template = Environment(loader=FileSystemLoader(DEMO / "templates"), autoescape=True)
     folder = site / FOLDER
     folder.mkdir(parents=True)
     shutil.copy(DEMO / "static" / "demo.css", folder)
@@ -102,7 +101,7 @@ def write_page(site: Path, runtime: Path | None, reason: str = "") -> None:
             "samples": copy_samples(folder),
             "unsure": describe_uncertainty(scorer),
         }
-    text = template.get_template(TEMPLATE).render(content)
+    text = Flask(__package__).jinja_env.get_template(TEMPLATE).render(content)
     (site / PAGE).write_text(text, encoding="utf-8")
 
 
