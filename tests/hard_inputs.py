@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from PIL import Image
+from PIL import Image, ImageDraw
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
@@ -186,6 +186,46 @@ what a remark must say; without words there must be none. 255: the picture is no
 
 def gray(chest: np.ndarray) -> Image.Image:
     return Image.fromarray(to_bytes(chest))
+
+
+# No radiographs, and radiographs the wrong way ----------------------------------------------------
+
+
+def draw_letter() -> Image.Image:
+    page = Image.new("L", (800, 1000), 255)
+    pen = ImageDraw.Draw(page)
+    for top in range(40, 840, 20):
+        pen.text((40, top), "Dear colleague, this page is a letter, and no radiograph.", fill=0)
+    return page
+
+
+def draw_pattern() -> np.ndarray:
+    """Draw three chests as the colors of one image, each under waves of its own."""
+    waves = [0.3 * np.sin(np.mgrid[0:280, 0:350][n % 2] / (7 + 9 * n)) for n in range(3)]
+    chests = [draw_chest(90 + n, (280, 350)) for n in range(3)]
+    return to_bytes(np.dstack([c + w for c, w in zip(chests, waves, strict=True)]).clip(0, 1))
+
+
+NO_RADIOGRAPHS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "letter.png": (lambda: encode(draw_letter()), "unlike any chest radiograph"),
+    "pattern.png": (lambda: encode(draw_pattern()), "unlike any chest radiograph"),
+    "white.png": (lambda: encode(np.full((300, 300), 255, np.uint8)), "nearly constant"),
+    "black.png": (lambda: encode(np.zeros((300, 300), np.uint8)), "nearly constant"),
+    "nearly_black.png": (lambda: encode(to_bytes(0.02 * draw_chest())), "nearly constant"),
+    "one_pixel.png": (lambda: encode(np.full((1, 1), 128, np.uint8)), "nearly constant"),
+    "flat.dcm": (
+        lambda: dicom(np.full((90, 70), 900), WindowCenter=2048, WindowWidth=4096),
+        "nearly constant",
+    ),
+}
+"""By file name: how it is drawn, and what a remark must say."""
+WRONG_WAY: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "inverted.png": (lambda pixels: 255 - pixels, "probably a negative"),
+    "upside_down.png": (lambda pixels: pixels[::-1, ::-1], "probably upside down"),
+    "on_its_left.png": (np.rot90, "probably rotated: turn it by"),
+    "on_its_right.png": (lambda pixels: np.rot90(pixels, -1), "probably rotated: turn it by"),
+}
+"""By file name: how gray pixels are changed, and what a remark must say."""
 
 
 # DICOM ------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def test_the_shipped_network_runs_once_and_others_have_it_beside_them():
     shipped = open_shipped_model()
     network = shipped.open()
     assert open_guard(shipped, network).network is network
-    other = replace(shipped, onnx=None)
+    other = replace(shipped, onnx=None, guard=None)
     assert open_guard(other, network).network is not network
 
 
@@ -138,12 +138,16 @@ def test_the_shipped_guard_is_the_recorded_file_and_holds_no_pixels():
     }  # fmt: skip
 
 
-def test_the_shipped_guard_says_nothing_of_phantoms_and_their_pose_where_it_is_wrong():
+def test_the_shipped_guard_says_nothing_of_phantoms_and_something_where_they_are_turned():
+    """Their pose is not always the one that is named; radiographs are in results/full/guard.csv."""
     shipped = open_shipped_model()
     guarded = open_guard(shipped, shipped.open())
     upright = np.stack([load_image(file) for file in sorted(PHANTOMS.rglob("*.jpeg"))])
+    right = []
     for number, pose in enumerate(POSES):
         images = np.rot90(upright, number % 4, axes=(1, 2))
         images = np.ascontiguousarray(255 - images if number > 3 else images)
         found = guarded.guard.judge(images, guarded.network.measure_features(images))
-        print(pose, found)
+        assert [bool(each) for each in found] == [number > 0] * 6, pose
+        right += [pose in each for each in found] * (number > 0)
+    assert np.mean(right) > 0.85

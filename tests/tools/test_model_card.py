@@ -16,6 +16,15 @@ def folders(tmp_path, models):  # noqa: F811
         "sha256": "abc", "threshold": 0.4, "seed": 42, "weights": "ImageNet",
         "candidate": {"name": "a", "architecture": "small_cnn", "size": 64},
     }})  # fmt: skip
+    rates = "flagged,low,high,constant,foreign,pose,right"
+    (results / "guard.csv").write_text(
+        f"images,kind,n,{rates}\n"
+        "validation,upright,200,0.03,0.011,0.064,0,0.02,0.01,\n"
+        "test,upright,100,0.05,0.016,0.113,0,0.03,0.02,\n"
+        "validation,negative,200,0.995,0.972,1.0,0,0.2,0.99,0.985\n"
+        "test,negative,100,1.0,0.964,1.0,0,0.2,0.99,0.97\n"
+        "foreign,noise,30,1.0,0.884,1.0,0.1,0.8,0.2,\n"
+    )
     for number in (1, 2):
         write_json(results / f"screening/a/block{number}_seed42.json", {"minutes": 30.0})
     write_json(results / "provenance/final/a_seed42.json", {"training_minutes": 120.0})
@@ -34,6 +43,11 @@ def test_the_card_says_what_the_results_say(folders):
         "2 training runs on folds took 1.0 hours and 1 final runs 2.0 hours" in blocks["card-cost"]
     )
     assert "0.06 kWh" in blocks["card-cost"]
+    guard = blocks["card-guard"].splitlines()
+    assert guard[0].endswith("| validation (200) | test (100) | right remark, validation |")
+    assert guard[2] == "| as they are | 3.0% [1.1%, 6.4%] | 5.0% [1.6%, 11.3%] |  |"
+    assert guard[3] == "| negative | 99.5% [97.2%, 100.0%] | 100.0% [96.4%, 100.0%] | 98.5% |"
+    assert guard[-1] == "| noise (30) | 100.0% [88.4%, 100.0%] | 90.0% |"
 
 
 def test_without_notebook_09_there_is_no_card(folders):

@@ -94,6 +94,32 @@ def test_the_shipped_model_says_here_what_it_said_there(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(scores[reference.columns], reference, atol=2e-3)
 
 
+def test_the_shipped_model_is_guarded(tmp_path, monkeypatch, capsys):
+    """What is no radiograph, or one the wrong way, has a probability and a remark."""
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
+    folder, out = tmp_path / "images", tmp_path / "scores.csv"
+    expected = {}
+    for name, (draw, words) in hard_inputs.NO_RADIOGRAPHS.items():
+        hard_inputs.save(folder / name, draw())
+        expected[name] = words
+    phantoms = sorted(release.PHANTOMS.rglob("*.jpeg"))
+    for phantom in phantoms:
+        pixels = read_image(phantom)
+        for name, (change, words) in hard_inputs.WRONG_WAY.items():
+            changed = np.ascontiguousarray(change(pixels))
+            hard_inputs.save(folder / phantom.stem / name, hard_inputs.encode(changed))
+            expected[f"{phantom.stem}/{name}"] = words
+    assert predict(["--images", str(folder), "--out", str(out)]) == 0
+    scores = pd.read_csv(out, keep_default_na=False)
+    assert len(scores) == len(expected) == 7 + 6 * 4
+    for row in scores.itertuples():
+        assert expected[row.image] in row.remark, row.image
+        assert 0 <= float(row.probability) <= 1 and row.prediction
+    said = capsys.readouterr().out
+    assert f"images with a remark, in the column of that name: {len(expected)}" in said
+    assert "probably a negative: invert it" in said and "docs/using.md" in said
+
+
 ENCODINGS = ("12_in_16.png", "10_in_16.png", "lying_6.JPEG", "lying_3.TIFF", "alpha_alone.png",
              "negative_16.tif", "rgb.jpg", "scan.webp")  # fmt: skip
 

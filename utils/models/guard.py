@@ -199,8 +199,9 @@ def open_guard(scorer: Scorer, network: Network) -> GuardedNetwork:
     """
     from utils.models.onnx_scoring import OnnxNetwork  # not before the model has been named
 
+    if scorer.guard is not None:
+        return GuardedNetwork(network, load_guard(scorer.guard))
     shipped = open_shipped_model()
     if shipped.onnx is None or shipped.guard is None:
         raise ModelError("the shipped model has no guard; restore it: git checkout -- models")
-    known = network if scorer.onnx == shipped.onnx else OnnxNetwork(shipped.onnx)
-    return GuardedNetwork(known, load_guard(shipped.guard))
+    return GuardedNetwork(OnnxNetwork(shipped.onnx), load_guard(shipped.guard))

@@ -178,7 +178,7 @@ def count_findings(name: str, kind: str, findings: Sequence[tuple[str, ...]]) ->
         "right": sum(expected in found for found in findings) / number
         if expected in _NAMED else None,
     }  # fmt: skip
-    rounded = {key: value if value is None else round(value, 4) for key, value in shares.items()}
+    rounded = {key: value if value is None else round(value, 6) for key, value in shares.items()}
     return {"images": name, "kind": kind, "n": number} | rounded
 
 

@@ -269,12 +269,13 @@ def evaluate_scores(scores: Scores, labels: np.ndarray, threshold: float) -> lis
 
 
 def describe_remarks(scores: Scores) -> list[str]:
-    """Count what was assumed in reading images and what the guard found, most frequent first."""
+    """Count what was assumed in reading and what the guard found, the most frequent first."""
     counts = Counter(remark for remarks in scores.remarks.values() for remark in remarks)
     if not counts:
         return []
     lines = [f"images with a remark, in the column of that name: {len(scores.remarks)}"]
-    return lines + [f"  {count} x {remark}" for remark, count in counts.most_common(SHOWN)]
+    lines += [f"  {count} x {remark}" for remark, count in counts.most_common(SHOWN)]
+    return [*lines, "  (what remarks mean, and what they miss: docs/using.md)"]
 
 
 def describe_unreadable(scores: Scores) -> list[str]:
@@ -299,7 +300,7 @@ def open_any_guard(scorer: Scorer, network: Network) -> GuardedNetwork | None:
     except ModelError as error:
         if scorer.onnx is not None:
             raise
-        print(f"No guard looks at the images: {error}")
+        print(f"No guard looks at the images: {error}", file=sys.stderr)
         return None
 
 
