@@ -175,22 +175,21 @@ class TryIt:
             self._runtime, self._reason = None, str(error)
 
     @property
-    def title(self) -> str:
-        """What links say."""
-        return "Try it in your browser" + (" (left out)" if self._runtime is None else "")
+    def left_out(self) -> str:
+        """What links add where the page was left out."""
+        return "" if self._runtime else " (left out)"
 
     def link_front_page(self, app: Sphinx, page: str, source: list[str]) -> None:
         """Put a line in place of the mark in a page's source."""
-        link = f'<a href="../{PAGE}">{self.title}</a>'
-        source[0] = source[0].replace(
-            MARK, f"- **To try it**: {link}. Nothing is installed, and no image leaves the page."
-        )
+        link = f'<a href="../{PAGE}">the model in your browser</a>{self.left_out}'
+        line = f"- **To try it**: {link}. Nothing is installed, and no image leaves the page."
+        source[0] = source[0].replace(MARK, line)
 
     def link_navigation(
         self, app: Sphinx, page: str, template: str, context: dict[str, Any], tree: object
     ) -> None:
         """Give the navigation its link."""
-        context |= {"try_it_page": PAGE, "try_it_title": self.title}
+        context |= {"try_it_page": PAGE, "try_it_left_out": self.left_out}
 
     def write(self, app: Sphinx, error: Exception | None) -> None:
         """Write the page, unless the build has failed."""
