@@ -4,9 +4,7 @@ import base64
 import io
 import logging
 import re
-import struct
 import tempfile
-import zlib
 
 import keras
 import numpy as np
@@ -19,6 +17,7 @@ from demo.answers import Answerer, load_answerer
 from demo.app import HEADERS, MAX_BYTES, color_heat, create_app
 from demo.page import describe_uncertainty
 from tests import hard_inputs
+from tests.hard_inputs import make_bomb
 from utils.common.constants import DISCLAIMER
 from utils.common.paths import ROOT
 from utils.data.images import MAX_PIXELS, read_picture, resize_image
@@ -198,21 +197,6 @@ def test_a_model_that_cannot_be_explained_is_refused_with_words():
         Answerer(scorer, scorer.load(), None)
 
 
-def make_bomb(width: int, height: int) -> bytes:
-    """Return a PNG of a few kilobytes that says it is large."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(1_000_000))) + chunk(b"IEND", b"")
-    )  # fmt: skip
-
-
 WHOLE = encode(noise=True)
 REFUSED = {
     "nothing": (b"", 400, "no image was sent"),
@@ -226,8 +210,16 @@ REFUSED = {
     ),
     "cut off": (WHOLE[: len(WHOLE) // 2], 422, "damaged or cut off"),
     "too large": (bytes(MAX_BYTES + 1), 413, "larger than 16 MB"),
-    "bomb": (make_bomb(8000, 8000), 413, "8000 x 8000 pixels are more than the 40 million"),
-    "larger bomb": (make_bomb(60000, 60000), 413, "pixels are more than the 40 million"),
+    "bomb": (
+        make_bomb(8000, 8000),
+        413,
+        "8000 x 8000 pixels are more than the 40 million",
+    ),
+    "larger bomb": (
+        make_bomb(60000, 60000),
+        413,
+        "pixels are more than the 40 million",
+    ),
 }
 
 
