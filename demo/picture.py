@@ -85,8 +85,10 @@ def main() -> None:
     finally:
         process.terminate()
     with write_atomically(PICTURE) as temporary, Image.open(io.BytesIO(shot)) as picture:
-        # A palette is enough, and half the size.
-        picture.convert("RGB").quantize(COLORS).save(temporary, "PNG", optimize=True)
+        # A palette is enough, and half the size; dithered, for the colors of the map.
+        colors = picture.convert("RGB")
+        dithered = colors.quantize(palette=colors.quantize(COLORS))
+        dithered.save(temporary, "PNG", optimize=True)
 
 
 if __name__ == "__main__":
