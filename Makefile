@@ -8,6 +8,7 @@
 #   PRECISION  of the frozen network on augmented copies: float32 (default), bfloat16, mixed_float16, auto
 #   SOLUTIONS  1 fills the exercises of the notebooks in from exercises/solutions/ before they run
 #   SCALE, POSITIVE  of a model of your own: range of its pixels (0..255, 0..1, -1..1), its class PNEUMONIA
+#   GPU      1 has make setup install what TensorFlow needs of CUDA (Linux, a GPU of NVIDIA)
 #   UV       installs what pip would, several times faster: uv of the PATH, else one that pip puts into VENV; UV= for pip
 #   VERBOSE  1 shows TensorFlow's log too, and what pip installs
 #   WORKERS  processes of this machine that share forward passes, trainings and heat maps; none by default
@@ -22,6 +23,7 @@ RUN := $(VENV_PYTHON) -m
 STUDY_RUN := $(RUN)$(if $(VERBOSE),, utils.tools.quiet)
 INSTALLED := $(VENV)/.installed
 CHECKS_INSTALLED := $(VENV)/.installed-checks
+GPU_INSTALLED := $(VENV)/.installed-gpu
 UV ?= $(or $(shell command -v uv 2>/dev/null),$(VENV)/bin/uv)
 # The locks name all that is needed, with hashes, so nothing is left to be resolved.
 PIP_INSTALL = $(RUN) pip install $(if $(VERBOSE),,-qq) --disable-pip-version-check --no-deps
@@ -118,7 +120,7 @@ check test lint nbval site lock demo-picture release: $(CHECKS_INSTALLED)
 help: ## List these commands
 	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
-setup: ## Create .venv and install the pinned packages (the other commands do so too)
+setup: $(if $(GPU),$(GPU_INSTALLED)) ## Create .venv with the pinned packages, as other commands do; GPU=1 adds those of CUDA
 all: announce $(INSTALLED) ## Run the study: notebooks 01-10, those whose inputs changed; SOLUTIONS=1 solves them
 	@$(MAKE) --no-print-directory --jobs=$(SIDE_BY_SIDE) executed
 	@echo "Study '$(STUDY)' is up to date"
@@ -187,14 +189,16 @@ readme: ## Write tables and numbers of documents from results/full
 	@$(RUN) utils.tools.report && $(RUN) utils.tools.numbers
 lock: ## Lock the packages of requirements*.txt and all that they need; UPGRADE=1 for their newest versions
 	@$(LOCK) requirements.txt --output-file requirements.lock
-	@$(LOCK) requirements-dev.txt --output-file requirements-dev.lock --constraint requirements.lock \
-		$$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock)
+	@$(LOCK) requirements-dev.txt --output-file requirements-dev.lock $(BESIDES)
+	@echo 'tensorflow[and-cuda]' | $(LOCK) - --output-file requirements-gpu.lock $(BESIDES)
 demo-picture: ## Draw the picture of the demo in docs/using.md; needs a Chromium browser
 	@$(STUDY_RUN) demo.picture
 
 # One version of each package for all Pythons and systems; the hashes are those of every file of it.
 LOCK = UV_CUSTOM_COMPILE_COMMAND='make lock' $(RUN) uv pip compile --quiet --universal --python-version 3.11 \
 	--fork-strategy fewest --generate-hashes --no-annotate --no-emit-index-url $(if $(UPGRADE),--upgrade)
+BESIDES = --constraint requirements.lock \
+	$$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock)
 
 # The marker comes last: an interrupted installation is taken up again, not taken for done.
 $(INSTALLED): requirements.lock pyproject.toml
@@ -213,6 +217,12 @@ $(INSTALLED): requirements.lock pyproject.toml
 $(CHECKS_INSTALLED): requirements-dev.lock $(INSTALLED)
 	@echo "$(if $(UV),uv,pip) installs requirements-dev.lock: what checks and the site need besides"
 	@$(call install_lock,requirements-dev.lock)
+	@touch $@
+
+$(GPU_INSTALLED): requirements-gpu.lock $(INSTALLED)
+	@[ "$$(uname)" = Linux ] || { echo "GPU=1 is for Linux: TensorFlow has no CUDA packages for $$(uname)" >&2; false; }
+	@echo "$(if $(UV),uv,pip) installs requirements-gpu.lock: 3 GB, once; the driver of the GPU is not among it"
+	@$(call install_lock,requirements-gpu.lock)
 	@touch $@
 
 require_supported = { $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

@@ -68,15 +68,15 @@ def check_worth_their_cost(names: Iterable[str], compared: pd.DataFrame, cost: p
     for name in sorted(named):
         if rivals := beaten_by(name):
             raise WrongAnswer(
-                f"{name} does not belong to them: {rivals[0]} has at least the same criterion and "
+                f"{name} is not Pareto-optimal: {rivals[0]} has at least the same criterion and "
                 "needs no more operations"
             )
     kept = {name for name in table.index if not beaten_by(name)}
     if missing := kept - named:
         raise WrongAnswer(
-            f"{len(missing)} more belong to them. The cheapest network cannot be beaten in cost, "
-            "however poor it is; go on from there to the right, and keep each network that is "
-            "higher than all before it"
+            f"{len(missing)} more are Pareto-optimal. The cheapest network cannot be beaten in "
+            "cost, however poor it is; go on from there to the right, and keep each network that "
+            "is higher than all before it"
         )
     return f"{', '.join(sorted(kept))}: the others cost more and score no higher"
 

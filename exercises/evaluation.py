@@ -49,8 +49,8 @@ def check_threshold(choose: Callable[[pd.DataFrame], float], predictions: pd.Dat
     if reached < reachable - YOUDEN_TOLERANCE:
         raise WrongAnswer(
             f"{threshold:.3f} has not seen the test set, but sensitivity + specificity on "
-            f"validation is {reached:.3f}, and {reachable:.3f} is possible. What does the notebook "
-            "choose by?"
+            f"validation is {reached:.3f}, and {reachable:.3f} is possible. Which sum does the "
+            "notebook maximize?"
         )
     test = select_split(predictions, "test")
     tuned = choose_threshold(test.y_true.to_numpy(), test.probability.to_numpy())

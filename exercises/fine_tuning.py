@@ -35,8 +35,8 @@ def check_choice_of_the_block(name: str, compared: pd.DataFrame, by_change: pd.D
                 "block reads another column"
             )
         raise WrongAnswer(
-            f"{name} has {scores.block[name]:.4f} on the unperturbed block; others have more. "
-            "Which column would someone use who has never perturbed an image?"
+            f"{name} has {scores.block[name]:.4f} on the unperturbed block; others have a "
+            "higher AUC. Which column would someone use who has never perturbed an image?"
         )
     chosen = scores.criterion.idxmax()
     weakest = by_change.min(axis=1)

@@ -33,13 +33,13 @@ def check_scale(scale: Callable[[np.ndarray], np.ndarray], maps: np.ndarray) -> 
     first, second = known.max(axis=(1, 2))[:2]
     if not np.isclose(first, 4 * second):
         raise WrongAnswer(
-            f"the maximum of one map was four times that of another; afterwards it is "
+            f"the maximum of one map was four times that of another; afterward it is "
             f"{first / second:.2f} times. What must be the same for all maps?"
         )
     if not np.isclose(first, 1):
         raise WrongAnswer(f"the largest value of all maps should become 1, not {first:.3g}")
     if not np.array_equal(silent, np.zeros((2, 4, 4))):
-        raise WrongAnswer("and if all maps are zero? They should stay zero, and none undefined")
+        raise WrongAnswer("and if all maps are zero? They should stay zero, not become undefined")
     heights = scaled.max(axis=(1, 2))
     return (
         f"the maxima of the notebook's maps now range from {heights.min():.2f} to "

@@ -80,7 +80,7 @@ def check_luck_with_five(share: float) -> str:
             "criteria on five models will now and then make one of them look good by chance"
         )
     raise WrongAnswer(
-        f"{share:.3f} is too {'low' if share < value else 'high'}, and a first guess may be. "
+        f"{share:.3f} is too {'low' if share < value else 'high'}; a prediction may be wrong. "
         f"There are {len(orders)} orders of five models: count them with `itertools.permutations` "
         "and `scipy.stats.spearmanr`"
     )

@@ -14,7 +14,7 @@ _HINTS = {
     ),
     "d": (
         "d: the maps hardly changed between a network that has learned pneumonia and one that "
-        "knows nothing. Do they tell you more about the first than about the second?"
+        "has learned nothing. Do they tell you more about the first than about the second?"
     ),
 }
 _MISSING = {

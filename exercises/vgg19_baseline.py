@@ -45,8 +45,8 @@ def check_pooled_parameters(parameters: int, activation_shape: tuple[int, int, i
         )
     raise WrongAnswer(
         f"pooling leaves one number for each channel; then come layers of {UNITS[0]}, {UNITS[1]} "
-        f"and {UNITS[2]} units. How many weights, and how many biases, has a dense layer from a to "
-        "b numbers?"
+        f"and {UNITS[2]} units. How many weights, and how many biases, does a dense layer from a "
+        "to b numbers have?"
     )
 
 

@@ -249,7 +249,7 @@ CASES = {
                 ),
                 ("choose_threshold(rows.y_true, rows.probability)", "has seen them"),
                 ("rows.probability.median()", "has seen them"),
-                ("0.5", "What does the notebook choose by"),
+                ("0.5", "Which sum does the notebook maximize"),
                 ("select_split(rows, 'validation')", "must be a number"),
                 ("rows.threshold", "stopped with AttributeError"),
             ],
@@ -297,7 +297,7 @@ CASES = {
         "Exercise 1: choosing on the block alone": Case(
             [
                 ("'long'", "all eight versions"),
-                ("candidate_list.BASE", "others have more"),
+                ("candidate_list.BASE", "others have a higher AUC"),
                 ("'the best'", "none of the recipes"),
                 ("3", "none of the recipes"),
                 ("['long']", "none of the recipes"),
@@ -334,8 +334,8 @@ CASES = {
         "Exercise 2: Pareto-optimal networks": Case(
             [
                 ("{'good'}", "cheapest network"),
-                ("{'cheap', 'good', 'heavy'}", "heavy does not belong"),
-                ("compared.candidate", "heavy does not belong"),
+                ("{'cheap', 'good', 'heavy'}", "heavy is not Pareto-optimal"),
+                ("compared.candidate", "heavy is not Pareto-optimal"),
                 ("'good'", "a set of names"),
                 ("{'cheap', 'best'}", "none of the networks"),
             ],
@@ -411,7 +411,7 @@ CASES = {
         "Exercise 1: a map that does not change": Case(
             [
                 ("{'a', 'b', 'c'}", "not with an opacity"),
-                ("{'a', 'c', 'd'}", "knows nothing"),
+                ("{'a', 'c', 'd'}", "has learned nothing"),
                 ("{'a'}", "same image"),
                 ("{'c'}", "did it not depend on"),
                 ("set()", "2 more"),

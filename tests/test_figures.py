@@ -34,6 +34,7 @@ from utils.evaluation.plots import (
 from utils.evaluation.study_metrics import evaluate_study
 from utils.evaluation.tables import REPORTED
 from utils.explanation.plots import plot_cam_grid
+from utils.phantoms.plots import plot_one_child, plot_site_sheet
 from utils.shortcuts.pixel_baselines import BASELINES
 from utils.shortcuts.plots import plot_baseline_scores
 from utils.training.plots import plot_copies_cost, plot_history
@@ -159,6 +160,8 @@ PICTURES: dict[str, Callable[[], Figure]] = {
         make_images(6), [make_images(6), make_images(6) * 0.5], ["virus"] * 6
     ),
     "cams": lambda: plot_cam_grid(make_images(7), make_maps(7), captions(7), make_mask(7)),
+    "sites": lambda: plot_site_sheet(range(12)),
+    "one_child": lambda: plot_one_child(3, "bacteria"),
     "cams_all_zero": lambda: plot_cam_grid(make_images(2), np.zeros((2, 16, 16)), captions(2)),
 }
 """Figures that show images."""

@@ -1,12 +1,13 @@
 """What is committed is what may be: no radiograph, no copied notebook, nothing large or private."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from demo.__main__ import PORT
 from tests.test_notebooks import (
     DEFAULT_STUDY,
     NAMES,
@@ -72,6 +74,8 @@ SHIPPED_GUARD = "models/shipped_guard.npz"
 """Projected features, no pixels; `test_guard` looks at what it holds."""
 DEMO_PICTURE = "docs/demo.png"
 """The demo page with a phantom, drawn by `make demo-picture`."""
+SITE_PICTURES = {"figures/phantoms/sites.png", "figures/phantoms/one_child.png"}
+"""Phantoms of docs/phantoms.md, drawn by `python -m utils.phantoms.plots`."""
 
 DATA_FILES = {"data/README.md", "data/nih_adults.csv", "data/nih_adults.md"}
 """What may be committed of data/: datasheets, and the index of images that lie elsewhere."""
@@ -127,7 +131,7 @@ def find_misplaced(files: list[Path]) -> list[str]:
         folder = file.parts[0]
         if (
             SHIPPED_PHANTOMS.fullmatch(file.as_posix())
-            or file.as_posix() in (BENCH_RECORD, SHIPPED_GUARD, DEMO_PICTURE)
+            or file.as_posix() in (BENCH_RECORD, SHIPPED_GUARD, DEMO_PICTURE, *SITE_PICTURES)
             or (file.parts[:2] == ("figures", "bench") and file.name in BENCH_FIGURES)
         ):
             continue
@@ -199,7 +203,7 @@ def test_no_path_of_a_machine_is_left():
 
 def test_committed_figures_are_drawings():
     for file in list_committed():
-        if file.suffix == ".png" and file.as_posix() != DEMO_PICTURE:
+        if file.suffix == ".png" and file.as_posix() not in {DEMO_PICTURE, *SITE_PICTURES}:
             with Image.open(ROOT / file) as image:
                 assert is_drawing(np.asarray(image.convert("L"))), f"{file} looks like a photograph"
 
@@ -242,6 +246,7 @@ def test_the_first_notebook_says_that_it_shows_phantoms():
         "figures/bench/sample_scaling.png",
         "figures/bench/06_grad_cam.png",
         "figures/sample/notes.md",
+        "figures/phantoms/more.png",
         "notebooks/07_more.ipynb",
         "models/phantoms/NORMAL/more/a.jpeg",
         "models/phantoms/a.jpeg",
@@ -265,6 +270,7 @@ def test_misplaced_file_is_noticed(name):
         "results/bench/full.json", "figures/bench/full_scaling.png",
         "results/full/predictions/vgg19.csv", "notebooks/06_grad_cam.ipynb", "README.md",
         "models/small.keras", "models/shipped.onnx", "models/phantoms/NORMAL/IM-0001-0001.jpeg",
+        "figures/phantoms/sites.png",
     ],
 )  # fmt: skip
 def test_what_belongs_is_left_alone(name):
@@ -403,7 +409,7 @@ def test_help_sets_apart_what_rebuilds_committed_results():
 
 DOCUMENTS = [
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "data/nih_adults.md",
-    "docs/scaling.md", "docs/teaching.md", "docs/using.md",
+    "docs/questions.md", "docs/scaling.md", "docs/teaching.md", "docs/using.md",
     "results/full/README.md", "utils/README.md",
 ]  # fmt: skip
 
@@ -505,6 +511,22 @@ def test_installed_packages_are_those_of_the_locks():
     assert {name: version(name) for name in everywhere} == everywhere
 
 
+def test_the_lock_for_a_gpu_is_what_tensorflow_asks_for_and_no_more():
+    wanted = {}
+    for line in requires("tensorflow"):
+        if match := re.match(r"([\w-]+)<([\d.]+),>=([\d.]+); extra == .and-cuda.", line):
+            wanted[match[1]] = match[3], match[2]
+    locked = read_lock("requirements-gpu")
+    assert wanted and locked.keys() == wanted.keys()
+    for name, (pinned, _) in locked.items():
+        least, below = wanted[name]
+        assert numbers_of(least) <= numbers_of(pinned) < numbers_of(below), f"{name}: `make lock`"
+
+
+def numbers_of(release: str) -> list[int]:
+    return [int(part) for part in release.split(".")]
+
+
 def test_the_list_holds_what_is_imported_and_no_more():
     folders = ("utils", "exercises", "demo", "tests")
     sources = [file.read_text() for folder in folders for file in ROOT.glob(f"{folder}/**/*.py")]
@@ -521,6 +543,17 @@ def test_the_list_holds_what_is_imported_and_no_more():
     assert {
         PACKAGE_OF_MODULE.get(name, name) for name in modules
     } == read_all_requirements().keys() - TOOLS
+
+
+def test_codespaces_are_set_up_by_the_makefile_on_a_supported_python():
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert container["postCreateCommand"] == "make setup"
+    assert re.fullmatch(r"mcr\.\S+/python:3\.1[123]", container["image"])
+    labels = {port: each["label"] for port, each in container["portsAttributes"].items()}
+    assert labels[str(PORT)] == "make demo" and set(map(int, labels)) == set(
+        container["forwardPorts"]
+    )
+    assert {label.removeprefix("make ") for label in labels.values()} <= make_targets().keys()
 
 
 def test_ci_calls_the_commands_of_the_readme():

@@ -120,6 +120,21 @@ def test_predict_reads_dicom(absent, tmp_path):
     assert pd.read_csv(out).probability.between(0, 1).all()
 
 
+@pytest.mark.parametrize("module", ["utils.tools.predict", "demo"])
+@pytest.mark.parametrize("missing", ["keras", "tensorflow"])
+def test_a_model_for_keras_is_refused_with_a_remedy(absent, module, missing, tmp_path):
+    absent = absent if missing == "keras" else {"tensorflow"}
+    arguments = ["--model", str(ROOT / "models" / "small.keras")]
+    if module != "demo":
+        arguments += ["--images", str(PHANTOMS), "--out", str(tmp_path / "scores.csv")]
+    done = start(absent, module, *arguments, results=str(tmp_path))
+    said, _ = done.communicate(timeout=SECONDS)
+    assert done.returncode == 2 and "Traceback" not in said, said
+    assert f"small.keras needs Keras and TensorFlow, and {missing} is not installed here" in said
+    assert "make setup" in said and "leave MODEL out" in said
+    assert not (tmp_path / "scores.csv").exists()
+
+
 def test_the_demo_answers_with_a_map_and_knows_radiographs(absent, tmp_path):
     process = start(absent, "demo", "--port", "0", results=str(tmp_path))
     try:

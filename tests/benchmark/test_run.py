@@ -156,6 +156,7 @@ def die(job, prepared):
     os._exit(1)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "run_job", die)
     with pytest.raises(BenchError, match="ours_cold died"):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -27,10 +28,10 @@ from utils.common.study import load_study
 from utils.data import archive as module_of_archive
 from utils.data import download as module
 from utils.data import medmnist as module_of_medmnist
-from utils.data.archive import COPY, ELSEWHERE, METADATA, NO_IMAGE, ONLY_IN_COPY
+from utils.data.archive import COPY, ELSEWHERE, METADATA, NO_IMAGE, ONLY_IN_COPY, is_kept
 from utils.data.checks import FetchError
 from utils.data.download import data_set_present, fetch, main
-from utils.data.images import load_image
+from utils.data.images import DatasetError, load_image
 from utils.data.index import build_index, parse_name, patient_number, split_level
 from utils.data.medmnist import download_medmnist, write_medmnist_images
 from utils.data.sources import KAGGLE_COUNTS, KAGGLE_HANDLE
@@ -344,6 +345,79 @@ def test_linked_folders_are_followed_once(root, tmp_path):
     assert not any(path.is_symlink() for path in root.rglob("*"))
 
 
+@pytest.fixture
+def mounted(tmp_path, monkeypatch):
+    """Return an unpacked archive that may not be written to, as data sets are mounted on Kaggle."""
+    files = small_files(NAMES + VAL_NAMES)
+    files |= small_files(NAMES + VAL_NAMES, "chest_xray/chest_xray/")
+    files["chest_xray/__MACOSX/._chest_xray"] = b"\0\5\x16\7"
+    folder = write_files(tmp_path / "input" / "chest-xray-pneumonia", files)
+    # root may write whatever the permissions say, but to no read-only mount
+    monkeypatch.setattr(os, "access", lambda path, mode: not Path(path).is_relative_to(folder))
+    return folder
+
+
+def test_a_folder_that_may_not_be_written_to_is_linked_to(root, mounted, monkeypatch, caplog):
+    monkeypatch.setattr(module, "KAGGLE_COUNTS", SMALL_COUNTS)
+    full = SimpleNamespace(free=0)
+    monkeypatch.setattr(module_of_archive.shutil, "disk_usage", lambda _: full)
+    with caplog.at_level("INFO", module.logger.name):
+        record = fetch(root, archive=mounted)
+    assert "linked, not copied" in caplog.text
+    assert images_below(root) == sorted(NAMES + VAL_NAMES)
+    for name in images_below(root):
+        assert (root / name).readlink() == mounted / "chest_xray" / name
+    assert record["linked_to"] == str(mounted) and record["bytes"] > 0
+    report = read_json(root / "report.json")
+    assert report["warnings"] == [] and len(report["skipped"][COPY]) == 8
+    assert fetch(root, archive=mounted) == record
+    shutil.rmtree(root)
+    assert (mounted / "chest_xray" / NAMES[0]).is_file(), "what the links lead to stays"
+
+
+def test_links_give_the_data_set_that_copies_give(root, mounted, monkeypatch):
+    linked = fetch(root, archive=mounted)
+    monkeypatch.undo()
+    copied = fetch(root.with_name("copied"), archive=mounted)
+    assert "linked_to" not in copied
+    assert not any(path.is_symlink() for path in root.with_name("copied").rglob("*"))
+    same = ("content_sha256", "counts", "bytes", "source", "split")
+    assert [linked[key] for key in same] == [copied[key] for key in same]
+
+
+def test_what_is_linked_to_is_checked_as_a_copy_is(root, mounted):
+    damaged = mounted / "chest_xray" / NAMES[0]
+    damaged.write_bytes(damaged.read_bytes()[:-120])
+    with pytest.raises(FetchError, match=f"{NAMES[0]}.*truncated|differs from"):
+        fetch(root, archive=mounted)
+    assert_nothing_left(root)
+    (mounted / "chest_xray" / "chest_xray" / NAMES[0]).unlink()
+    with pytest.raises(FetchError, match="truncated"):
+        fetch(root, archive=mounted)
+    assert_nothing_left(root)
+
+
+def test_a_source_that_is_gone_is_named_with_what_helps(root, mounted):
+    fetch(root, archive=mounted)
+    moved = mounted.rename(mounted.with_name("elsewhere"))
+    for use in (lambda: fetch(root), lambda: build_index(root, 1, 0.3)):
+        with pytest.raises((FetchError, DatasetError)) as error:
+            use()
+        said = str(error.value)
+        assert f"links into {mounted}" in said and "attach that folder again" in said
+    remedy = re.search(r"\((mv .+?)\)", said)[1]
+    subprocess.run(remedy, shell=True, check=True)
+    assert fetch(root, archive=moved)["images"] == 8
+
+
+def test_a_folder_is_linked_to_if_it_may_not_be_written_to(tmp_path):
+    assert not is_kept(tmp_path)
+    if os.geteuid() == 0:
+        pytest.skip("root may write to any folder that is no read-only mount")
+    tmp_path.chmod(0o555)
+    assert is_kept(tmp_path)
+
+
 def test_an_entry_that_needs_a_password_is_refused(root, archive):
     content = bytearray(archive.read_bytes())
     content[content.index(b"PK\1\2") + 8] |= 1
@@ -521,6 +595,23 @@ def test_mendeleys_own_names_give_patients(root, tmp_path):
         assert parse_name(f"{kind}-1234567-0002.jpeg").patient_number == test.patient_number, (
             "a child whose number carries two classes goes one way"
         )
+
+
+def test_mendeleys_own_names_are_split_by_patient(root, tmp_path):
+    names = [
+        f"{split}/{folder}/{kind}-10{number:02}{len(split)}-000{image}.jpeg"
+        for split in ("train", "test")
+        for folder, kind in (("NORMAL", "NORMAL"), ("PNEUMONIA", "BACTERIA"))
+        for number in range(20)
+        for image in (1, 2)
+    ]
+    files = hard_inputs.archive_files(f"chest_xray/{name}" for name in names)
+    fetch(root, archive=write_zip(tmp_path / "ChestXRay2017.zip", files))
+    index = build_index(root, seed=1, validation_fraction=0.3)
+    assert set(index.etiology) == {"normal", "bacteria"} and "" not in set(index.patient_id)
+    splits = index.groupby(index.patient_id.map(patient_number)).split.nunique()
+    assert len(splits) == 40 and set(splits) == {1}
+    assert index.groupby("patient_id").size().eq(2).all()
 
 
 def test_second_downloads_are_read_under_their_own_name(root, tmp_path):
@@ -742,6 +833,7 @@ def test_kaggles_data_set_is_fetched_without_an_account(root, kaggle):
     assert report["warnings"] == [] and len(report["skipped"][COPY]) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "fault", "reason"),
     [

@@ -304,6 +304,7 @@ def test_the_two_classes_of_a_sigmoid_unit_are_told_apart():
         explain_images(twin, images, "brightness", 2)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_explained_by_the_mean_of_its_members(tmp_path):
     members = [build_network("small_cnn", 32, seed, full_size=True) for seed in (0, 1)]
     images = np.random.default_rng(0).uniform(0, 255, (1, 224, 224, 3)).astype(np.float32)

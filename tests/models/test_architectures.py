@@ -42,6 +42,7 @@ def test_an_unknown_architecture_is_refused():
         build_network("alexnet", 64, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["resnet50", "hybrid_vit"])
 def test_pretrained_layers_are_loaded_by_their_names(architecture, monkeypatch):
     weights = resolve_weights("resnet50", "random", seed=7)

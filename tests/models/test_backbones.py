@@ -67,6 +67,7 @@ def test_preprocessing_is_keras_own(facts):
     np.testing.assert_allclose(ours, module.preprocess_input(images.copy()), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_new_backbone_is_one_entry(monkeypatch):
     monkeypatch.setitem(BACKBONES, MOBILENET.name, MOBILENET)
     backbone = build_backbone(resolve_weights("mobilenet", "random", seed=1))

@@ -32,6 +32,7 @@ def test_a_shrunk_model_is_half_as_large_and_says_the_same(tmp_path):
     assert hashes[0] == hashes[1], "the same model gives the same file"
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
     network = build_network("small_cnn", 32, seed=1)
     monkeypatch.setattr(export, "LARGEST_BYTES", 1000)

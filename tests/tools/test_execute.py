@@ -153,6 +153,7 @@ def test_minutes_of_notebooks_that_end_at_once_are_all_kept():
     assert list(read_json(minutes_file("sample"))) == names
 
 
+@pytest.mark.slow
 def test_an_edit_during_the_run_is_newer_than_the_result(tmp_path):
     source = write_notebook(
         tmp_path / "01_small.ipynb",
@@ -197,6 +198,7 @@ def write_exercise(folder: Path, code: str, name: str = "Exercise 1: a number") 
     )
 
 
+@pytest.mark.slow
 def test_solutions_are_filled_in_and_the_notebook_stays_empty(tmp_path, caplog):
     source = write_exercise(tmp_path, "print(6 * 7)")
     before = source.read_bytes()
@@ -302,6 +304,7 @@ def test_save_committed_takes_the_notebook_as_it_is(more):
         main(["x.ipynb", "--save-committed", *more])
 
 
+@pytest.mark.slow
 def test_the_next_run_removes_what_a_killed_one_left(tmp_path):
     source = write_notebook(
         tmp_path / "01_small.ipynb",

@@ -35,6 +35,7 @@ LOCKED = f"{INSTALL} --require-hashes --requirement"
 INSTALL_STUDY = [
     f"{LOCKED} requirements.lock", f"{INSTALL} --no-build-isolation --editable .",
 ]  # fmt: skip
+LOCKS = ("requirements", "requirements-dev", "requirements-gpu")
 INSTALL_CHECKS = [f"{LOCKED} requirements-dev.lock"]
 QUIET = "-m utils.tools.quiet"
 """How a command is run whose log of TensorFlow stays off the terminal."""
@@ -64,7 +65,7 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("Makefile", "requirements.lock", "requirements-dev.lock", "pyproject.toml"):
+        for name in ("Makefile", "pyproject.toml", *(f"{lock}.lock" for lock in LOCKS)):
             shutil.copy(ROOT / name, root / name)
         shutil.copytree(ROOT / "studies", root / "studies")
         for folder in ("utils/tools", "exercises/solutions", "demo", "tests"):
@@ -103,6 +104,7 @@ class Tree:
             "MAKEFLAGS",
             "MAKELEVEL",
             "VERBOSE",
+            "GPU",
         )
         environment = {key: value for key, value in os.environ.items() if key not in settings}
         # No uv and one notebook at a time, whatever this machine has.
@@ -393,6 +395,36 @@ def test_what_only_checks_and_the_site_need_is_installed_for_them_alone(tree, co
     assert tree.calls()[:1] == INSTALL_CHECKS
     tree.make(command)
     assert not set(INSTALL_CHECKS) & set(tree.calls())
+
+
+def install_gpu(tree: Tree, system: str, *arguments: str) -> subprocess.CompletedProcess:
+    uname = tree.root / "bin" / "uname"
+    uname.parent.mkdir(exist_ok=True)
+    uname.write_text(f"#!/bin/sh\necho {system}\n")
+    uname.chmod(0o755)
+    path = f"{uname.parent}{os.pathsep}{os.environ['PATH']}"
+    return tree.make("setup", *arguments, PATH=path)
+
+
+def test_cudas_packages_are_installed_where_they_are_asked_for(tree):
+    assert tree.make("setup").returncode == 0
+    assert tree.calls() == [], "not unasked"
+    cuda = f"{LOCKED} requirements-gpu.lock"
+    assert install_gpu(tree, "Linux", "GPU=1", "FAIL=requirements-gpu").returncode != 0
+    assert tree.calls() == [cuda]
+    assert install_gpu(tree, "Linux", "GPU=1").returncode == 0
+    assert tree.calls() == [cuda], "an interrupted installation is taken up again"
+    install_gpu(tree, "Linux", "GPU=1")
+    assert tree.calls() == []
+    (tree.root / ".venv" / ".installed").unlink()
+    install_gpu(tree, "Linux", "GPU=1")
+    assert tree.calls()[-3:] == [*INSTALL_STUDY, cuda], "after the study's"
+
+
+def test_cudas_packages_are_refused_on_a_system_without_them(tree):
+    refused = install_gpu(tree, "Darwin", "GPU=1")
+    assert refused.returncode != 0 and tree.calls() == []
+    assert "GPU=1 is for Linux: TensorFlow has no CUDA packages for Darwin" in refused.stderr
 
 
 def test_uv_installs_where_there_is_one(tree):

@@ -8,7 +8,7 @@ import pytest
 from tests import hard_inputs
 from tests.builders import open_small_study
 from utils.common.files import file_sha256, read_json, write_json
-from utils.common.paths import predictions_dir
+from utils.common.paths import predictions_dir, table_file
 from utils.data.images import read_image
 from utils.evaluation.predictions import load_predictions
 from utils.models import registry
@@ -40,15 +40,19 @@ def test_a_shipped_model_scores_without_any_training(tmp_path, monkeypatch):
     small = load_predictions(predictions_dir("full") / "final/small.csv")
     assert small.image_id.tolist() == whole.image_id.tolist()
     assert (small.probability - whole.probability).abs().max() < 0.01
+    measured = pd.read_csv(table_file("full", "guard"))
+    assert set(measured.images) == {"validation", "test", "foreign"}, "there are no adults"
 
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "a fresh clone"))
     scorer = choose_model("full")
     assert scorer.file == file and scorer.onnx == folder / "shipped.onnx"
+    assert scorer.guard == folder / "shipped_guard.npz"
     out = tmp_path / "scores.csv"
     assert predict(["--images", str(folder / "phantoms"), "--out", str(out)]) == 0
     reference = pd.read_csv(folder / "reference_predictions.csv")
     assert len(reference) == 6
-    pd.testing.assert_frame_equal(pd.read_csv(out), reference, atol=1e-4)
+    scored = list(reference.columns[:-1])  # remarks of a guard of a few images are of no use
+    pd.testing.assert_frame_equal(pd.read_csv(out)[scored], reference[scored], atol=1e-4)
 
 
 @pytest.mark.slow
@@ -67,6 +71,19 @@ def test_the_onnx_file_alone_is_written_again_and_recorded(tmp_path, monkeypatch
     assert {file.name for file in tmp_path.iterdir()} == {
         "small.keras", "models.json", "shipped.onnx",
     }  # fmt: skip
+
+
+def test_the_guard_alone_is_fitted_on_the_full_study(monkeypatch, tmp_path):
+    fitted = []
+
+    def fit(study):
+        fitted.append(study.study)
+        return shutil.copy(SHIPPED / "shipped_guard.npz", tmp_path / "shipped_guard.npz")
+
+    monkeypatch.setattr(release, "release_guard", fit)
+    monkeypatch.setattr("sys.argv", ["release", "--guard"])
+    release.main()
+    assert fitted == ["full"]
 
 
 @pytest.mark.slow

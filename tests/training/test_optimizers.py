@@ -19,6 +19,7 @@ def train(optimizer, steps=6):
     return losses, [*model.get_weights(), *state]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

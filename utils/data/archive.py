@@ -48,6 +48,8 @@ class Entry:
     size: int
     """Bytes, unpacked."""
     open: Callable[[], IO[bytes]]
+    link_to: Path | None = None
+    """The file itself, where it is linked to and not copied."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,11 @@ def list_zip(content: zipfile.ZipFile, archive: Path) -> list[Entry]:
     return entries
 
 
+def is_kept(folder: Path) -> bool:
+    """Tell whether a folder may not be written to, as Kaggle's mounts: its files are linked to."""
+    return not os.access(folder, os.W_OK)
+
+
 def list_folder(folder: Path) -> list[Entry]:
     """List the files of an unpacked folder; linked folders are entered, each once."""
     found = walk_folder(folder)
@@ -156,10 +163,14 @@ def list_folder(folder: Path) -> list[Entry]:
         if names:
             raise FetchError(f"{folder}: {some(names)} {what}")
     sizes = {name: (folder / name).stat().st_size for name in found.files}
+    kept = is_kept(folder)
     return [
-        Entry(name, sizes.get(name, 0), lambda name=name: open(folder / name, "rb"))
+        Entry(
+            name, sizes.get(name, 0), lambda name=name: open(folder / name, "rb"),
+            link_to=folder / name if kept else None,
+        )
         for name in sorted(found.files + found.hidden)
-    ]
+    ]  # fmt: skip
 
 
 def _place(name: str) -> Place | str:
@@ -194,7 +205,7 @@ def _place(name: str) -> Place | str:
 
 
 def unpack(entries: list[Entry], scratch: Path, archive: str, report: Report) -> None:
-    """Write the images of an archive into the layout of a data set.
+    """Write the images of an archive into the layout of a data set, or link to them.
 
     Where a folder is there more than once, as in Kaggle's archive, the outermost is taken, and
     the others must be copies of it.
@@ -219,9 +230,9 @@ def unpack(entries: list[Entry], scratch: Path, archive: str, report: Report) ->
         report.warn(f"taken without the ' (1)' of a second download: {some(renamed)}")
     outermost = _choose_bases([place for place, _ in placed], archive)
     placed.sort(key=lambda pair: (pair[0].base != outermost[pair[0].folder], pair[1].name))
-    require_space(
-        scratch, sum(entry.size for place, entry in placed if place.base == outermost[place.folder])
-    )
+    written = [entry.size for place, entry in placed
+               if place.base == outermost[place.folder] and entry.link_to is None]  # fmt: skip
+    require_space(scratch, sum(written))
     taken: dict[str, tuple[str, str]] = {}
     for place, entry in track(placed, "unpacking", len(placed)):
         # Names that differ in case alone would overwrite each other on some disks.
@@ -233,7 +244,7 @@ def unpack(entries: list[Entry], scratch: Path, archive: str, report: Report) ->
             else:
                 report.refused[entry.name] = f"differs from {first}, which has the same name"
         elif place.base == outermost[place.folder]:
-            taken[key] = entry.name, _copy(entry, scratch / place.image_id, archive)
+            taken[key] = entry.name, _take(entry, scratch / place.image_id, archive)
         else:
             report.skip(ONLY_IN_COPY, entry.name)
     for reason in WARNED_REASONS:
@@ -267,6 +278,15 @@ def _choose_bases(places: Iterable[Place], archive: str) -> dict[str, str]:
                 f"{base or '.'}/{folder}; pack or pass one of them"
             )
     return chosen
+
+
+def _take(entry: Entry, target: Path, archive: str) -> str:
+    """Copy an entry to a file, or link the file to it, and return the SHA-256 of its bytes."""
+    if entry.link_to is None:
+        return _copy(entry, target, archive)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(entry.link_to)
+    return _copy(entry, None, archive)
 
 
 def _copy(entry: Entry, target: Path | None, archive: str) -> str:

@@ -1,7 +1,8 @@
 """Fetch the real data set, check every image, and put it in place whole or not at all.
 
 `python -m utils.data.download` takes it from Kaggle, `--archive FILE.zip` from a zip that was
-downloaded by hand (or a folder that was unpacked by hand), and `--source medmnist` takes
+downloaded by hand (or a folder that was unpacked by hand; one that may not be written to, such as
+Kaggle's mounts, is linked to and not copied), and `--source medmnist` takes
 PneumoniaMNIST at 224 pixels from Zenodo. `--source nih_adults` takes the external test from GitHub,
 or with `--archive` from a folder of its images, and gives it a folder of its own. Whatever was
 skipped, converted or refused is listed in `report.json`; `source.json` says where a complete data
@@ -33,8 +34,9 @@ from utils.common.constants import EXTERNAL_SPLIT, IMAGE_LEVEL_SPLIT, PATIENT_LE
 from utils.common.files import file_sha256, read_json, write_json
 from utils.common.folders import one_line
 from utils.common.paths import dataset_dir
-from utils.data.archive import list_folder, list_zip, open_zip, unpack
+from utils.data.archive import is_kept, list_folder, list_zip, open_zip, unpack
 from utils.data.checks import FetchError, Report, check_images, measure, show_counts
+from utils.data.index import LINKED_TO, describe_lost_links
 from utils.data.medmnist import download_medmnist, write_medmnist_images
 from utils.data.nih_adults import INDEX_FILE, collect_nih_adults
 from utils.data.sources import (
@@ -151,7 +153,12 @@ def _check_present(root: Path, source: str | None, archive: Path | None) -> dict
         known_source, known_sha256 = record["source"], record.get("archive_sha256")
     except (ValueError, KeyError, TypeError) as error:
         raise FetchError(f"{root}/source.json is not what `make data` writes. {remedy}") from error
-    found = measure(root)
+    try:
+        found = measure(root)
+    except FileNotFoundError as error:
+        if LINKED_TO not in record:
+            raise
+        raise FetchError(describe_lost_links(root, error.filename)) from error
     if found != expected:
         raise FetchError(
             f"{root} has changed since it was put in place: its source.json says "
@@ -232,10 +239,13 @@ def _take_kaggle(scratch: Path, report: Report) -> dict[str, Any]:
             f"{show_counts(report.counts)}; delete {cache} and run again, or accept it "
             f"as it is: make data ARCHIVE='{folder}'"
         )
-    logger.info("kagglehub keeps its own copy in %s; the study does not need it any more", cache)
-    return _describe("kaggle", KAGGLE_ADDRESS, PATIENT_LEVEL_SPLIT, hashes) | {
-        "kaggle_version": folder.name
-    }
+    links = _note_links(folder)
+    if not links:
+        logger.info(
+            "kagglehub keeps its own copy in %s; the study does not need it any more", cache
+        )
+    record = _describe("kaggle", KAGGLE_ADDRESS, PATIENT_LEVEL_SPLIT, hashes)
+    return record | {"kaggle_version": folder.name} | links
 
 
 def _take_archive(scratch: Path, archive: Path, report: Report) -> dict[str, Any]:
@@ -252,10 +262,17 @@ def _take_archive(scratch: Path, archive: Path, report: Report) -> dict[str, Any
             f"{archive.name} is not the complete data set of Kaggle: it holds "
             f"{show_counts(report.counts)}; Kaggle's holds {show_counts(KAGGLE_COUNTS)}"
         )
-    return _describe("archive", KAGGLE_ADDRESS, PATIENT_LEVEL_SPLIT, hashes) | {
-        "archive": archive.name,
-        "archive_sha256": sha256,
-    }
+    record = _describe("archive", KAGGLE_ADDRESS, PATIENT_LEVEL_SPLIT, hashes)
+    record |= {"archive": archive.name, "archive_sha256": sha256}
+    return record | _note_links(archive)
+
+
+def _note_links(folder: Path) -> dict[str, str]:
+    """Say where the images stay, if they are linked to; for the record."""
+    if not (folder.is_dir() and is_kept(folder)):
+        return {}
+    logger.info("linked, not copied: the images stay in %s, which may not be written to", folder)
+    return {LINKED_TO: str(folder)}
 
 
 def _take_medmnist(

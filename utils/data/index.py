@@ -35,6 +35,8 @@ INDEX_COLUMNS = (
 _PERSON = re.compile(r"person(?P<number>\d+)_(?P<etiology>bacteria|virus)_\d+(_\d+)?", re.I)
 _NORMAL = re.compile(r"(?P<family>IM|NORMAL2-IM)-(?P<number>\d+)-\d+(-\d+)?", re.I)
 _MENDELEY = re.compile(r"(?P<etiology>NORMAL|BACTERIA|VIRUS)-(?P<number>\d+)-\d+", re.I)
+LINKED_TO = "linked_to"
+"""In `source.json` of a data set whose images are links: the folder that they lead to."""
 KNOWN_NAMES = (
     "person1_bacteria_2.jpeg, IM-0001-0001.jpeg, NORMAL2-IM-0001-0001.jpeg, or Mendeley's "
     "BACTERIA-1234567-0001.jpeg"
@@ -119,8 +121,28 @@ def split_level(root: Path) -> str:
 
 def dataset_source(root: Path) -> str:
     """Return where the data set came from, as `make data` recorded it, or `unrecorded`."""
+    return str(_read_record(root).get("source", "unrecorded"))
+
+
+def _read_record(root: Path) -> dict[str, Any]:
+    """Return what `make data` recorded of a data set; nothing of one that it did not write."""
     record = root / "source.json"
-    return str(read_json(record)["source"]) if record.is_file() else "unrecorded"
+    return read_json(record) if record.is_file() else {}
+
+
+def describe_lost_links(root: Path, image: str | Path) -> str:
+    """Say that images of a data set are links that lead nowhere any more, and what helps.
+
+    Args:
+        root: Of a data set with `LINKED_TO` in its record.
+        image: One that is lost.
+    """
+    folder = _read_record(root)[LINKED_TO]
+    return (
+        f"the images in {root} are links into {folder}, and what {image} leads to is not there any "
+        f"more; attach that folder again, or move the links away (mv '{root}' '{root}-old') and "
+        "run make data with ARCHIVE= where the images are now"
+    )
 
 
 def _list_images(root: Path) -> list[Path]:
@@ -132,6 +154,8 @@ def _list_images(root: Path) -> list[Path]:
     for split in ("train", "val", "test"):
         if (root / split).is_dir():
             found = walk_folder(root / split)
+            if found.broken and LINKED_TO in _read_record(root):
+                raise DatasetError(describe_lost_links(root, root / split / found.broken[0]))
             if unread := found.closed + found.broken:
                 raise DatasetError(
                     f"{root / split}: {some(unread)} cannot be read (closed, or a link that leads "

@@ -49,7 +49,7 @@ REMARKS = {
     ),
 }
 """What is said of an image, by finding."""
-IF_ONE = "if it is one, it is "
+IF_ONE = "if it is a chest radiograph, it is "
 """Before the remark on the pose of an image that is unlike all radiographs."""
 
 

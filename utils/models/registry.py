@@ -7,6 +7,8 @@ its path.
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
@@ -75,8 +77,13 @@ class Scorer:
         return OnnxNetwork(self.onnx)
 
     def load(self) -> "keras.Model":
-        """Load the network in Keras, from (n, 224, 224, 3) RGB in [0, 255] to probabilities."""
-        import keras  # not before the terminal has said which model is taken: it takes seconds
+        """Load the network in Keras, from (n, 224, 224, 3) RGB in [0, 255] to probabilities.
+
+        Raises:
+            ModelError: if Keras is not installed.
+        """
+        with _needing_keras(self.name):
+            import keras  # not before the terminal has said which model is taken: it takes seconds
 
         return keras.models.load_model(self.file, compile=False, safe_mode=True)
 
@@ -94,9 +101,11 @@ class OwnScorer(Scorer):
         """Load the network, from (n, h, w, 3) RGB in [0, 255]; say what is assumed of it.
 
         Raises:
-            ModelError: if the file cannot be opened, or its shapes do not fit.
+            ModelError: if the file cannot be opened, its shapes do not fit, or Keras is not
+                installed.
         """
-        from utils.models.own_model import OwnModelError, open_own_model
+        with _needing_keras(self.name):
+            from utils.models.own_model import OwnModelError, open_own_model
 
         try:
             network, assumed = open_own_model(self.file, self.scale, self.positive)
@@ -105,6 +114,19 @@ class OwnScorer(Scorer):
         for each in assumed:
             logger.warning("%s: %s", self.name, each)
         return network
+
+
+@contextmanager
+def _needing_keras(name: str) -> Iterator[None]:
+    """Say what helps where Keras or TensorFlow cannot be imported for a model."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"{name} needs Keras and TensorFlow, and {error.name} is not installed here; install "
+            "requirements.txt instead of requirements-score.txt (make setup does), or leave MODEL "
+            "out: the shipped model needs neither"
+        ) from error
 
 
 def register_model(

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-_STREAMS = {"anatomy": 0, "disease": 1, "view": 2, "noise": 3}
+from utils.phantoms.lettering import Lettering
+
+_STREAMS = {"anatomy": 0, "disease": 1, "view": 2, "noise": 3, "site": 4}
 TEXTURE_SIZE, TEXTURE_REACH = 256, 1.6
 
 
@@ -55,6 +57,11 @@ class View:
     marker: tuple[float, float, float] | None
     leads: np.ndarray
     collimation: tuple[float, float, float, float]
+    # Of a site alone: how tightly it frames, the gray of air, its lead letters and its text.
+    zoom: float = 1.0
+    background: float = 0.0
+    lead: tuple[Lettering, ...] = ()
+    text: tuple[Lettering, ...] = ()
 
 
 def stream(name: str, *numbers: int) -> Generator:

@@ -22,8 +22,9 @@ class Canvas:
         self.pixel = size / IMAGE_SIZE
         """Side of one pixel of a 224-pixel image, in pixels of this one."""
         cos, sin = np.cos(view.angle), np.sin(view.angle)
-        self._matrix = np.array([[cos, -sin], [sin, cos]]) @ np.diag(view.scale)
+        self._matrix = view.zoom * (np.array([[cos, -sin], [sin, cos]]) @ np.diag(view.scale))
         self._shift = np.array(view.shift)
+        self._zoom = view.zoom
         line = (np.arange(size) + 0.5) / size * 2 - 1
         self.x, self.y = np.meshgrid(line, line)
         inverse = np.linalg.inv(self._matrix)
@@ -48,14 +49,14 @@ class Canvas:
 
         Args:
             points: (3, n): x and y in [-1, 1], and a weight, which is scaled so that lines and
-                areas of points are as bright at every size.
+                areas of points are as bright at every size and zoom.
             blur: Deviation of a blob.
         """
         side = self.size + 2
         column, row = np.clip((points[:2] + 1) / 2 * self.size + 0.5, 0, self.size + 0.999)
         left, top = column.astype(int), row.astype(int)
         right, bottom = column - left, row - top
-        weight = points[2] * self.pixel**2
+        weight = points[2] * (self.pixel * self._zoom) ** 2
         flat = np.zeros(side * side + side + 2)
         for offset, share in (
             (0, (1 - right) * (1 - bottom)), (1, right * (1 - bottom)),

@@ -31,6 +31,8 @@ from utils.phantoms.anatomy import (
     stream,
 )
 from utils.phantoms.canvas import Canvas, Shape, capsule, ellipse, rise, round_edge
+from utils.phantoms.lettering import draw_lettering
+from utils.phantoms.sites import OPACITY_CONTRAST, take_at_site
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,12 @@ class Phantom:
 
 
 def render_phantom(
-    patient_seed: int, etiology: str, view: int = 0, size: int = IMAGE_SIZE
+    patient_seed: int,
+    etiology: str,
+    view: int = 0,
+    size: int = IMAGE_SIZE,
+    *,
+    site: str | None = None,
 ) -> Phantom:
     """Render one radiograph; the same arguments always give the same pixels.
 
@@ -56,9 +63,11 @@ def render_phantom(
             and patchy pattern in both lungs).
         view: Number of the image of this patient, from 0: other pose, exposure and noise.
         size: Side of the image in pixels.
+        site: Where it is taken, a key of `sites.SITES`; the same child at two sites differs in the
+            look of the film alone. Without a site, acquisition has habits of no room.
 
     Raises:
-        ValueError: if the etiology is unknown, or a number is negative or too small.
+        ValueError: if etiology or site is unknown, or a number is negative or too small.
     """
     if etiology not in ETIOLOGIES:
         raise ValueError(f"unknown etiology {etiology!r}; choose one of {', '.join(ETIOLOGIES)}")
@@ -68,6 +77,8 @@ def render_phantom(
         raise ValueError(f"a phantom of {size} pixels shows nothing; take 32 or more")
     anatomy = draw_anatomy(stream("anatomy", patient_seed))
     taken = draw_view(stream("view", patient_seed, view))
+    if site is not None:
+        taken = take_at_site(taken, site, patient_seed, view)
     canvas = Canvas(taken, size)
     lung = _lungs(canvas, anatomy, taken)
     vessels, bronchi = _vessel_trees(canvas, anatomy)
@@ -79,6 +90,8 @@ def render_phantom(
         lost_air, extent = _interstitial(disease, canvas, vessels)
     else:
         lost_air, extent = healthy, healthy
+    if site is not None:
+        lost_air = np.minimum(OPACITY_CONTRAST * lost_air, 0.95)
     tissue = _soft_tissue(canvas, anatomy, taken)
     bones = _bones(canvas, anatomy, taken)
     pattern = anatomy.vessels * vessels
@@ -314,12 +327,15 @@ def _expose(
     # Bends over softly toward white, as film does.
     value = value**view.gamma
     value = value / np.sqrt(np.sqrt(1 + (value * value) ** 2))
+    value = view.background + (1 - view.background) * value
     left, right, top_edge, bottom = view.collimation
     shutter = (
         (canvas.x > -1 + left) & (canvas.x < 1 - right)
         & (canvas.y > -1 + top_edge) & (canvas.y < 1 - bottom)
     )  # fmt: skip
     value = np.where(shutter, value, 0.02)
+    if view.text:
+        value = value + (1 - value) * draw_lettering(view.text, canvas.size)
     return np.rint(np.clip(255 * value, 0, 255)).astype(np.uint8)
 
 
@@ -341,4 +357,8 @@ def _draw_objects(canvas: Canvas, view: View) -> Shape:
         wire_u, wire_v = u + bend * np.sin(3 * t) + 0.3 * np.sign(u) * t**2, v + (1.3 - v) * t
         objects += canvas.draw(canvas.place(wire_u, wire_v, 0.12), 0.6)
         objects += 0.3 * rise(ellipse(canvas, (u, v), (0.045, 0.045)), 0.6)
-    return np.minimum(objects, 0.9)
+    objects = np.minimum(objects, 0.9)
+    if view.lead:
+        # Lead lets nothing through.
+        objects = objects + 1.5 * draw_lettering(view.lead, canvas.size)
+    return objects

@@ -18,6 +18,7 @@ from utils.common.constants import CLASS_NAMES, NORMAL, PNEUMONIA
 from utils.common.files import read_json, write_json
 from utils.common.progress import track
 from utils.phantoms.rendering import render_phantom
+from utils.phantoms.sites import SITE_OF_CLASS, SITES
 
 PHANTOM_VERSION = 1
 """Raise it when the same seed gives other pixels or names."""
@@ -30,6 +31,8 @@ CLASS_SHARES = {"normal": 0.38, "bacteria": 0.345, "virus": 0.275}
 """Shares of images in every split: about 62% pneumonia, bacterial to viral 5 to 4."""
 IMAGES_PER_PATIENT = {1: 0.45, 2: 0.3, 3: 0.15, 4: 0.1}
 JPEG_QUALITY = 95
+CHILDREN_PER_SEED = 10_000
+"""Children that one seed of `plan_site_films` has for itself."""
 
 
 class PhantomError(ValueError):
@@ -82,10 +85,8 @@ def plan_phantom_dataset(
 
 def _plan_patients(random: Generator, n_images: int) -> list[tuple[str, int]]:
     """Return (etiology, number of images) of the patients of one split, in random order."""
-    counts = {etiology: round(n_images * share) for etiology, share in CLASS_SHARES.items()}
-    counts["normal"] += n_images - sum(counts.values())
     patients = []
-    for etiology, left in counts.items():
+    for etiology, left in _count_etiologies(n_images).items():
         while left:
             wanted = random.choice(list(IMAGES_PER_PATIENT), p=list(IMAGES_PER_PATIENT.values()))
             patients.append((etiology, min(int(wanted), left)))
@@ -112,6 +113,46 @@ def _name_images(
                 stem = f"person{number}_{etiology}_{first_number + len(plan)}"
             plan.append(PlannedImage(split, stem, etiology, seed, view))
     return plan
+
+
+@dataclass(frozen=True)
+class PlannedFilm:
+    """One film of a child of its own, at a site."""
+
+    patient_seed: int
+    etiology: str
+    site: str
+
+
+def plan_site_films(seed: int, n_films: int, share: float) -> list[PlannedFilm]:
+    """Plan films at two sites, in the classes' shares of the data set, in random order.
+
+    Args:
+        seed: Of everything; sets of different seeds have no child in common.
+        n_films: Number of films and of children, up to 10,000.
+        share: Of each etiology at the site that goes with its class, `sites.SITE_OF_CLASS`; the
+            others are taken at the other site. 0.5 leaves class and site independent.
+    """
+    if not (0 <= share <= 1 and 0 < n_films <= CHILDREN_PER_SEED):
+        raise ValueError(
+            f"share must lie between 0 and 1 and n_films between 1 and {CHILDREN_PER_SEED}, not "
+            f"{share} and {n_films}"
+        )
+    kinds = []
+    for etiology, count in _count_etiologies(n_films).items():
+        own = SITE_OF_CLASS[NORMAL if etiology == "normal" else PNEUMONIA]
+        (other,) = SITES.keys() - {own}
+        here = round(share * count)
+        kinds += [(etiology, own)] * here + [(etiology, other)] * (count - here)
+    order = np.random.default_rng([seed, n_films]).permutation(n_films)
+    first = CHILDREN_PER_SEED * seed
+    return [PlannedFilm(first + n, *kinds[place]) for n, place in enumerate(order)]
+
+
+def _count_etiologies(n_images: int) -> dict[str, int]:
+    counts = {etiology: round(n_images * share) for etiology, share in CLASS_SHARES.items()}
+    counts["normal"] += n_images - sum(counts.values())
+    return counts
 
 
 def _add_oddities(
