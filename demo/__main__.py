@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import waitress
 
 from utils.common.constants import DISCLAIMER
-from utils.models.registry import PHANTOMS, PHANTOMS_ONLY, ModelError, choose_model
+from utils.models.registry import PHANTOMS_ONLY, ModelError, choose_model
 
 HOST, PORT = "127.0.0.1", 8000
 LAST_PORT = 65_535
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         in_memory = 2 * MAX_BYTES
         answerer = load_answerer(scorer)
         server = waitress.create_server(
-            create_app(answerer, PHANTOMS), host=HOST, port=port, threads=THREADS,
+            create_app(answerer), host=HOST, port=port, threads=THREADS,
             connection_limit=CONNECTIONS, max_request_body_size=in_memory,
             # Waitress would put larger requests and responses on disk.
             inbuf_overflow=in_memory, outbuf_overflow=in_memory,

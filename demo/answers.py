@@ -15,6 +15,8 @@ from utils.models.onnx_scoring import OnnxNetwork
 from utils.models.prediction import predict_guarded
 from utils.models.registry import ModelError, Network, Scorer
 
+CLASS_ACTIVATION_MAP, GRAD_CAM = "class activation map", "Grad-CAM"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -25,7 +27,7 @@ class Answer:
     calibrated_probability: float
     label: str
     heat: np.ndarray
-    """(height, width) float32, not negative: Grad-CAM for the label, in units of its score."""
+    """(height, width) float32, not negative: heat map for the label, in units of its score."""
     pixels: np.ndarray
     """(height, width, 3) uint8 RGB in [0, 255]: the image as the model receives it."""
     findings: tuple[str, ...]
@@ -52,6 +54,11 @@ class Answerer:
         # One image at a time: all processors work for it, and memory stays bounded.
         self._turn = threading.Lock()
         self.answer(np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))
+
+    @property
+    def explained(self) -> str:
+        """What the heat map is."""
+        return CLASS_ACTIVATION_MAP if isinstance(self._network, OnnxNetwork) else GRAD_CAM
 
     @property
     def calibrated_threshold(self) -> float:

@@ -7,15 +7,15 @@ import base64
 import io
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from flask import Flask, Request, Response, jsonify, render_template, request, send_from_directory
+from flask import Flask, Request, Response, jsonify, render_template, request, send_file, url_for
 from PIL import Image
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from demo.answers import Answer, Answerer
+from demo.page import TEMPLATE, Sample, describe_uncertainty, list_samples
 from utils.common.constants import DISCLAIMER
 from utils.data.images import (
     NoImageError,
@@ -28,6 +28,10 @@ from utils.models.guard import MEANINGLESS, describe
 
 MAX_BYTES = 16_000_000
 TOO_LARGE = f"the file is larger than {MAX_BYTES // 1_000_000} MB"
+KINDS = (
+    f"PNG, JPEG, TIFF, BMP, WEBP, GIF or DICOM, at most {MAX_BYTES // 1_000_000} MB. It is read in "
+    "the memory of the machine that serves this page, and not kept."
+)
 FIELD = "image"
 """Field of the form that holds the image."""
 HEADERS = {
@@ -64,32 +68,39 @@ class DemoApp(Flask):
     request_class = RequestInMemory
 
 
-def create_app(answerer: Answerer, samples: Path) -> Flask:
+def create_app(answerer: Answerer) -> Flask:
     """Return the application.
 
     Args:
         answerer: Model that answers.
-        samples: Folder of phantoms that the page offers, `<class>/<name>.jpeg`.
     """
     app = DemoApp(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
-    offered = sorted(path.relative_to(samples).as_posix() for path in samples.rglob("*.jpeg"))
+    offered = list_samples()
 
     @app.get("/")
     def show_page() -> str:
         return render_template(
-            "index.html",
-            samples=offered,
+            TEMPLATE,
+            static=url_for("static", filename=""),
+            script="server.js",
             disclaimer=DISCLAIMER,
+            stopped="This page needs JavaScript, which has not started.",
+            kinds=KINDS,
             megabytes=MAX_BYTES // 1_000_000,
             too_large=TOO_LARGE,
+            samples=[
+                Sample(url_for("send_sample", number=number), file.parent.name)
+                for number, file in enumerate(offered, 1)
+            ],
+            unsure=describe_uncertainty(answerer.scorer),
         )
 
     @app.get("/samples/<int:number>")
     def send_sample(number: int) -> Response:
         if not 1 <= number <= len(offered):
             raise RefusedImage(404, f"there is no sample {number}; there are {len(offered)}")
-        return send_from_directory(samples, offered[number - 1])
+        return send_file(offered[number - 1])
 
     @app.get("/healthz")
     def say_health() -> Response:
@@ -176,6 +187,7 @@ def describe_answer(
         "remarks": list(remarks),
         "model": scorer.name,
         "provenance": scorer.description,
+        "explained": answerer.explained,
         "image": _to_data_address(answer.pixels),
         "heat_map": _to_data_address(color_heat(answer.heat)),
         "heat_maximum": float(answer.heat.max()),

@@ -18,7 +18,7 @@ from utils.common.paths import ROOT
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PICTURE = ROOT / "docs" / "demo.png"
 WIDTH, COLORS = 680, 256
-SAMPLE = "Phantom 1"
+SAMPLE = "Phantom 6"
 
 
 class NoBrowserError(RuntimeError):
@@ -72,19 +72,23 @@ def read_address(process: subprocess.Popen) -> str:
 
 def main() -> None:
     """Serve the shipped model, ask it about a phantom, and keep a picture of the page."""
-    process = start_demo("--model", "small", "--port", "0")
+    process = start_demo("--port", "0")
     try:
         with open_browser() as browser:
             page = browser.new_page(viewport={"width": WIDTH, "height": 600})
             page.goto(read_address(process))
             page.get_by_role("button", name=SAMPLE).click()
             page.get_by_role("heading", name="The model predicts").wait_for()
+            page.get_by_label("Show the class activation map").check()
+            page.evaluate("document.activeElement.blur()")
             shot = page.screenshot(full_page=True)
     finally:
         process.terminate()
     with write_atomically(PICTURE) as temporary, Image.open(io.BytesIO(shot)) as picture:
-        # A palette is enough, and half the size.
-        picture.convert("RGB").quantize(COLORS).save(temporary, "PNG", optimize=True)
+        # A palette is enough, and half the size; dithered, for the colors of the map.
+        colors = picture.convert("RGB")
+        dithered = colors.quantize(palette=colors.quantize(COLORS))
+        dithered.save(temporary, "PNG", optimize=True)
 
 
 if __name__ == "__main__":

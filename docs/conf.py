@@ -26,6 +26,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
+    "demo.try_it",
 ]
 
 # What is a page. Everything else that a page links to is copied beside it as a download.
@@ -65,6 +66,12 @@ html_theme_options = {
     "announcement": DISCLAIMER,
     "navbar_persistent": [],  # a second search field, above the one of the sidebar
 }
+html_sidebars = {
+    "**": [
+        "navbar-logo.html", "icon-links.html", "search-button-field.html", "try_it.html",
+        "sbt-sidebar-nav.html",
+    ]
+}  # fmt: skip
 # A site is entered at its root: a page there leads on to the front page.
 html_additional_pages = {"index": "front.html"}
 html_static_path = ["_static"]

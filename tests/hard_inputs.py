@@ -85,22 +85,32 @@ def in_bits(chest: np.ndarray, bits: int, form: str = "PNG") -> bytes:
     return encode(np.round((2**bits - 1) * chest).astype(np.uint16), form)
 
 
-def in_deep_color(values: np.ndarray) -> bytes:
-    """Encode (height, width, 2, 3 or 4) whole numbers as a PNG of 16 bits, which Pillow cannot."""
+def write_png(
+    width: int, height: int, depth: int, color: int, rows: bytes, interlaced: int = 0,
+    extra: Iterable[tuple[bytes, bytes]] = (),
+) -> bytes:  # fmt: skip
+    """Write a PNG that Pillow may not be able to write, from rows with their filters."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
             struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         )
 
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced)
+    chunks = [(b"IHDR", header), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+def make_bomb(width: int, height: int) -> bytes:
+    """Return a PNG of a few kilobytes that says it is large."""
+    return write_png(width, height, 8, 0, bytes(1_000_000))
+
+
+def in_deep_color(values: np.ndarray) -> bytes:
+    """Encode (height, width, 2, 3 or 4) whole numbers as a PNG of 16 bits, which Pillow cannot."""
     height, width, channels = values.shape
-    color = {2: 4, 3: 2, 4: 6}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )  # fmt: skip
+    return write_png(width, height, 16, {2: 4, 3: 2, 4: 6}[channels], rows)
 
 
 def turn_negative(tiff: bytes) -> bytes:

@@ -4,9 +4,7 @@ import base64
 import io
 import logging
 import re
-import struct
 import tempfile
-import zlib
 
 import keras
 import numpy as np
@@ -17,7 +15,9 @@ from PIL import Image
 from demo.__main__ import main as serve
 from demo.answers import Answerer, load_answerer
 from demo.app import HEADERS, MAX_BYTES, color_heat, create_app
+from demo.page import describe_uncertainty
 from tests import hard_inputs
+from tests.hard_inputs import make_bomb
 from utils.common.constants import DISCLAIMER
 from utils.common.paths import ROOT
 from utils.data.images import MAX_PIXELS, read_picture, resize_image
@@ -68,7 +68,7 @@ def answerer():
 
 @pytest.fixture(scope="module")
 def client(answerer):
-    return create_app(answerer, PHANTOMS).test_client()
+    return create_app(answerer).test_client()
 
 
 def encode(size=(60, 50), form="PNG", mode="RGB", noise=False) -> bytes:
@@ -89,8 +89,8 @@ def test_an_answer_says_everything_that_the_page_shows(client, answerer):
     answer = send(client, encode(noise=True)).json
     assert set(answer) == {
         "label", "probability", "threshold", "calibrated_probability", "calibrated_threshold",
-        "strange", "warnings", "remarks", "model", "provenance", "image", "heat_map",
-        "heat_maximum", "milliseconds", "disclaimer",
+        "strange", "warnings", "remarks", "model", "provenance", "explained", "image",
+        "heat_map", "heat_maximum", "milliseconds", "disclaimer",
     }  # fmt: skip
     assert (answer["model"], answer["provenance"]) == ("tiny", "a network of a test")
     assert (
@@ -129,7 +129,7 @@ def test_the_guard_warns_and_says_when_the_prediction_means_nothing(client):
         ({"constant_limit": 1.0}, True, [REMARKS[CONSTANT]]),
         ({"pose_limit": 1.0}, False, [REMARKS["rotated_180"]]),
     ):
-        suspicious = create_app(build_answerer(**limits), PHANTOMS).test_client()
+        suspicious = create_app(build_answerer(**limits)).test_client()
         answer = send(suspicious, encode()).json
         assert (answer["strange"], answer["warnings"]) == (strange, warnings)
 
@@ -138,7 +138,7 @@ def test_the_guard_warns_and_says_when_the_prediction_means_nothing(client):
 def test_the_shipped_model_says_what_make_predict_says(tmp_path, monkeypatch):
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
     scorer = choose_model("full", "small")
-    client = create_app(load_answerer(scorer), PHANTOMS).test_client()
+    client = create_app(load_answerer(scorer)).test_client()
     scores = score_folder(scorer.load(), PHANTOMS)
     for image, probability in zip(scores.images, scores.probabilities, strict=True):
         answer = send(client, (PHANTOMS / image).read_bytes()).json
@@ -197,21 +197,6 @@ def test_a_model_that_cannot_be_explained_is_refused_with_words():
         Answerer(scorer, scorer.load(), None)
 
 
-def make_bomb(width: int, height: int) -> bytes:
-    """Return a PNG of a few kilobytes that says it is large."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(1_000_000))) + chunk(b"IEND", b"")
-    )  # fmt: skip
-
-
 WHOLE = encode(noise=True)
 REFUSED = {
     "nothing": (b"", 400, "no image was sent"),
@@ -225,8 +210,16 @@ REFUSED = {
     ),
     "cut off": (WHOLE[: len(WHOLE) // 2], 422, "damaged or cut off"),
     "too large": (bytes(MAX_BYTES + 1), 413, "larger than 16 MB"),
-    "bomb": (make_bomb(8000, 8000), 413, "8000 x 8000 pixels are more than the 40 million"),
-    "larger bomb": (make_bomb(60000, 60000), 413, "pixels are more than the 40 million"),
+    "bomb": (
+        make_bomb(8000, 8000),
+        413,
+        "8000 x 8000 pixels are more than the 40 million",
+    ),
+    "larger bomb": (
+        make_bomb(60000, 60000),
+        413,
+        "pixels are more than the 40 million",
+    ),
 }
 
 
@@ -313,3 +306,11 @@ def test_heat_is_redder_and_more_opaque_the_hotter():
     pixels = color_heat(heat)
     assert pixels[0, :, 3].tolist() == [0, 128, 255] and pixels[0, :, 1].tolist() == [170, 85, 0]
     assert color_heat(np.zeros((2, 2)))[..., 3].max() == 0
+
+
+def test_the_page_says_how_unsure_the_shipped_model_alone_is_of_phantoms(client, monkeypatch):
+    assert "unsure" not in client.get("/").text
+    said = describe_uncertainty(choose_model("full"))
+    assert "a probability of 3% to 17%, and predicts NORMAL for 2 of 3." in said
+    monkeypatch.setattr("demo.app.describe_uncertainty", lambda _: said)
+    assert said in client.get("/").text

@@ -21,8 +21,7 @@ from demo.app import HEADERS
 from demo.picture import NoBrowserError, open_browser, read_address, start_demo
 from tests import hard_inputs
 from utils.common.constants import DISCLAIMER
-from utils.models.registry import PHANTOMS
-from utils.tools.release import REFERENCE_PREDICTIONS
+from utils.models.registry import PHANTOMS, REFERENCE_PREDICTIONS
 
 pytestmark = pytest.mark.slow
 
@@ -173,6 +172,11 @@ def test_an_upload_is_answered_in_words_and_pictures(page):
     share = float(re.search(r"PNEUMONIA ([\d.]+)%", bar.get_attribute("aria-label"))[1]) / 100
     drawn = page.locator("#share").bounding_box()["width"] / bar.bounding_box()["width"]
     assert drawn == pytest.approx(share, abs=0.01)
+    heat = page.locator("#heat")
+    expect(heat).to_be_hidden()
+    page.get_by_label("Show the class activation map for").check()
+    expect(heat).to_be_visible()
+    expect(page.locator("#maximum")).to_contain_text("in units of the class score")
     for name in ("The image as the model receives it", "Heat map over the image"):
         picture = page.get_by_role("img", name=name)
         assert picture.evaluate("image => image.complete && image.naturalWidth") == 224
@@ -203,6 +207,9 @@ def test_a_phantom_and_the_slider_work_with_the_keyboard_alone(page):
             break
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="The model predicts")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Show the class activation map")).to_be_focused()
+    page.keyboard.press("Space")
     page.keyboard.press("Tab")
     slider = page.get_by_role("slider", name="Opacity of the map")
     expect(slider).to_be_focused()
@@ -248,7 +255,7 @@ def test_a_server_that_is_gone_is_said_so(page):
 def test_a_phone_shows_all_of_it_without_scrolling_sideways(page):
     page.set_viewport_size(PHONE)
     upload(page, read_phantom())
-    expect(page.locator("#answer")).to_be_visible()
+    page.get_by_label("Show the class activation map").check()
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     for name in ("#image", "#heat", "#bar", "#opacity"):
         box = page.locator(name).bounding_box()

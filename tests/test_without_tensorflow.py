@@ -15,8 +15,7 @@ import requests
 from demo.picture import read_address
 from tests import hard_inputs
 from utils.common.paths import ROOT
-from utils.models.registry import PHANTOMS
-from utils.tools.release import REFERENCE_PREDICTIONS
+from utils.models.registry import PHANTOMS, REFERENCE_PREDICTIONS
 
 SCORE = ROOT / "requirements-score.txt"
 SECONDS = 120

@@ -1,4 +1,4 @@
-"use strict";
+// The page: what it shows, and how it is used. Who answers is told to `startPage`.
 
 const element = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
@@ -8,7 +8,8 @@ const asSentence = (parts) => {
 };
 let latest = 0; // answers to earlier images that arrive late are not shown
 
-function show(id, text) {
+/** Show a text, an empty one as none. */
+export function show(id, text) {
   element(id).textContent = text;
 }
 
@@ -21,6 +22,7 @@ function showError(message) {
 
 function showAnswer(answer) {
   const share = answer.calibrated_probability;
+  const map = answer.explained;
   show("status", "");
   element("error").hidden = true;
   show("label", answer.strange ? "No meaningful prediction" : `The model predicts ${answer.label}`);
@@ -42,12 +44,12 @@ function showAnswer(answer) {
     `threshold was chosen on held-out patients, not on the test set. Before scaling: ` +
     `probability ${answer.probability.toFixed(4)}, threshold ${answer.threshold.toFixed(4)}.`);
   element("image").src = answer.image;
-  element("under").src = answer.image;
   element("heat").src = answer.heat_map;
-  show("explained", `Grad-CAM for ${answer.label}`);
+  show("explained", `${map} for ${answer.label}`);
+  show("maximum", `${answer.heat_maximum.toPrecision(3)} in units of the class score`);
   show("height", answer.heat_maximum > 0
-    ? `The map is scaled to its own maximum, ${answer.heat_maximum.toPrecision(3)} in units of the class ` +
-      "score. It does not show where a disease is, and is weak evidence of what the model used."
+    ? "The map is scaled to its own maximum. It does not show where a disease is, and is weak evidence of " +
+      "what the model used."
     : "The map is zero everywhere: nothing in the explained layer is evidence for this label.");
   show("model", answer.model);
   show("provenance", answer.provenance);
@@ -56,54 +58,64 @@ function showAnswer(answer) {
   element("label").focus();
 }
 
-async function ask(image) {
-  const number = ++latest;
-  const limits = element("form").dataset;
-  // A server that refuses a body while it is still being sent is not heard by every browser.
-  if (image.size > limits.megabytes * 1e6) return showError(limits.tooLarge);
-  show("status", "The model is running …");
-  element("error").hidden = true;
-  const form = new FormData();
-  form.append("image", image, "image");
-  try {
-    const response = await fetch("/api/predict", { method: "POST", body: form });
-    const answer = await response.json();
-    if (number !== latest) return;
-    if (response.ok) showAnswer(answer);
-    else showError(answer.error);
-  } catch {
-    if (number === latest) showError("The server gave no answer. Is it still running?");
+function showMap() {
+  const shown = element("mapped").checked;
+  element("map").hidden = !shown;
+  element("heat").hidden = !shown;
+  element("heat").style.opacity = element("opacity").value / 100;
+}
+
+/**
+ * Start the page.
+ *
+ * `predict` takes a file and returns a promise of the answer as `describe_answer` in Python gives it;
+ * the message of an error that it throws is shown.
+ */
+export function startPage(predict) {
+  const ask = async (image) => {
+    latest += 1;
+    const number = latest;
+    show("status", "The model is running …");
+    element("error").hidden = true;
+    try {
+      const answer = await predict(await image);
+      if (number === latest) showAnswer(answer);
+    } catch (error) {
+      if (number === latest) showError(error.message);
+    }
+  };
+  const askSample = async (address) => {
+    try {
+      const response = await fetch(address);
+      if (response.ok) return await response.blob();
+    } catch { /* said below */ }
+    throw new Error("The sample could not be fetched.");
+  };
+  const drop = element("drop");
+  element("form").addEventListener("submit", (event) => event.preventDefault());
+  element("file").addEventListener("change", (event) => {
+    if (event.target.files.length) ask(event.target.files[0]);
+    event.target.value = ""; // the same file can be chosen again
+  });
+  for (const name of ["dragenter", "dragover"]) {
+    drop.addEventListener(name, (event) => {
+      event.preventDefault();
+      drop.classList.add("over");
+    });
   }
-}
-
-async function askSample(address) {
-  const response = await fetch(address);
-  await ask(await response.blob());
-}
-
-element("form").addEventListener("submit", (event) => event.preventDefault());
-element("file").addEventListener("change", (event) => {
-  if (event.target.files.length) ask(event.target.files[0]);
-  event.target.value = ""; // the same file can be chosen again
-});
-for (const name of ["dragenter", "dragover"]) {
-  element("drop").addEventListener(name, (event) => {
+  for (const name of ["dragleave", "drop"]) {
+    drop.addEventListener(name, () => drop.classList.remove("over"));
+  }
+  drop.addEventListener("drop", (event) => {
     event.preventDefault();
-    element("drop").classList.add("over");
+    if (event.dataTransfer.files.length) ask(event.dataTransfer.files[0]);
   });
+  for (const button of document.querySelectorAll(".sample")) {
+    button.addEventListener("click", () => ask(askSample(button.dataset.sample)));
+  }
+  element("mapped").addEventListener("change", showMap);
+  element("opacity").addEventListener("input", showMap);
+  showMap();
+  element("stopped").hidden = true;
+  element("main").hidden = false;
 }
-for (const name of ["dragleave", "drop"]) {
-  element("drop").addEventListener(name, () => element("drop").classList.remove("over"));
-}
-element("drop").addEventListener("drop", (event) => {
-  event.preventDefault();
-  if (event.dataTransfer.files.length) ask(event.dataTransfer.files[0]);
-});
-for (const button of document.querySelectorAll(".sample")) {
-  button.addEventListener("click", () => {
-    askSample(button.dataset.sample).catch(() => showError("The sample could not be fetched."));
-  });
-}
-const setOpacity = () => { element("heat").style.opacity = element("opacity").value / 100; };
-element("opacity").addEventListener("input", setOpacity);
-setOpacity();

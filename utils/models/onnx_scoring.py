@@ -29,7 +29,7 @@ class OnnxNetwork:
         self.input_shape = (None, *self._session.get_inputs()[0].shape[1:])
         encoded = self._session.get_modelmeta().custom_metadata_map[CLASS_WEIGHTS]
         weights = np.frombuffer(base64.b64decode(encoded), "<f2").astype(np.float32)
-        self._class_weights = weights.reshape(-1, len(CLASS_NAMES))
+        self.class_weights = weights.reshape(-1, len(CLASS_NAMES))
 
     def predict_on_batch(self, images: np.ndarray) -> np.ndarray:
         """Return the probabilities of both classes, (n, 2) float32.
@@ -61,7 +61,7 @@ class OnnxNetwork:
         """
         features = self._run(images, [FEATURES])[0]
         places = features.shape[1] * features.shape[2]
-        return np.maximum(features @ self._class_weights[:, class_index] / places, 0)
+        return np.maximum(features @ self.class_weights[:, class_index] / places, 0)
 
     def explain(self, images: np.ndarray, class_index: int) -> np.ndarray:
         """Return `map_class` enlarged to (n, 224, 224), bilinearly between the centers of cells."""

@@ -31,6 +31,8 @@ ONNX_FILE = "shipped.onnx"
 RECORD = "models.json"
 PHANTOMS = SHIPPED / "phantoms"
 """Rendered chests by which an installation is checked, and which the demo offers."""
+REFERENCE_PREDICTIONS = SHIPPED / "reference_predictions.csv"
+"""What the shipped model predicts for them."""
 PHANTOMS_ONLY = "WARNING: this model has seen phantoms only, no radiograph of a patient."
 """Said of every model of the sample study."""
 

@@ -34,6 +34,7 @@ from utils.models.registry import (
     ONNX_FILE,
     PHANTOMS,
     RECORD,
+    REFERENCE_PREDICTIONS,
     SHIPPED,
     SHIPPED_MODEL,
     register_model,
@@ -42,7 +43,6 @@ from utils.selection.rule import choose_block_threshold, read_held_out
 from utils.tools.guard import release_guard
 from utils.tools.predict import score_folder, write_scores
 
-REFERENCE_PREDICTIONS = SHIPPED / "reference_predictions.csv"
 _PHANTOMS_PER_CLASS = 3
 
 
