@@ -29,10 +29,14 @@ class Lettering:
 
 
 def draw_lettering(letters: Sequence[Lettering], size: int) -> np.ndarray:
-    """Draw letters on an empty image.
+    """Draw letters on an empty image; return the share of each pixel that a letter covers.
+
+    Args:
+        letters: To draw.
+        size: Side of the image in pixels.
 
     Returns:
-        (size, size) float64 in [0, 1]: the share of each pixel that a letter covers.
+        An image (size, size) float64 in [0, 1].
     """
     # Where scores alone are computed there is no matplotlib, and no phantom at a site.
     import matplotlib
