@@ -108,7 +108,7 @@ ROOM = [ "$$(getconf _NPROCESSORS_ONLN)" -ge 2 ] && [ ! -e /dev/nvidiactl ] && [
 SIDE_BY_SIDE = $(or $(JOBS),$(if $(filter phantoms,$(DATASET)),$(shell $(ROOM) && echo 2 || echo 1),1))
 
 COMMANDS := help setup all data lab predict demo check test site clean lint nbval cache cache-fill cache-clean
-COMMANDS += screen chosen ablation explain release notebooks views-cost bench readme demo-picture lock
+COMMANDS += screen chosen ablation two-sites explain release notebooks views-cost bench readme demo-picture lock
 .PHONY: $(COMMANDS) announce executed
 # What the last one waits for runs first: with two at a time, the others fill the gaps.
 executed: $(if $(filter-out 1,$(SIDE_BY_SIDE)),$(lastword $(EXECUTED))) $(EXECUTED)
@@ -176,6 +176,8 @@ chosen: ## Rebuild round two of STUDY=full: six networks, their scores; ONLY=rel
 	@$(STUDY_RUN) utils.selection.$(if $(filter 1,$(ROUND)),final_models,round_two) --study $(STUDY) $(if $(ONLY),--only $(ONLY))
 ablation: ## Train and score the ablation of round two, after its scores are committed; resumable
 	@$(STUDY_RUN) utils.selection.ablation --study $(STUDY)
+two-sites: ## Run the experiment of docs/phantoms.md: films, networks, scores in results/full/two_sites; resumable
+	@$(STUDY_RUN) utils.selection.two_sites
 explain: ## Test heat maps of the single model: tables in results/STUDY/explanation, resumably
 	@$(STUDY_RUN) utils.explanation.run --study $(STUDY)
 release: ## Round a final model and release it in models/: CANDIDATE=name; only its file with ONNX=1, its guard with GUARD=1

@@ -35,6 +35,7 @@ from utils.evaluation.study_metrics import evaluate_study
 from utils.evaluation.tables import REPORTED
 from utils.explanation.plots import plot_cam_grid
 from utils.phantoms.plots import plot_one_child, plot_site_sheet
+from utils.selection.plots import plot_two_sites
 from utils.shortcuts.pixel_baselines import BASELINES
 from utils.shortcuts.plots import plot_baseline_scores
 from utils.training.plots import plot_copies_cost, plot_history
@@ -105,6 +106,17 @@ def make_scores() -> pd.DataFrame:
     return scores
 
 
+def make_two_sites() -> pd.DataFrame:
+    rows = [
+        {"model": model, "measure": measure, "value": value, "low": value - 0.04,
+         "high": value + 0.05, "seed_43": value - 0.02, "seed_44": value + 0.01, "seed_45": value}
+        for value, model in zip((0.12, 0.2, 0.15, 0.02), ("recipe", "no_crop", "robust", "crop_08"),
+                                strict=True)
+        for measure in ("gap", "flips", "change")
+    ]  # fmt: skip
+    return pd.DataFrame([*rows, {"model": "thumbnail", "measure": "gap", "value": 0.3}])
+
+
 def make_images(count: int, size: int = 16) -> np.ndarray:
     gray = np.random.default_rng(0).integers(0, 256, (count, size, size, 1), np.uint8)
     return np.repeat(gray, 3, axis=-1)
@@ -135,6 +147,7 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     ),
     "split": lambda: plot_split(make_index()),
     "baselines": lambda: plot_baseline_scores(make_scores()),
+    "two_sites": lambda: plot_two_sites(make_two_sites()),
     "pixel_ranges": lambda: plot_pixel_ranges(
         make_images(2), make_images(2) - np.array([103.939, 116.779, 123.68])
     ),
@@ -385,6 +398,25 @@ def test_the_probability_histogram_shows_every_image():
     figure = plot_probability_histogram({"sure": rows}, {"sure": 0.5})
     ax = figure.axes[0]
     assert ax.get_ylim()[1] > rows.y_true.value_counts().max()
+
+
+def test_gap_and_flips_of_two_sites_are_drawn_by_setting():
+    table = make_two_sites()
+    figure = plot_two_sites(table)
+    assert len(figure.axes) == 2 and "thumbnail" not in texts_of(figure)
+    for ax in figure.axes:
+        lines = {line.get_label(): line for line in ax.lines}
+        # The first model is on top; each seed stands in its row.
+        seeds = lines["one seed"].get_xydata()
+        assert len(seeds) == 12
+        np.testing.assert_allclose(seeds[:3], [[0.1, 2.78], [0.13, 2.78], [0.12, 2.78]])
+        (bars,) = ax.containers
+        np.testing.assert_allclose(bars[0].get_xdata(), [0.12, 0.2, 0.15, 0.02])
+        np.testing.assert_allclose(bars[2][0].get_segments()[0], [[0.08, 3], [0.17, 3]])
+    with pytest.raises(ValueError, match="table of models with seeds"):
+        plot_two_sites(table[table.model == "thumbnail"])
+    with pytest.raises(ValueError, match="table of two sites lacks the column low"):
+        plot_two_sites(table.drop(columns="low"))
 
 
 def test_the_history_marks_the_kept_epoch_and_reduced_rates():

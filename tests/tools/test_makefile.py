@@ -442,7 +442,8 @@ def test_uv_installs_where_there_is_one(tree):
 
 
 QUIET_COMMANDS = (
-    "predict IMAGES=x OUT=y", "demo", "screen", "chosen", "ablation", "explain", "all",
+    "predict IMAGES=x OUT=y", "demo", "screen", "chosen", "ablation", "two-sites",
+    "explain", "all",
 )  # fmt: skip
 
 

@@ -49,6 +49,7 @@ from utils.models.backbones import build_head, join
 from utils.models.catalogue import BACKBONES
 from utils.models.export import average_networks, export_full_size, export_model
 from utils.models.prediction import CROP, predict_files, predict_with_crops
+from utils.models.pretrained import Weights
 from utils.models.recipe import Candidate
 from utils.models.registry import register_model
 from utils.models.weights import resolve_study_weights
@@ -56,7 +57,7 @@ from utils.selection.candidates import pick_candidates
 from utils.selection.choices import ENSEMBLE, read_choices
 from utils.selection.comparison import BASELINE, REIMPLEMENTATION, final_names
 from utils.selection.cross_validation import fingerprint_of, keep_held_out
-from utils.training.activations import training_copies
+from utils.training.activations import ActivationTable, AugmentedCopy, training_copies
 from utils.training.fine_tuning import train_candidate
 from utils.training.head import Recipe, predict_pneumonia, prepare_head_data, train_head
 
@@ -226,26 +227,51 @@ def train_baseline(study: Study, backbone: str, seed: int) -> None:
     stopwatch = Stopwatch()
     root, index = open_study_index(study)
     weights = resolve_study_weights(backbone, study)
-    parts = {split: index[index.split == split] for split in ("train", *SCORED_SPLITS)}
-    data = prepare_head_data(
-        root, weights, parts["train"], {split: parts[split] for split in SCORED_SPLITS},
-        training_copies(count, study.seed),
-    )  # fmt: skip
-    head = build_head(data.backbone.output_shape[1:], seed, facts.standardize_head)
-    train_head(
-        head, data.copies, parts["train"].label.to_numpy(), data.held_out["validation"],
-        parts["validation"].label.to_numpy(), recipe,
-        models_dir(study.study) / f"{name}.weights.h5",
-    )  # fmt: skip
-    export_model(join(data.backbone, head), model_file(study.study, name))
+    head, held_out = train_and_export_head(
+        study.study, name, root, index, weights, recipe, training_copies(count, study.seed)
+    )
     write_predictions(
         study.study, name, index,
-        {split: predict_pneumonia(head, table) for split, table in data.held_out.items()},
+        {split: predict_pneumonia(head, table) for split, table in held_out.items()},
     )  # fmt: skip
     write_provenance(
         study.study, name, dataset=describe_dataset(root, index), weights=weights.provenance(),
         recipe=described, minutes=stopwatch.minutes,
     )  # fmt: skip
+
+
+def train_and_export_head(
+    study_name: str, name: str, root: Path, index: pd.DataFrame, weights: Weights, recipe: Recipe,
+    copies: Sequence[AugmentedCopy], held_out: Sequence[str] = SCORED_SPLITS,
+) -> tuple[keras.Model, dict[str, ActivationTable]]:  # fmt: skip
+    """Train a head on a frozen backbone, stopped by the validation images; export both as one.
+
+    Args:
+        study_name: Of the study whose results it is one of.
+        name: Of the network, in all folders of results.
+        root: Root of the data set.
+        index: Of its images.
+        weights: Of the backbone, which they name.
+        recipe: With the seed of the head.
+        copies: Augmented copies of each training image.
+        held_out: Splits whose activations are wanted, among them validation.
+
+    Returns:
+        The head, and the activations of the held-out splits.
+    """
+    parts = {split: index[index.split == split] for split in ("train", *held_out)}
+    data = prepare_head_data(
+        root, weights, parts["train"], {split: parts[split] for split in held_out}, copies
+    )
+    standardize = BACKBONES[weights.backbone].standardize_head
+    head = build_head(data.backbone.output_shape[1:], recipe.seed, standardize)
+    train_head(
+        head, data.copies, parts["train"].label.to_numpy(), data.held_out["validation"],
+        parts["validation"].label.to_numpy(), recipe,
+        models_dir(study_name) / f"{name}.weights.h5",
+    )  # fmt: skip
+    export_model(join(data.backbone, head), model_file(study_name, name))
+    return head, data.held_out
 
 
 def read_finished_aucs(

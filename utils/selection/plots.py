@@ -1,4 +1,4 @@
-"""The figures of notebooks 07 to 09 and of the ablation, in the look of the study's others."""
+"""The figures of notebooks 07 to 09, of the ablation and of two sites, in the study's look."""
 
 from itertools import cycle
 
@@ -14,6 +14,7 @@ from utils.common.figures import (
     GREEN,
     ORANGE,
     SPLIT_MARKERS,
+    draw_intervals,
     in_house_look,
     interval_lengths,
     legend_above,
@@ -23,6 +24,16 @@ from utils.common.figures import (
 from utils.data.perturbations import PERTURBATIONS
 
 _MARKERS = "osD^vP"
+_TWO_SITES_LABELS = {
+    "gap": "gap: ROC-AUC in validation,\nwhere site and class go together, minus test",
+    "flips": "flips: test children whose answer\nis another one at the other site",
+}
+_TWO_SITES_MODELS = {
+    "recipe": "frozen ResNet50",
+    "no_crop": "EfficientNet-Lite0,\nflip",
+    "robust": "EfficientNet-Lite0,\nrobust augmentation",
+    "crop_08": "EfficientNet-Lite0,\nflip, crop of 8% to 100%",
+}
 _CRITERION_TICKS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.94, 0.96, 0.98, 0.99, 0.995, 1)
 
 
@@ -176,4 +187,41 @@ def plot_crop_area(networks: pd.DataFrame) -> Figure:
     ax.set_ylabel("ROC-AUC, whole image")
     ax.grid(axis="y")
     legend_above(figure, ax)
+    return figure
+
+
+@in_house_look
+def plot_two_sites(measures: pd.DataFrame) -> Figure:
+    """Plot the gap from validation to test and the flips of each model that has seeds.
+
+    Args:
+        measures: From `two_sites.list_measures`: means over seeds, 95% intervals, seeds' values.
+    """
+    columns = ["model", "measure", "value", "low", "high"]
+    require_rows(measures, columns, "the table of two sites")
+    seeds = [name for name in measures if name.startswith("seed_")]
+    rows = measures.dropna(subset=seeds) if seeds else measures.head(0)
+    require_rows(rows, columns, "the table of models with seeds")
+    models = rows.model.unique()
+    figure, axes = new_figure(
+        "Phantoms from two sites", (11, 2.9 + 0.5 * len(models)), 1, 2, sharey=True
+    )
+    positions = np.arange(len(models))[::-1]
+    for ax, (measure, label) in zip(axes[0], _TWO_SITES_LABELS.items(), strict=True):
+        part = rows[rows.measure == measure].set_index("model").loc[models]
+        ax.axvline(0, color=GRAY, linewidth=1)
+        draw_intervals(
+            ax, part.value, part.low, part.high, positions, BLUE, "o",
+            "mean of the seeds, 95% interval over children and seeds",
+        )  # fmt: skip
+        ax.plot(
+            part[seeds].to_numpy().ravel(), np.repeat(positions - 0.22, len(seeds)), "^",
+            color=ORANGE, mec="none", label="one seed",
+        )  # fmt: skip
+        ax.set_yticks(positions, [_TWO_SITES_MODELS.get(model, model) for model in models])
+        ax.set_ylim(-0.6, len(models) - 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.set_xlabel(label)
+        ax.grid(axis="x")
+    legend_above(figure, axes[0, 0])
     return figure

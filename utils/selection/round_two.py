@@ -112,15 +112,15 @@ ABLATION = (
 """Settings of the controlled ablation: one change of the augmentation each."""
 
 
-def describe_registration() -> dict[str, Any]:
-    """Return the commit and the SHA-256 of the registered document as it is now.
+def describe_registration(document: Path = REGISTERED) -> dict[str, Any]:
+    """Return the commit and the SHA-256 of a registered document as it is now.
 
     The commit is None where there is no git history, as in a downloaded archive.
     """
     return {
-        "document": REGISTERED.relative_to(ROOT).as_posix(),
-        "commit": find_commit(REGISTERED) or None,
-        "sha256": file_sha256(REGISTERED),
+        "document": document.relative_to(ROOT).as_posix(),
+        "commit": find_commit(document) or None,
+        "sha256": file_sha256(document),
     }
 
 
@@ -145,19 +145,41 @@ def train_network(study: Study, recipe: Candidate, seed: int) -> None:
     name = final_name(recipe.name, seed)
     if is_trained(study, recipe, seed):
         return
-    registered = describe_registration()
-    stopwatch = Stopwatch()
     root, index, images, pixels = open_development(study, IMAGE_SIZE)
     train = (images.split == "train").to_numpy()
-    network, weights = train_candidate(
-        recipe, pixels[train], images.label.to_numpy()[train], seed,
-        models_dir(study.study) / f"{name}.h5", f"{recipe.name}, seed {seed}",
+    train_and_export(
+        study.study, name, recipe, seed, pixels[train], images.label.to_numpy()[train],
+        describe_dataset(root, index),
     )  # fmt: skip
-    export_full_size(network, model_file(study.study, name))
+
+
+def train_and_export(
+    study_name: str, name: str, recipe: Candidate, seed: int, pixels: np.ndarray,
+    labels: np.ndarray, dataset: Mapping[str, Any], document: Path = REGISTERED,
+) -> None:  # fmt: skip
+    """Train a registered network on some images, and export it with its record.
+
+    Args:
+        study_name: Of the study whose results it is one of.
+        name: Of the network, in all folders of results.
+        recipe: How it is trained.
+        seed: Of initial weights, order, dropout and augmentation.
+        pixels: See `fine_tuning.train_candidate`.
+        labels: (n,) 0 or 1.
+        dataset: What the images are, for the record.
+        document: That registered it.
+    """
+    registered = describe_registration(document)
+    stopwatch = Stopwatch()
+    network, weights = train_candidate(
+        recipe, pixels, labels, seed, models_dir(study_name) / f"{name}.h5",
+        f"{recipe.name}, seed {seed}",
+    )  # fmt: skip
+    export_full_size(network, model_file(study_name, name))
     write_json(
-        provenance_file(study.study, name),
+        provenance_file(study_name, name),
         {
-            "study": study.study,
+            "study": study_name,
             "model": name,
             "recipe": recipe.describe(),
             "seed": seed,
@@ -165,7 +187,7 @@ def train_network(study: Study, recipe: Candidate, seed: int) -> None:
             "weights": {"description": weights, "banner": ""},
             "parameters": network.count_params(),
             "training_minutes": stopwatch.minutes,
-            "dataset": describe_dataset(root, index),
+            "dataset": dict(dataset),
             "run": describe_run(stopwatch.minutes),
         },
     )
@@ -194,6 +216,7 @@ def predict_missing(
     networks: Mapping[str, tuple[Path, bool]],
     file_of: Callable[[str, str], Path],
     open_images: Callable[[], tuple[Path, pd.DataFrame]],
+    document: Path = REGISTERED,
 ) -> None:
     """Let each network predict images that it has not predicted yet, and write it down; once.
 
@@ -203,6 +226,7 @@ def predict_missing(
         file_of: From the names of study and model to the file of predictions; beside it lies a
             record of what made them.
         open_images: Opens the images, where they are needed: folder and index.
+        document: That registered the predictions.
 
     Raises:
         SelectionError: if predictions come from another network, or code is not committed.
@@ -219,18 +243,28 @@ def predict_missing(
     missing = [model for model, file in files.items() if not file.is_file()]
     if not missing:
         return
-    if changed := find_uncommitted(ROOT / "utils", REGISTERED):
+    require_committed(document)
+    root, images = open_images()
+    for model in missing:
+        _predict_once(*networks[model], files[model], root, images, document)
+
+
+def require_committed(document: Path) -> None:
+    """Refuse to predict by code, or for a registered document, that is not committed.
+
+    Raises:
+        SelectionError: naming what is not.
+    """
+    if changed := find_uncommitted(ROOT / "utils", document):
         raise SelectionError(
             f"{', '.join(changed)} must be committed before anything is predicted and scored"
         )
-    root, images = open_images()
-    for model in missing:
-        _predict_once(*networks[model], files[model], root, images)
 
 
 def _predict_once(
-    network_file: Path, ten_crops: bool, file: Path, root: Path, images: pd.DataFrame
-) -> None:
+    network_file: Path, ten_crops: bool, file: Path, root: Path, images: pd.DataFrame,
+    document: Path,
+) -> None:  # fmt: skip
     stopwatch = Stopwatch()
     network = keras.models.load_model(network_file, compile=False, safe_mode=True)
     network = with_ten_crops(network) if ten_crops else network
@@ -246,7 +280,7 @@ def _predict_once(
             "network_sha256": file_sha256(network_file),
             "test_time": "ten crops" if ten_crops else "whole image",
             "commit": find_commit() or None,
-            "registered": describe_registration(),
+            "registered": describe_registration(document),
             "images": {split: len(values) for split, values in probability.items()},
             "run": describe_run(stopwatch.minutes),
         },
