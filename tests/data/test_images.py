@@ -159,8 +159,13 @@ def test_real_radiographs_are_read_to_the_bit_as_ever(tmp_path):
         ] == []
 
 
+PNG = encode(to_bytes(CHEST))
 REFUSED = {
     "empty.png": (b"", NoImageError, "it is empty; fetch it again"),
+    "zeros.png": (bytes(5000), NoImageError, "it is empty; fetch it again"),
+    "drawing.jpg": (b"<svg xmlns='", NoImageError, "it is an SVG drawing; save it as PNG"),
+    "start.png": (PNG[:29] + bytes(4) + PNG[33:], UnreadableImageError,
+                  "the start of the PNG image is damaged; fetch it again"),
     "login.jpg": (b"<!DOCTYPE html><title>Sign in", NoImageError, "a web page; fetch it again"),
     "late.jpg": (b"\n  <html>", NoImageError, "it is a web page"),
     "letter.png": (b"%PDF-1.7 ...", NoImageError, "a PDF document; save it as PNG"),
@@ -206,6 +211,15 @@ def test_damaged_metadata_do_not_keep_an_image_from_being_read(tmp_path, monkeyp
     picture = read_picture(file)
     np.testing.assert_array_equal(picture.pixels, read_as_before(file))
     assert "metadata are damaged" in picture.remarks[0]
+
+
+@pytest.mark.parametrize("place", [0.4, 0.9])
+def test_damaged_pixels_of_a_png_are_not_taken_for_damaged_metadata(tmp_path, place):
+    content = bytearray(encode(to_bytes(CHEST)))
+    at = round(place * len(content))
+    content[at : at + 8] = bytes(each ^ 255 for each in content[at : at + 8])
+    with pytest.raises(UnreadableImageError, match="the PNG image is damaged or cut off"):
+        read_picture(save(tmp_path / "a.png", content))
 
 
 def test_a_file_that_may_not_be_opened_is_named(tmp_path, monkeypatch):

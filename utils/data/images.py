@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from utils.common.constants import IMAGE_SIZE
 from utils.common.folders import one_line
@@ -171,8 +171,10 @@ def read_picture(source: Path | BinaryIO) -> Picture:
         stream.seek(0)
         kind = recognize(start)
         if kind is None:
-            remedy = "fetch it again" if not start or start[:1] == b"<" else "save it as PNG"
-            raise NoImageError(source, f"{describe_content(start)}; {remedy}")
+            content = describe_content(start)
+            was_lost = content in ("it is empty", "it is a web page")
+            remedy = "fetch it again" if was_lost else "save it as PNG"
+            raise NoImageError(source, f"{content}; {remedy}")
         try:
             if kind == DICOM:
                 pixels, remarks = read_dicom(stream, MAX_PIXELS)
@@ -187,6 +189,9 @@ def read_picture(source: Path | BinaryIO) -> Picture:
             raise _too_large(source, f"{pixels:,}") from error
         except UnreadableImageError:
             raise
+        except UnidentifiedImageError as error:  # its words name the stream, not what is wrong
+            reason = f"the start of the {kind} image is damaged; fetch it again"
+            raise UnreadableImageError(source, reason) from error
         except Exception as error:  # a damaged file makes decoders fail in any way
             reason = (
                 f"the {kind} image is damaged or cut off ({one_line(error, 200)}); fetch it again"
@@ -250,6 +255,9 @@ def _read_with_pillow(source: Path | BinaryIO, stream: BinaryIO, kind: str) -> P
 
 def _turn_upright(image: Image.Image, remarks: list[str]) -> Image.Image:
     """Load an image and turn it as its orientation tag says, in every format that has one."""
+    if image.format != "TIFF":
+        # Looking for a PNG's tag loads its pixels; damage there would pass for that of the tag.
+        image.load()
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
     except Exception:  # damaged metadata, in as many ways as there are
