@@ -72,7 +72,11 @@ def find_images(folder: Path) -> Content:
     Raises:
         PredictError: if there is no such folder or it holds no image.
     """
-    if not folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except OSError as error:  # a folder above it is closed, or its name is too long
+        raise PredictError(f"IMAGES={folder} cannot be read ({error.strerror})") from error
+    if not is_folder:
         raise PredictError(f"IMAGES={folder} is no folder; name one that holds radiographs")
     found = walk_folder(folder)
     images = [name for name in found.files if is_image(folder / name)]
@@ -194,6 +198,8 @@ def check_writable(file: Path, folder: Path, images: Sequence[str]) -> Path:
                 raise PredictError(
                     f"OUT={file} is {printable(image)}, one of the images; name another file"
                 )
+            if file.exists() and not os.access(file, os.W_OK):  # renaming would replace it
+                raise PermissionError(f"{file} is write-protected")
             target = file.resolve()
             target.parent.mkdir(parents=True, exist_ok=True)
             probe = target.with_name(f".{target.name}.probe")
