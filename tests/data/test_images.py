@@ -165,7 +165,7 @@ REFUSED = {
     "zeros.png": (bytes(5000), NoImageError, "it is empty; fetch it again"),
     "drawing.jpg": (b"<svg xmlns='", NoImageError, "it is an SVG drawing; save it as PNG"),
     "start.png": (PNG[:29] + bytes(4) + PNG[33:], UnreadableImageError,
-                  "the start of the PNG image is damaged; fetch it again"),
+                  "the PNG image is damaged or cut off at its start; fetch it again"),
     "login.jpg": (b"<!DOCTYPE html><title>Sign in", NoImageError, "a web page; fetch it again"),
     "late.jpg": (b"\n  <html>", NoImageError, "it is a web page"),
     "letter.png": (b"%PDF-1.7 ...", NoImageError, "a PDF document; save it as PNG"),

@@ -411,6 +411,23 @@ def test_outputs_go_where_a_shell_user_expects(shipped, tmp_path, monkeypatch, c
     assert sorted(path.name for path in images.iterdir()) == ["a.png"]
 
 
+def test_ctrl_c_is_said_in_one_line_and_leaves_an_older_file(
+    shipped, tmp_path, monkeypatch, capsys
+):
+    save(tmp_path / "images" / "a.png", 40)
+    out = tmp_path / "out" / "s.csv"
+    out.parent.mkdir()
+    out.write_text("older")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("utils.tools.predict.predict_files", interrupt)
+    assert run("--images", tmp_path / "images", "--out", out) == 130
+    assert capsys.readouterr().err.endswith("predict: stopped; no scores were written\n")
+    assert out.read_text() == "older" and list(out.parent.iterdir()) == [out]
+
+
 def test_a_write_protected_file_is_not_replaced(shipped, tmp_path, monkeypatch, capsys):
     images, out = tmp_path / "images", tmp_path / "kept.csv"
     save(images / "a.png", 40)

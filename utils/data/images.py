@@ -190,7 +190,7 @@ def read_picture(source: Path | BinaryIO) -> Picture:
         except UnreadableImageError:
             raise
         except UnidentifiedImageError as error:  # its words name the stream, not what is wrong
-            reason = f"the start of the {kind} image is damaged; fetch it again"
+            reason = f"the {kind} image is damaged or cut off at its start; fetch it again"
             raise UnreadableImageError(source, reason) from error
         except Exception as error:  # a damaged file makes decoders fail in any way
             reason = (

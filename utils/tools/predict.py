@@ -4,13 +4,14 @@
 Teaching and research material, not a medical device.
 
 Exit status: 0 where all images were scored, 1 where an image, a folder or a link could not be
-read, 2 where the request cannot be fulfilled.
+read, 2 where the request cannot be fulfilled; 130, as of any command, after Ctrl-C.
 """
 
 import argparse
 import csv
 import io
 import os
+import signal
 import stat
 import sys
 from collections import Counter
@@ -342,6 +343,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (PredictError, ModelError) as error:
         print(f"predict: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\npredict: stopped; no scores were written", file=sys.stderr)
+        return 128 + signal.SIGINT
     lines = [f"{len(scores.images) - len(scores.unreadable)} images scored: {out}"]
     lines += describe_others(content) + describe_remarks(scores)
     if labels is not None:
