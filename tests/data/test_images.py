@@ -24,6 +24,7 @@ from tests.hard_inputs import (
     to_bytes,
 )
 from utils.data import images as module
+from utils.data.dicom import HALF_USED
 from utils.data.download import fetch
 from utils.data.images import (
     NoImageError,
@@ -105,6 +106,17 @@ def test_a_dark_image_of_all_16_bits_is_not_taken_for_one_of_fewer(tmp_path):
         picture = read_picture(save(tmp_path / "a.png", encode(gray * step)))
         np.testing.assert_array_equal(picture.pixels, gray)
         assert picture.remarks == ()
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 2**15 - 1), (30000, 46000), (60000, 65535)])
+def test_values_that_fill_less_than_half_of_16_bits_are_said(tmp_path, low, high):
+    values = np.round(low + (high - low) * CHEST).astype(np.uint16)
+    picture = read_picture(save(tmp_path / "a.png", encode(values)))
+    assert np.abs(picture.pixels - values / 257).max() <= 0.51
+    assert picture.remarks == (HALF_USED.format(bits=16),)
+    if low == 0:
+        colors = in_deep_color(np.repeat(values[..., None], 3, axis=2))
+        assert read_picture(save(tmp_path / "b.png", colors)).remarks == picture.remarks
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])

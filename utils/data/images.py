@@ -22,6 +22,7 @@ from utils.common.folders import one_line
 from utils.common.progress import track
 from utils.data.dicom import (
     DIRECTORY,
+    HALF_USED,
     DicomError,
     DicomTooLargeError,
     is_dicom,
@@ -242,12 +243,14 @@ def _read_with_pillow(source: Path | BinaryIO, stream: BinaryIO, kind: str) -> P
             return Picture(255 - pixels if is_negative else pixels, mode, tuple(remarks))
         is_deep = any(";16" in row for row in rows)
         shown = _lay_on_white(upright, remarks)
-        if is_deep and _is_dark(upright):
+        if is_deep and _is_dark(upright, _TRUNCATED_DARK):
             raise UnreadableImageError(
                 source,
                 "its colors are stored in 16 bits and use few of them, so that it would look "
                 "black; save it as gray of 16 bits, or with 8 bits",
             )
+        if is_deep and _is_dark(upright, 128):
+            remarks.append(HALF_USED.format(bits=16))
         if mode == "1":
             remarks.append(ONE_BIT)
         return Picture(np.asarray(shown), mode, tuple(remarks))
@@ -299,12 +302,12 @@ def _lay_on_white(image: Image.Image, remarks: list[str]) -> Image.Image:
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
-def _is_dark(image: Image.Image) -> bool:
-    """Tell whether an image whose upper 8 of 16 bits were kept has next to nothing in them."""
+def _is_dark(image: Image.Image, limit: int) -> bool:
+    """Tell whether the upper 8 of 16 bits, which were kept of an image, stay below a limit."""
     extrema = image.convert("RGBA").getextrema()
     brightest = max(high for _, high in extrema[:3])
     is_drawn_in_alpha = brightest == 0 and extrema[3][0] < extrema[3][1]
-    return brightest < _TRUNCATED_DARK and not is_drawn_in_alpha
+    return brightest < limit and not is_drawn_in_alpha
 
 
 def read_image(source: Path | BinaryIO) -> np.ndarray:
