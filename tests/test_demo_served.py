@@ -26,7 +26,7 @@ from utils.models.registry import PHANTOMS, REFERENCE_PREDICTIONS
 pytestmark = pytest.mark.slow
 
 CLIENTS = 50
-PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1000, "height": 900}
+PHONE, DESKTOP = {"width": 320, "height": 640}, {"width": 1000, "height": 900}
 SECONDS = 60
 """An answer takes less than one; slow machines and fifty clients get more."""
 
