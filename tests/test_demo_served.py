@@ -1,6 +1,7 @@
 """The demo as a person meets it: its command, its server under load, its page in a browser."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -81,6 +82,9 @@ def test_fifty_clients_at_once_get_the_answers_of_make_predict(server, capsys):
             f"{max(seconds):.1f} s, memory {before:.0f} MB and {grown:+.0f} MB"
         )
     assert grown < 500
+    os.set_blocking(process.stdout.fileno(), False)
+    with pytest.raises(BlockingIOError):  # nothing: not even that they had to wait
+        os.read(process.stdout.fileno(), 1)
 
 
 def test_a_body_far_too_large_is_not_even_read_and_refused_in_json(server):
