@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", default=str(PORT))
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    # Waiting for their turn is what clients are to do here; it would be said of every one.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     if not options.port.isdecimal() or int(options.port) > LAST_PORT:
         logger.error("demo: PORT=%s is no port; name one from 0 to %s", options.port, LAST_PORT)
         return 2

@@ -25,6 +25,7 @@ from utils.data.images import (
     read_picture,
 )
 from utils.models.guard import MEANINGLESS, describe
+from utils.models.registry import OwnScorer
 
 MAX_BYTES = 16_000_000
 TOO_LARGE = f"the file is larger than {MAX_BYTES // 1_000_000} MB"
@@ -172,11 +173,13 @@ def describe_answer(
         remarks: What was assumed in reading the image.
 
     Returns:
-        Among others `warnings`, what the guard says of the image, and `strange`, whether its
+        Among others `is_own`, whether the user brought the model, whose threshold and calibration
+        nobody has chosen; `warnings`, what the guard says of the image, and `strange`, whether its
         prediction means nothing.
     """
     scorer = answerer.scorer
     return {
+        "is_own": isinstance(scorer, OwnScorer),
         "label": answer.label,
         "probability": round(answer.probability, 6),
         "threshold": round(scorer.threshold, 6),

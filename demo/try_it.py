@@ -8,11 +8,11 @@ import shutil
 import sys
 import tarfile
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from flask import Flask
 from sphinx.application import Sphinx
 
@@ -68,8 +68,9 @@ def extract_runtime(package: Path, folder: Path) -> None:
         for name, member in RUNTIME.items():
             with archive.extractfile(member) as source, open(folder / name, "wb") as target:
                 shutil.copyfileobj(source, target)
+    package_folder = Path(find_spec("onnxruntime").origin).parent
     for name in LICENSES:
-        shutil.copy(Path(onnxruntime.__file__).parent / name, folder / f"onnxruntime-{name}")
+        shutil.copy(package_folder / name, folder / f"onnxruntime-{name}")
 
 
 def write_page(site: Path, runtime: Path | None, reason: str = "") -> None:

@@ -89,7 +89,7 @@ def test_an_answer_says_everything_that_the_page_shows(client, answerer):
     answer = send(client, encode(noise=True)).json
     assert set(answer) == {
         "label", "probability", "threshold", "calibrated_probability", "calibrated_threshold",
-        "strange", "warnings", "remarks", "model", "provenance", "explained", "image",
+        "is_own", "strange", "warnings", "remarks", "model", "provenance", "explained", "image",
         "heat_map", "heat_maximum", "milliseconds", "disclaimer",
     }  # fmt: skip
     assert (answer["model"], answer["provenance"]) == ("tiny", "a network of a test")

@@ -1,6 +1,7 @@
 """The demo as a person meets it: its command, its server under load, its page in a browser."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import keras
 import pandas as pd
 import pytest
 import requests
@@ -26,7 +28,7 @@ from utils.models.registry import PHANTOMS, REFERENCE_PREDICTIONS
 pytestmark = pytest.mark.slow
 
 CLIENTS = 50
-PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1000, "height": 900}
+PHONE, DESKTOP = {"width": 320, "height": 640}, {"width": 1000, "height": 900}
 SECONDS = 60
 """An answer takes less than one; slow machines and fifty clients get more."""
 
@@ -81,6 +83,9 @@ def test_fifty_clients_at_once_get_the_answers_of_make_predict(server, capsys):
             f"{max(seconds):.1f} s, memory {before:.0f} MB and {grown:+.0f} MB"
         )
     assert grown < 500
+    os.set_blocking(process.stdout.fileno(), False)
+    with pytest.raises(BlockingIOError):  # nothing: not even that they had to wait
+        os.read(process.stdout.fileno(), 1)
 
 
 def test_a_body_far_too_large_is_not_even_read_and_refused_in_json(server):
@@ -275,6 +280,26 @@ def test_everything_that_can_be_used_has_a_name(page):
     assert page.evaluate("document.querySelectorAll('img:not([alt])').length") == 0
     assert page.evaluate("document.documentElement.lang") == "en"
     expect(page.get_by_role("button", name="Phantom 1")).to_be_visible()
+
+
+def test_of_a_model_of_ones_own_nothing_is_said_that_only_the_shipped_one_has(tmp_path, browser):
+    layers = keras.layers.Conv2D(2, 3), keras.layers.GlobalAveragePooling2D()
+    last = keras.layers.Dense(1, activation="sigmoid")
+    keras.Sequential([keras.Input((32, 32, 1)), *layers, last]).save(tmp_path / "mine.keras")
+    process = start_demo("--port", "0", "--model", str(tmp_path / "mine.keras"))
+    try:
+        page = browser.new_page()
+        page.goto(read_address(process))
+        page.get_by_role("button", name="Phantom 1").click()
+        answer = page.locator("#answer")
+        expect(answer).to_contain_text("This threshold is assumed", timeout=1000 * SECONDS)
+        expect(answer).to_contain_text("as your model gives it")
+        for untrue in ("temperature", "held-out patients", "model card"):
+            expect(answer).not_to_contain_text(untrue)
+        page.close()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(SECONDS)
 
 
 def test_16_bit_images_are_answered_too(page):

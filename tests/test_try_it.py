@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Page, expect
 
@@ -38,7 +38,7 @@ from utils.tools.site import find_broken_links, find_loaded_from_elsewhere, read
 
 PREFIX = "some/where"
 """A site may lie below the root of its server."""
-PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1000, "height": 900}
+PHONE, DESKTOP = {"width": 320, "height": 640}, {"width": 1000, "height": 900}
 SECONDS = 60
 needs_npm = pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not on the PATH")
 
@@ -423,6 +423,17 @@ def test_an_orientation_in_xmp_alone_is_heeded(page, form):
     assert check(page, content, 0 if form == "PNG" else LOSSY)["remarks"] == [TURNED]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+@pytest.mark.parametrize("tag", [0, 1, 9])
+def test_an_orientation_that_asks_for_nothing_is_not_said_to_be_heeded(page, form, tag):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = tag
+    content = hard_inputs.encode(hard_inputs.gray(hard_inputs.draw_chest()), form, exif=exif)
+    assert read_picture(io.BytesIO(content)).remarks == ()
+    assert check(page, content, 0 if form == "PNG" else LOSSY)["remarks"] == []
+
+
 def jpegs() -> Iterator[tuple[str, bytes]]:
     """Encode the phantoms in the ways of JPEG."""
     for number, file in enumerate(sorted(PHANTOMS.rglob("*.jpeg"))):
@@ -457,6 +468,12 @@ REFUSED = {
         hard_inputs.in_deep_color(np.full((4, 4, 3), 9000)), "16 bits per channel",
     ),
     "cut PNG": (CHEST[: len(CHEST) // 2], "the PNG image may be damaged or cut off"),
+    "PNG without a width": (
+        hard_inputs.write_png(0, 8, 8, 0, bytes(8)), "the PNG image may be damaged or cut off",
+    ),
+    "PNG of an unknown color": (
+        hard_inputs.write_png(8, 8, 8, 5, bytes(72)), "the PNG image may be damaged or cut off",
+    ),
     "PNG without pixels": (CHEST[:33], "the PNG image may be damaged or cut off"),
     "cut JPEG": (JPEG[: len(JPEG) // 2], "the JPEG image may be damaged or cut off"),
     "start of a JPEG": (JPEG[:40], "the JPEG image may be damaged or cut off"),

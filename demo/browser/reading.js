@@ -7,6 +7,7 @@ const MARKS = [
   [0, "MM\0*", "TIFF"], [0, "II+\0", "TIFF"], [0, "MM\0+", "TIFF"], [128, "DICM", "DICOM"],
 ];
 const SAMPLES = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 }; // of a pixel, by PNG's type of color
+const DEPTHS = { 0: [1, 2, 4, 8, 16], 2: [8, 16], 3: [1, 2, 4, 8], 4: [8, 16], 6: [8, 16] }; // likewise
 const PASSES = [ // of an interlaced PNG: first column and row, steps
   [0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2],
 ];
@@ -52,6 +53,7 @@ async function readPng(bytes, words, checkSize) {
   const [width, height] = [header.getUint32(0), header.getUint32(4)];
   const [depth, color, interlaced] = [8, 9, 12].map((place) => header.getUint8(place));
   checkSize(width, height);
+  if (!(width * height && DEPTHS[color]?.includes(depth))) throw damaged("PNG");
   if (depth === 16) throw elsewhere("It has 16 bits per channel, and this page reads 8");
   const parts = chunks.filter((chunk) => chunk.kind === "IDAT").map((chunk) => chunk.data);
   const layout = { width, height, depth, samples: SAMPLES[color] };
@@ -198,7 +200,7 @@ async function readWithBrowser(file, bytes, kind, words, checkSize) {
     const found = describeJpeg(bytes);
     checkSize(found.width, found.height);
     if (found.channels > 3) throw elsewhere("Browsers do not read CMYK colors as Pillow does");
-    if (found.exif > 1) remarks.push(words.turned); // which the browser does
+    if (isTurned(found.exif)) remarks.push(words.turned); // which the browser does
     else orientation = found.exif ? null : found.xmp;
   } else if (kind === "GIF") {
     checkSize(view(bytes).getUint16(6, true), view(bytes).getUint16(8, true));
@@ -267,8 +269,8 @@ function isWebpTurned(bytes) {
   for (let at = 12; at + 8 <= bytes.length;) {
     const length = view(bytes).getUint32(at + 4, true);
     const [kind, data] = [text(bytes, at, at + 4), bytes.subarray(at + 8, at + 8 + length)];
-    if (kind === "EXIF" && findOrientation(skipName(data)) > 1) return true;
-    if (kind === "XMP " && findInXmp(data) > 1) return true;
+    if (kind === "EXIF" && isTurned(findOrientation(skipName(data)))) return true;
+    if (kind === "XMP " && isTurned(findInXmp(data))) return true;
     at += 8 + length + (length & 1);
   }
   return false;
@@ -276,6 +278,7 @@ function isWebpTurned(bytes) {
 
 // ---- Orientation
 
+const isTurned = (orientation) => orientation >= 2 && orientation <= 8;
 const skipName = (exif) => (text(exif, 0, 6) === "Exif\0\0" ? exif.subarray(6) : exif);
 
 /** Return the orientation tag of Exif data, or null. */
@@ -299,7 +302,7 @@ function findInXmp(data) {
 
 /** Turn an image, and its alpha where it has one, as the tag says. */
 function turn(image, orientation, remarks, words) {
-  if (!(orientation >= 2 && orientation <= 8)) return image;
+  if (!isTurned(orientation)) return image;
   remarks.push(words.turned);
   const { width: w, height: h, channels } = image;
   const [width, height] = orientation < 5 ? [w, h] : [h, w];

@@ -35,14 +35,16 @@ function showAnswer(answer) {
   element("mark").style.left = `${100 * answer.calibrated_threshold}%`;
   element("bar").setAttribute("aria-label",
     `Probability of PNEUMONIA ${percent(share)}, threshold ${percent(answer.calibrated_threshold)}`);
-  show("words",
-    `Probability of PNEUMONIA: ${percent(share)}, after temperature scaling on validation images. It is not a ` +
-    "frequency: of the images with this probability, a quite different proportion may show pneumonia " +
-    "(see the calibration in the model card).");
+  const before = `probability ${answer.probability.toFixed(4)}, threshold ${answer.threshold.toFixed(4)}`;
+  show("words", `Probability of PNEUMONIA: ${percent(share)}` + (answer.is_own
+    ? ", as your model gives it; what it is worth is not known here."
+    : ", after temperature scaling on validation images. It is not a frequency: of the images with this " +
+      "probability, a quite different proportion may show pneumonia (see the calibration in the model card)."));
   show("threshold",
-    `From ${percent(answer.calibrated_threshold)} on, the mark on the bar, the model predicts PNEUMONIA. The ` +
-    `threshold was chosen on held-out patients, not on the test set. Before scaling: ` +
-    `probability ${answer.probability.toFixed(4)}, threshold ${answer.threshold.toFixed(4)}.`);
+    `From ${percent(answer.calibrated_threshold)} on, the mark on the bar, the model predicts PNEUMONIA. ` +
+    (answer.is_own
+      ? "This threshold is assumed, and was not chosen on any image."
+      : `The threshold was chosen on held-out patients, not on the test set. Before scaling: ${before}.`));
   element("image").src = answer.image;
   element("heat").src = answer.heat_map;
   show("explained", `${map} for ${answer.label}`);

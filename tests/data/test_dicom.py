@@ -253,3 +253,10 @@ def test_reading_in_threads_gives_the_same():
     with ThreadPoolExecutor(8) as pool:
         pictures = list(pool.map(lambda _: read(content).pixels, range(32)))
     assert all(np.array_equal(pixels, pictures[0]) for pixels in pictures)
+
+
+def test_one_bit_is_black_and_white():
+    drawn = np.random.default_rng(0).integers(0, 2, (16, 16))
+    packed = np.packbits(drawn, bitorder="little").tobytes()
+    picture = read_picture(io.BytesIO(dicom(drawn, bits=1, BitsAllocated=1, PixelData=packed)))
+    np.testing.assert_array_equal(picture.pixels, 255 * drawn)

@@ -24,6 +24,7 @@ from tests.hard_inputs import (
     to_bytes,
 )
 from utils.data import images as module
+from utils.data.dicom import HALF_USED
 from utils.data.download import fetch
 from utils.data.images import (
     NoImageError,
@@ -107,6 +108,17 @@ def test_a_dark_image_of_all_16_bits_is_not_taken_for_one_of_fewer(tmp_path):
         assert picture.remarks == ()
 
 
+@pytest.mark.parametrize(("low", "high"), [(0, 2**15 - 1), (30000, 46000), (60000, 65535)])
+def test_values_that_fill_less_than_half_of_16_bits_are_said(tmp_path, low, high):
+    values = np.round(low + (high - low) * CHEST).astype(np.uint16)
+    picture = read_picture(save(tmp_path / "a.png", encode(values)))
+    assert np.abs(picture.pixels - values / 257).max() <= 0.51
+    assert picture.remarks == (HALF_USED.format(bits=16),)
+    if low == 0:
+        colors = in_deep_color(np.repeat(values[..., None], 3, axis=2))
+        assert read_picture(save(tmp_path / "b.png", colors)).remarks == picture.remarks
+
+
 @pytest.mark.parametrize("channels", [2, 3, 4])
 def test_colors_of_16_bits_are_refused_where_they_would_look_black(tmp_path, channels):
     def encode_deep(bits: int) -> bytes:
@@ -159,8 +171,13 @@ def test_real_radiographs_are_read_to_the_bit_as_ever(tmp_path):
         ] == []
 
 
+PNG = encode(to_bytes(CHEST))
 REFUSED = {
     "empty.png": (b"", NoImageError, "it is empty; fetch it again"),
+    "zeros.png": (bytes(5000), NoImageError, "it is empty; fetch it again"),
+    "drawing.jpg": (b"<svg xmlns='", NoImageError, "it is an SVG drawing; save it as PNG"),
+    "start.png": (PNG[:29] + bytes(4) + PNG[33:], UnreadableImageError,
+                  "the PNG image is damaged or cut off at its start; fetch it again"),
     "login.jpg": (b"<!DOCTYPE html><title>Sign in", NoImageError, "a web page; fetch it again"),
     "late.jpg": (b"\n  <html>", NoImageError, "it is a web page"),
     "letter.png": (b"%PDF-1.7 ...", NoImageError, "a PDF document; save it as PNG"),
@@ -206,6 +223,15 @@ def test_damaged_metadata_do_not_keep_an_image_from_being_read(tmp_path, monkeyp
     picture = read_picture(file)
     np.testing.assert_array_equal(picture.pixels, read_as_before(file))
     assert "metadata are damaged" in picture.remarks[0]
+
+
+@pytest.mark.parametrize("place", [0.4, 0.9])
+def test_damaged_pixels_of_a_png_are_not_taken_for_damaged_metadata(tmp_path, place):
+    content = bytearray(encode(to_bytes(CHEST)))
+    at = round(place * len(content))
+    content[at : at + 8] = bytes(each ^ 255 for each in content[at : at + 8])
+    with pytest.raises(UnreadableImageError, match="the PNG image is damaged or cut off"):
+        read_picture(save(tmp_path / "a.png", content))
 
 
 def test_a_file_that_may_not_be_opened_is_named(tmp_path, monkeypatch):

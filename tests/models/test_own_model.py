@@ -169,6 +169,14 @@ def test_files_that_hold_no_model_are_refused_by_what_they_are(tmp_path):
             choose_model("full", str(tmp_path / name)).load()
 
 
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path):
+    model = sequential()
+    model.layers[-1].set_weights([np.full((4, 1), np.nan), np.zeros(1)])
+    model.save(tmp_path / "m.keras")
+    with pytest.raises(OwnModelError, match="m.keras holds weights that are no numbers"):
+        open_own_model(tmp_path / "m.keras")
+
+
 def test_wrong_words_are_refused():
     with pytest.raises(ModelError, match=r"SCALE=1 is none of 0\.\.255, 0\.\.1, -1\.\.1"):
         choose_model("full", "mine.keras", "1").load()

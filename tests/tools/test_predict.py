@@ -411,6 +411,42 @@ def test_outputs_go_where_a_shell_user_expects(shipped, tmp_path, monkeypatch, c
     assert sorted(path.name for path in images.iterdir()) == ["a.png"]
 
 
+def test_ctrl_c_is_said_in_one_line_and_leaves_an_older_file(
+    shipped, tmp_path, monkeypatch, capsys
+):
+    save(tmp_path / "images" / "a.png", 40)
+    out = tmp_path / "out" / "s.csv"
+    out.parent.mkdir()
+    out.write_text("older")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("utils.tools.predict.predict_files", interrupt)
+    assert run("--images", tmp_path / "images", "--out", out) == 130
+    assert capsys.readouterr().err.endswith("predict: stopped; no scores were written\n")
+    assert out.read_text() == "older" and list(out.parent.iterdir()) == [out]
+
+
+def test_a_write_protected_file_is_not_replaced(shipped, tmp_path, monkeypatch, capsys):
+    images, out = tmp_path / "images", tmp_path / "kept.csv"
+    save(images / "a.png", 40)
+    out.write_text("kept")
+    out.chmod(0o444)
+    # Root, as whom tests may run, is refused nothing.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != out)
+    assert run("--images", images, "--out", out) == 2
+    assert "kept.csv is write-protected); name another file" in capsys.readouterr().err
+    assert out.read_text() == "kept"
+
+
+def test_a_folder_that_cannot_even_be_looked_for_is_a_request_that_cannot_be_done(
+    shipped, tmp_path, capsys
+):
+    assert run("--images", tmp_path / ("a" * 300), "--out", tmp_path / "s.csv") == 2
+    assert "cannot be read (File name too long)" in capsys.readouterr().err
+
+
 def test_images_below_the_home_folder_are_found(shipped, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     save(tmp_path / "images" / "a.png", 40)

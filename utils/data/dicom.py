@@ -59,6 +59,11 @@ DECODERS = {
 }
 """By transfer syntax how pixels are compressed, and the pip packages that decode it. None is
 required: the first two and JPEG 2000 are mostly read by Pillow, the others need one of them."""
+HALF_USED = (
+    "{bits}-bit file whose values span less than half of the range, read as it is: it may look too "
+    "dark, too bright or too pale"
+)
+"""Remark on a range that may be another one, such as 15 bits, or values that begin far above 0."""
 _ASSUMED_BITS = (8, 10, 12, 14, 16, 24, 32)
 _QUIET = threading.Lock()
 
@@ -108,6 +113,8 @@ def scale_by_content(values: np.ndarray, bits: int) -> tuple[np.ndarray, tuple[s
     fitting = next(each for each in _ASSUMED_BITS if high < 2**each)
     if fitting < bits and np.gcd.reduce(values, axis=None) >= 2 ** (bits - fitting):
         fitting = bits
+    elif fitting == bits and high - low < 2 ** (bits - 1):
+        return scale_to_bytes(values, 0, 2**bits - 1), (HALF_USED.format(bits=bits),)
     remarks = ()
     if fitting != bits:
         remarks = (f"{bits}-bit file whose values fit {fitting} bits: read as {fitting} bits",)
@@ -252,8 +259,8 @@ def _apply_window(data: "Dataset", values: np.ndarray) -> tuple[np.ndarray, tupl
         return scale_to_bytes(values, low, high), (
             f"DICOM without a window: the whole range of its {bits} bits taken",
         )
-    if bits == 8:
-        return scale_to_bytes(values, 0, 255), ()
+    if bits <= 8:
+        return scale_to_bytes(values, 0, 2**bits - 1), ()
     pixels, remarks = scale_by_content(values, bits)
     return pixels, ("DICOM without a window", *remarks)
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from utils.common.constants import IMAGE_SIZE
 from utils.common.folders import one_line
 from utils.common.progress import track
 from utils.data.dicom import (
     DIRECTORY,
+    HALF_USED,
     DicomError,
     DicomTooLargeError,
     is_dicom,
@@ -171,8 +172,10 @@ def read_picture(source: Path | BinaryIO) -> Picture:
         stream.seek(0)
         kind = recognize(start)
         if kind is None:
-            remedy = "fetch it again" if not start or start[:1] == b"<" else "save it as PNG"
-            raise NoImageError(source, f"{describe_content(start)}; {remedy}")
+            content = describe_content(start)
+            was_lost = content in ("it is empty", "it is a web page")
+            remedy = "fetch it again" if was_lost else "save it as PNG"
+            raise NoImageError(source, f"{content}; {remedy}")
         try:
             if kind == DICOM:
                 pixels, remarks = read_dicom(stream, MAX_PIXELS)
@@ -187,6 +190,9 @@ def read_picture(source: Path | BinaryIO) -> Picture:
             raise _too_large(source, f"{pixels:,}") from error
         except UnreadableImageError:
             raise
+        except UnidentifiedImageError as error:  # its words name the stream, not what is wrong
+            reason = f"the {kind} image is damaged or cut off at its start; fetch it again"
+            raise UnreadableImageError(source, reason) from error
         except Exception as error:  # a damaged file makes decoders fail in any way
             reason = (
                 f"the {kind} image is damaged or cut off ({one_line(error, 200)}); fetch it again"
@@ -237,12 +243,14 @@ def _read_with_pillow(source: Path | BinaryIO, stream: BinaryIO, kind: str) -> P
             return Picture(255 - pixels if is_negative else pixels, mode, tuple(remarks))
         is_deep = any(";16" in row for row in rows)
         shown = _lay_on_white(upright, remarks)
-        if is_deep and _is_dark(upright):
+        if is_deep and _is_dark(upright, _TRUNCATED_DARK):
             raise UnreadableImageError(
                 source,
                 "its colors are stored in 16 bits and use few of them, so that it would look "
                 "black; save it as gray of 16 bits, or with 8 bits",
             )
+        if is_deep and _is_dark(upright, 128):
+            remarks.append(HALF_USED.format(bits=16))
         if mode == "1":
             remarks.append(ONE_BIT)
         return Picture(np.asarray(shown), mode, tuple(remarks))
@@ -250,6 +258,9 @@ def _read_with_pillow(source: Path | BinaryIO, stream: BinaryIO, kind: str) -> P
 
 def _turn_upright(image: Image.Image, remarks: list[str]) -> Image.Image:
     """Load an image and turn it as its orientation tag says, in every format that has one."""
+    if image.format != "TIFF":
+        # Looking for a PNG's tag loads its pixels; damage there would pass for that of the tag.
+        image.load()
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
     except Exception:  # damaged metadata, in as many ways as there are
@@ -291,12 +302,12 @@ def _lay_on_white(image: Image.Image, remarks: list[str]) -> Image.Image:
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
-def _is_dark(image: Image.Image) -> bool:
-    """Tell whether an image whose upper 8 of 16 bits were kept has next to nothing in them."""
+def _is_dark(image: Image.Image, limit: int) -> bool:
+    """Tell whether the upper 8 of 16 bits, which were kept of an image, stay below a limit."""
     extrema = image.convert("RGBA").getextrema()
     brightest = max(high for _, high in extrema[:3])
     is_drawn_in_alpha = brightest == 0 and extrema[3][0] < extrema[3][1]
-    return brightest < _TRUNCATED_DARK and not is_drawn_in_alpha
+    return brightest < limit and not is_drawn_in_alpha
 
 
 def read_image(source: Path | BinaryIO) -> np.ndarray:

@@ -4,13 +4,18 @@ The file is written by `utils.models.onnx_export`, which says what is in it.
 """
 
 import base64
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from utils.common.constants import CLASS_NAMES
+
+# ONNX Runtime otherwise keeps an identifier and a database below the user's home, and reports from
+# there to its maker: what it runs on, by which program, and which model. It asks once, at import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime  # noqa: E402
 
 INPUT, PROBABILITIES, FEATURES = "image", "probabilities", "features"
 """Names in the file: (n, 224, 224, 3) RGB in [0, 255]; (n, 2); (n, rows, columns, channels)."""

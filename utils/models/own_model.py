@@ -46,6 +46,11 @@ def open_own_model(
         raise OwnModelError(f"POSITIVE={positive} is neither 0 nor 1, a class of the model")
     pneumonia = int(positive)
     model = _flatten(_load(file))
+    if not all(np.isfinite(values).all() for values in model.get_weights()):
+        raise OwnModelError(
+            f"{file} holds weights that are no numbers, as after a training that diverged; train "
+            "it again"
+        )
     height, width, channels = _check_input(model, file)
     dense, activation = _find_output(model, file)
     rescales = any(

@@ -4,13 +4,14 @@
 Teaching and research material, not a medical device.
 
 Exit status: 0 where all images were scored, 1 where an image, a folder or a link could not be
-read, 2 where the request cannot be fulfilled.
+read, 2 where the request cannot be fulfilled; 130, as of any command, after Ctrl-C.
 """
 
 import argparse
 import csv
 import io
 import os
+import signal
 import stat
 import sys
 from collections import Counter
@@ -72,7 +73,11 @@ def find_images(folder: Path) -> Content:
     Raises:
         PredictError: if there is no such folder or it holds no image.
     """
-    if not folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except OSError as error:  # a folder above it is closed, or its name is too long
+        raise PredictError(f"IMAGES={folder} cannot be read ({error.strerror})") from error
+    if not is_folder:
         raise PredictError(f"IMAGES={folder} is no folder; name one that holds radiographs")
     found = walk_folder(folder)
     images = [name for name in found.files if is_image(folder / name)]
@@ -194,6 +199,8 @@ def check_writable(file: Path, folder: Path, images: Sequence[str]) -> Path:
                 raise PredictError(
                     f"OUT={file} is {printable(image)}, one of the images; name another file"
                 )
+            if file.exists() and not os.access(file, os.W_OK):  # renaming would replace it
+                raise PermissionError(f"{file} is write-protected")
             target = file.resolve()
             target.parent.mkdir(parents=True, exist_ok=True)
             probe = target.with_name(f".{target.name}.probe")
@@ -336,6 +343,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (PredictError, ModelError) as error:
         print(f"predict: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\npredict: stopped; no scores were written", file=sys.stderr)
+        return 128 + signal.SIGINT
     lines = [f"{len(scores.images) - len(scores.unreadable)} images scored: {out}"]
     lines += describe_others(content) + describe_remarks(scores)
     if labels is not None:
