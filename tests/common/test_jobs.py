@@ -207,7 +207,8 @@ class Cluster:
             "dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
             "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(self.file),
         )  # fmt: skip
-        wait_until(self.file.exists)
+        # The file is there before its text is.
+        wait_until(lambda: self.file.exists() and '"address": "' in self.file.read_text())
         text = self.file.read_text()
         self.address = text.split('"address": "')[1].split('"')[0]
 
