@@ -121,6 +121,7 @@ def test_the_label_depends_on_the_threshold_and_the_map_on_the_label(threshold, 
     np.testing.assert_allclose(answer.heat, expected(batch, class_index)[0], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_guard_warns_and_says_when_the_prediction_means_nothing(client):
     answer = send(client, encode()).json
     assert (answer["strange"], answer["warnings"]) == (False, [])

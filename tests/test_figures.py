@@ -331,6 +331,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert file.read_bytes() == before and len(list(file.parent.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_drawings_as_png_and_pictures_as_jpeg():
     drawing, pictures = DRAWINGS["roc"](), PICTURES["cams"]()
     assert drawing._repr_png_().startswith(b"\x89PNG") and drawing._repr_jpeg_() is None

@@ -126,6 +126,7 @@ def test_every_chosen_model_has_predicted_with_every_seed(choices):
             assert rows.groupby("split").size().to_dict() == {"test": 624, "validation": 811}
 
 
+@pytest.mark.slow
 def test_final_metrics_are_those_of_the_predictions(choices, monkeypatch):
     monkeypatch.setenv("RESULTS_DIR", str(published_results_dir().parent))
     models = comparison.read_final_models("full", choices, STUDY.final_seeds)

@@ -17,6 +17,8 @@ from tests import hard_inputs
 from utils.common.paths import ROOT
 from utils.models.registry import PHANTOMS, REFERENCE_PREDICTIONS
 
+pytestmark = pytest.mark.slow
+
 SCORE = ROOT / "requirements-score.txt"
 SECONDS = 120
 RUN = """

@@ -74,6 +74,7 @@ def test_too_many_images_are_refused():
 # ---- memory
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(read_anonymous_mb() is None, reason="RssAnon is Linux'")
 def test_peak_memory_sees_what_is_freed_again():
     before = read_anonymous_mb()

@@ -80,6 +80,7 @@ def test_settings_without_sense_are_refused(monkeypatch, tmp_path, settings, mes
     assert who_did(tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_is_not_there_is_named(monkeypatch, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"

@@ -99,6 +99,7 @@ def test_rows_are_drawn_in_sequence_by_class_and_patient():
         resample_rows(rows.assign(patient_id=""), 4, stream)
 
 
+@pytest.mark.slow
 def test_seeds_that_differ_widen_an_interval():
     rows = make_predictions(patients=30)
     labels, probability = rows.y_true.to_numpy(), rows.probability.to_numpy()

@@ -18,6 +18,8 @@ from utils.evaluation.external import (
 from utils.evaluation.predictions import from_log_odds, log_odds
 from utils.evaluation.tables import external_table, remedy_table
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def images():

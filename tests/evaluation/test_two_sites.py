@@ -105,6 +105,7 @@ def test_the_gap_has_the_spread_of_two_independent_sets():
     assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * np.sqrt(spread), rel=0.06)
 
 
+@pytest.mark.slow
 def test_a_difference_is_paired_by_children():
     film = draw(400, 2)
     other = np.clip(film + np.random.default_rng(5).normal(0, 0.1, 400), 0, 1)

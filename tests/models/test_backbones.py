@@ -78,6 +78,7 @@ def test_a_new_backbone_is_one_entry(monkeypatch):
         split_model(model, "nothing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("facts", BACKBONES.values(), ids=lambda facts: facts.name)
 def test_every_entry_names_layers_and_a_key_that_exist(facts):
     backbone = build_backbone(resolve_weights(facts.name, "random"))

@@ -187,6 +187,7 @@ def test_ten_crops_are_averaged_in_log_odds(small, tmp_path):
     np.testing.assert_array_equal(loaded.predict_on_batch(images), cropped.predict_on_batch(images))
 
 
+@pytest.mark.slow
 def test_the_file_of_ten_crops_answers_so_and_gives_features_of_the_whole_image(small, tmp_path):
     images = draw_images(5)
     export_onnx(small, tmp_path / "whole.onnx")

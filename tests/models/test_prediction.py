@@ -83,6 +83,7 @@ def test_the_features_of_a_part_of_a_network_are_its_outputs(network, folder):
     assert run_network(part, load_images(folder, NAMES)).shape == (COUNT, 256)
 
 
+@pytest.mark.slow
 def test_ten_crops_of_arrays_are_those_of_the_graph(network):
     random = np.random.default_rng(0)
     pixels = random.uniform(0, 255, (3, 28, 28, 3)).repeat(8, axis=1).repeat(8, axis=2)

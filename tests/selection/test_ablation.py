@@ -35,6 +35,8 @@ from utils.selection.ablation import (
 )
 from utils.selection.choices import SelectionError
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [recipe.name.removeprefix("ablation_") for recipe in ABLATION]
 
 
@@ -129,7 +131,6 @@ def test_the_ablation_waits_for_the_scores(tmp_path, monkeypatch):
         require_scored("full")
 
 
-@pytest.mark.slow
 def test_networks_predict_what_the_document_names(tmp_path, monkeypatch):
     study = open_small_study(tmp_path, monkeypatch)
     study = study.model_copy(update={"resamples": 20})

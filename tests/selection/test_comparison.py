@@ -78,6 +78,7 @@ def test_a_mean_needs_the_same_images(models):
         average_predictions([table, table.iloc[1:]])
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_mean_and_of_each_seed(models):
     scores = score_final_models(models, 50, 0)
     test = select_split(models["a"].mean, "test")
@@ -95,6 +96,7 @@ def test_scores_are_those_of_the_mean_and_of_each_seed(models):
     assert difference["roc_auc"]["value"] == pytest.approx(delong["value"])
 
 
+@pytest.mark.slow
 def test_tables_say_what_was_scored(models):
     scores = score_final_models(models, 50, 0)
     seeds = seed_table(scores)

@@ -120,6 +120,7 @@ def study(tmp_path, monkeypatch):
     return study
 
 
+@pytest.mark.slow
 def test_every_network_predicts_once_by_ten_crops_and_by_the_whole_image(study, monkeypatch):
     predict_study(study)
     root, index = open_study_index(study)
@@ -159,6 +160,7 @@ def test_every_network_predicts_once_by_ten_crops_and_by_the_whole_image(study, 
     assert [file.stat().st_mtime_ns for file in files] == before and len(files) == 4
 
 
+@pytest.mark.slow
 def test_another_network_does_not_predict_a_second_time(study):
     predict_study(study)
     name = NAMES[1]

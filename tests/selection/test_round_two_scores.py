@@ -31,6 +31,8 @@ from utils.selection.round_two_scores import (
     score_round_two,
 )
 
+pytestmark = pytest.mark.slow
+
 CHOICES = {
     "single": "one", "members": ["one", "other"], "thresholds": {"one": 0.3, "ensemble": 0.2},
 }  # fmt: skip

@@ -84,6 +84,7 @@ def folders(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_films_and_their_pairs_are_rendered_once(folders, monkeypatch):
     few = {"train": (9301, 6, 0.85), "validation": (9302, 4, 0.85), "test": (9303, 6, 0.5)}
     monkeypatch.setattr(two_sites, "SETS", few)

@@ -165,6 +165,7 @@ def test_an_edit_during_the_run_is_newer_than_the_result(tmp_path):
     assert source.stat().st_mtime > target.stat().st_mtime
 
 
+@pytest.mark.slow
 def test_save_committed_replaces_the_notebook_without_injecting(tmp_path):
     source = write_notebook(
         tmp_path / "01_small.ipynb",
@@ -268,6 +269,7 @@ def test_next_success_removes_the_failed_copy(tmp_path):
     assert os.listdir(target.parent) == ["03_small.ipynb"]
 
 
+@pytest.mark.slow
 def test_dead_kernel_is_a_failure_with_its_cell(tmp_path, caplog):
     source = write_notebook(
         tmp_path / "04_small.ipynb",

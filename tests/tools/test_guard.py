@@ -101,6 +101,7 @@ def test_findings_are_counted():
     assert count_findings("test", "upright", findings)["right"] is None
 
 
+@pytest.mark.slow
 def test_foreign_images_are_pictures_of_the_networks_size():
     foreign = make_foreign_images()
     assert list(foreign) == [
