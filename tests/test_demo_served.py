@@ -20,7 +20,7 @@ import skimage
 from playwright.sync_api import Page, expect
 
 from demo.app import HEADERS
-from demo.picture import NoBrowserError, open_browser, read_address, start_demo
+from demo.picture import read_address, start_demo
 from tests import hard_inputs
 from utils.common.constants import DISCLAIMER
 from utils.models.registry import PHANTOMS, REFERENCE_PREDICTIONS
@@ -122,15 +122,6 @@ def test_a_port_in_use_and_an_unknown_model_are_clear_errors(tmp_path):
 
 
 # --- In a browser ----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    try:
-        with open_browser() as browser:
-            yield browser
-    except NoBrowserError as error:
-        pytest.skip(f"{error}: the page is not tested")
 
 
 @pytest.fixture

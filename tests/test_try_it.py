@@ -22,7 +22,6 @@ from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Page, expect
 
 from demo.app import color_heat
-from demo.picture import NoBrowserError, open_browser
 from demo.try_it import INTEGRITY, PACKAGE, POLICY, RUNTIME, TryIt, extract_runtime, write_page
 from tests import hard_inputs
 from tests.http_server import serve
@@ -166,15 +165,6 @@ def served(built) -> Iterator[Served]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield Served(built, f"http://127.0.0.1:{server.server_port}/{PREFIX}/try.html")
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    try:
-        with open_browser() as browser:
-            yield browser
-    except NoBrowserError as error:
-        pytest.skip(f"{error}: the page in the browser is not tested")
 
 
 @pytest.fixture(scope="module")
