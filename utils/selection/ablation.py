@@ -55,7 +55,7 @@ from utils.selection.round_two import (
     SEEDS,
     predict_missing,
     require_trained,
-    train_network,
+    train_networks,
 )
 from utils.selection.round_two_scores import METRICS_FILE
 from utils.selection.rule import covered_cues, read_held_out
@@ -286,9 +286,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     study = load_study(arguments.study)
     if not arguments.score:
-        for seed in SEEDS:
-            for recipe in ABLATION:
-                train_network(study, recipe, seed)
+        train_networks(study, ABLATION)
     try:
         predict_ablation(study)
     except (SelectionError, DatasetError) as error:

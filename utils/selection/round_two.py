@@ -193,6 +193,13 @@ def train_and_export(
     )
 
 
+def train_networks(study: Study, recipes: Sequence[Candidate]) -> None:
+    """Train what is missing of recipes with every seed, seed by seed."""
+    for seed in SEEDS:
+        for recipe in recipes:
+            train_network(study, recipe, seed)
+
+
 def require_trained(study: Study, recipes: Sequence[Candidate]) -> None:
     """Refuse to predict before all networks are trained.
 
@@ -418,9 +425,7 @@ def main() -> None:
         train_network(study, SIZES[0], SEEDS[0])
         return
     if not arguments.score:
-        for seed in SEEDS:
-            for recipe in SIZES:
-                train_network(study, recipe, seed)
+        train_networks(study, SIZES)
     try:
         predict_study(study)
         score_round_two(study.study, study.resamples, study.seed)
