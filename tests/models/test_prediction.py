@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.ten_crops import predict_ten_crops
 from utils.data.images import DatasetError, load_images
 from utils.data.regions import cover_region
 from utils.models import prediction
 from utils.models.architectures import build_network
 from utils.models.export import with_ten_crops
-from utils.models.prediction import predict_files, predict_pixels, predict_ten_crops, run_network
+from utils.models.prediction import predict_files, predict_pixels, run_network
 
 COUNT = 5
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.builders import open_small_study
+from tests.ten_crops import predict_ten_crops
 from utils.common.files import file_sha256, read_json, write_json
 from utils.common.paths import (
     choices_file,
@@ -24,7 +25,6 @@ from utils.data.index import open_study_index
 from utils.evaluation.predictions import load_predictions, log_odds
 from utils.models.architectures import ARCHITECTURES, build_network
 from utils.models.export import export_model
-from utils.models.prediction import predict_ten_crops
 from utils.selection import round_two
 from utils.selection.choices import (
     ENSEMBLE,

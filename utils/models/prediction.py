@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.common.constants import IMAGE_SIZE, NORMAL, PNEUMONIA
+from utils.common.constants import IMAGE_SIZE, PNEUMONIA
 from utils.common.progress import progress_bar, track
 from utils.data.images import Picture, UnreadableImageError, read_picture, resize_image
 from utils.models.guard import GuardedNetwork, describe
@@ -175,33 +175,3 @@ def _crop(images: np.ndarray, top: int, left: int) -> np.ndarray:
 
     part = images[:, top : top + _CROPPED, left : left + _CROPPED]
     return keras.ops.image.resize(part, (IMAGE_SIZE, IMAGE_SIZE))
-
-
-def predict_ten_crops(network: Network, pixels: np.ndarray, title: str | None = None) -> np.ndarray:
-    """Return the probability of PNEUMONIA by ten crops of an image, (n,) float64 in [0, 1].
-
-    What `export.with_ten_crops` builds as a graph, step by step on arrays: five crops of 6/7 of the
-    side, each as it is and mirrored, reduced to the side of the network, and the mean of their
-    log-odds.
-
-    Args:
-        network: From (n, size, size, 1) gray in [0, 255] to (n, 2) probabilities.
-        pixels: (n, 224, 224, 1) gray or (n, 224, 224, 3) RGB in [0, 255].
-        title: Of the progress bar.
-    """
-    from utils.models.export import TEN_CROPS  # loads TensorFlow
-    from utils.models.onnx_scoring import resize_matrix
-
-    size = network.input_shape[1]
-
-    def crop(images: np.ndarray, top: int, left: int, side: int, mirrored: bool) -> np.ndarray:
-        part = images.mean(axis=-1)[:, top : top + side, left : left + side]
-        reduce = resize_matrix(side, size)
-        return (reduce @ (part[..., ::-1] if mirrored else part) @ reduce.T)[..., None]
-
-    scores = 0.0
-    for top, left, side, mirrored in TEN_CROPS:
-        place = partial(crop, top=top, left=left, side=side, mirrored=mirrored)
-        each = run_network(network, pixels, title, place).astype(np.float64)
-        scores = scores + np.log(np.maximum(each, 1e-30)) / len(TEN_CROPS)
-    return 1 / (1 + np.exp(scores[:, NORMAL] - scores[:, PNEUMONIA]))
