@@ -159,15 +159,15 @@ lint: ## Check code and its layout with ruff
 # fail where one of its tables does not belong to its inputs, instead of making it again. The tables
 # that they show are compared with the committed ones. They run beside the others, of which 06 reads
 # what 04 wrote.
-ON_SAMPLE := $(filter 01_% 02_% 03_% 04_% 06_%,$(NOTEBOOKS))
+ON_SAMPLE := $(filter $(addprefix notebooks/,01_% 02_% 03_% 04_% 06_%),$(SOURCES))
 NBVAL = $(RUN) pytest --nbval --nbval-current-env --nbval-cell-timeout 1800 --timeout 0 --exitfirst
 nbval: ## Run the committed notebooks again and compare their outputs
 	@scratch="$$(mktemp -d)" && trap 'kill $$beside 2>/dev/null; rm -rf "$$scratch"' EXIT && trap 'exit 1' INT TERM && \
 	mkdir "$$scratch/results" && cp -R results/full "$$scratch/results/" && \
 	if tty <&2 >/dev/null; then export PROGRESS_STREAM="$$(tty <&2)"; fi && \
 	export RESULTS_DIR="$$scratch/results" FIGURES_DIR="$$scratch/figures" REMAKE_TABLES=0 && \
-	{ $(NBVAL) $(ON_SAMPLE:%=notebooks/%.ipynb) >"$$scratch/beside" 2>&1 & beside=$$!; } && \
-	$(NBVAL) $(patsubst %,notebooks/%.ipynb,$(filter-out $(ON_SAMPLE),$(NOTEBOOKS))) && \
+	{ $(NBVAL) $(ON_SAMPLE) >"$$scratch/beside" 2>&1 & beside=$$!; } && \
+	$(NBVAL) $(filter-out $(ON_SAMPLE),$(SOURCES)) && \
 	{ wait $$beside; failed=$$?; cat "$$scratch/beside"; [ $$failed = 0 ]; } && \
 	diff -r "$$scratch/results/full/tables" results/full/tables
 cache: ## List the cached activations: size, age, and what can be deleted
