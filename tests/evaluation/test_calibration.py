@@ -90,6 +90,15 @@ def test_the_calibration_line_that_was_drawn_is_found(intercept, slope):
         assert found_intercept == pytest.approx(intercept, abs=0.04)
 
 
+@pytest.mark.parametrize("shift", [-12, -4, 4, 12])
+def test_an_intercept_far_away_is_found(shift):
+    truth = np.tile([0.0, 1, 1, 0], 50)
+    x = np.tile([-1.0, 1, -0.5, 0.5], 50)
+    # Labels and log-odds are symmetric, so that without the shift the intercept is 0.
+    intercept, _ = fit_calibration_line(truth, from_log_odds(x + shift))
+    assert intercept == pytest.approx(-shift, abs=1e-4)
+
+
 def test_the_calibration_line_is_that_of_a_logistic_regression(honest):
     y_true, probability = (part[:300] for part in honest)
     x = log_odds(probability)[:, None]

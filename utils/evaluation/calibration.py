@@ -168,7 +168,9 @@ def fit_calibration_line(
     for _ in range(_STEPS):  # Newton's method, all resamples at once
         fitted = expit(intercept[:, None] + x)
         gain = (weights * (y_true - fitted)).sum(1)
-        intercept = intercept + gain / (weights * fitted * (1 - fitted)).sum(1)
+        # Far from the answer the curve is flat, and a whole step would lead out of reach.
+        bend = np.maximum((weights * fitted * (1 - fitted)).sum(1), 1e-12)
+        intercept = intercept + np.clip(gain / bend, -2, 2)
         fitted = expit(line[:, None] + slope[:, None] * x)
         rest, curve = weights * (y_true - fitted), weights * fitted * (1 - fitted)
         one, first, second = curve.sum(1), (curve * x).sum(1), (curve * x**2).sum(1)
