@@ -169,13 +169,15 @@ def metrics_table(
 def goals_table(scores: Mapping[str, Any]) -> pd.DataFrame:
     """Return the registered goals of round two, what was reached, and whether they were met.
 
+    Four decimals, because a goal of three may be missed by less than the third shows.
+
     Args:
         scores: From `round_two_scores.score_round_two`, and so below.
     """
     rows = [
         (
             goal["model"], METRICS[goal["metric"]], _or_dash(goal["goal"]), goal["least"],
-            format_interval(goal["reached"]), _or_dash(goal["goal_met"]), goal["least_met"],
+            format_interval(goal["reached"], 4), _or_dash(goal["goal_met"]), goal["least_met"],
         )
         for goal in scores["goals"]
     ]  # fmt: skip
@@ -222,7 +224,7 @@ def external_table(scores: Mapping[str, Any]) -> pd.DataFrame:
         scores: From `external.score_external`.
     """
     rows = {
-        name: {
+        displayed(name): {
             "ROC-AUC": scored["all"]["roc_auc"],
             "ROC-AUC, matched on gray": scored["matched"]["roc_auc"],
             "sensitivity at 0.5": scored["all"]["sensitivity_at_0.5"],
@@ -252,7 +254,7 @@ def remedy_table(scores: Mapping[str, Any]) -> pd.DataFrame:
     for name, scored in scores["models"].items():
         remedies = {"right in hindsight": scored["right_threshold"], **scored["uses_new_site"]}
         for remedy, values in remedies.items():
-            rows[f"{name}, {remedy.replace('_', ' ')}"] = {
+            rows[f"{displayed(name)}, {remedy.replace('_', ' ')}"] = {
                 key: values[key] for key in ("threshold", "sensitivity", "specificity")
             }
     return _format_cells(rows)

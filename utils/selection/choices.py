@@ -3,7 +3,7 @@
 from typing import Any
 
 from utils.common.files import read_json
-from utils.common.paths import choices_file, final_name
+from utils.common.paths import choices_file, final_name, predictions_file
 
 ENSEMBLE = "ensemble"
 
@@ -39,3 +39,10 @@ def read_choices(study_name: str) -> dict[str, Any]:
             "run notebook 08 first"
         )
     return read_json(file)
+
+
+def name_chosen_model(study_name: str) -> str:
+    """Return which model a study reports: round two's once it has predicted, else round one's."""
+    if predictions_file(study_name, ENSEMBLE_TWO).is_file():
+        return ENSEMBLE_TWO
+    return read_choices(study_name)["chosen"]

@@ -3,12 +3,15 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from utils.common.files import read_json
 from utils.common.paths import figures_dir, final_metrics_file, metrics_file, results_dir, shown
 from utils.common.study import load_study
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.tables import format_interval
+from utils.selection.choices import ENSEMBLE_TWO, RELEASED
+from utils.selection.round_two_scores import METRICS_FILE
 
 SHOWN_METRICS = ("roc_auc", "accuracy_at_0.5")
 PHANTOM_DATA = "phantoms"
@@ -22,7 +25,7 @@ def describe_findings(study_name: str, dataset_name: str) -> str:
         dataset_name: Its data; of phantoms it is said that they are no patients.
     """
     metrics = read_json(metrics_file(study_name))
-    models = read_json(final_metrics_file(study_name))
+    models = read_json(final_metrics_file(study_name)) | _read_round_two(study_name)
     images = metrics["counts"]["test"]["images"]
     of_phantoms = dataset_name == PHANTOM_DATA
     kind = "rendered phantoms, which say nothing about patients" if of_phantoms else "radiographs"
@@ -37,6 +40,13 @@ def describe_findings(study_name: str, dataset_name: str) -> str:
     notebooks, figures = results_dir(study_name) / "notebooks", figures_dir(study_name)
     lines.append(f"Open the notebooks in {shown(notebooks)}, the figures in {shown(figures)}")
     return "\n".join(lines)
+
+
+def _read_round_two(study_name: str) -> dict[str, dict[str, Any]]:
+    """Return the scores of round two's models, where a study has it."""
+    file = results_dir(study_name) / METRICS_FILE
+    models = read_json(file)["models"] if file.is_file() else {}
+    return {name: models[name] for name in (ENSEMBLE_TWO, RELEASED) if name in models}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
