@@ -40,6 +40,9 @@ TEMPLATE = """# A study
 <!-- final:begin -->
 <!-- final:end -->
 
+<!-- round-two:begin -->
+<!-- round-two:end -->
+
 In between.
 
 <!-- minutes:begin -->

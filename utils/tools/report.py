@@ -24,6 +24,7 @@ from utils.common.names import displayed
 from utils.common.paths import ROOT
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.predictions import load_seeds
+from utils.evaluation.study_metrics import SEED_METRICS
 from utils.evaluation.tables import (
     NOT_REPORTED,
     REPORTED_ROW,
@@ -33,6 +34,7 @@ from utils.evaluation.tables import (
 )
 from utils.models.catalogue import BACKBONES
 from utils.models.registry import SHIPPED
+from utils.selection.round_two_scores import EXTERNAL_FILE, HEADLINE, METRICS_FILE
 from utils.tools.model_card import CARD_BLOCKS, card_blocks, shipped_block
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ RESULTS = ROOT / "results" / "full"
 
 NOT_MEASURED = "Not measured yet; `make bench STUDY=full` followed by `make readme` writes this."
 NOT_FINISHED = "Not measured yet; notebook 09 on the full study, then `make readme`, writes this."
+NOT_SCORED = "Not measured yet; `make chosen`, then `make readme`, writes this."
 SCALING_BLOCKS = ("speed", "constants", "measured", "precision", "predictions", "workers")
 PREDICTED_IMAGES = (100_000, 1_000_000)
 PREDICTED_PROCESSORS = (2, 16, 64, 512)
@@ -170,6 +173,31 @@ def final_table(scores: dict[str, Any]) -> str:
         ]
         for name, scored in scores.items()
     ]  # fmt: skip
+    return _table(header, rows)
+
+
+def round_two_table(scores: dict[str, Any], external: dict[str, Any]) -> str:
+    """Return the Markdown table of both rounds' models at 0.5, on test and on adults.
+
+    Args:
+        scores: Content of `round_two_metrics.json`.
+        external: Content of `external_metrics.json`; both of `utils.selection.round_two_scores`.
+    """
+    header = [
+        "model", *(f"{METRICS[metric]}, test" for metric in SEED_METRICS), "ROC-AUC, adults",
+        "specificity at 0.5, adults",
+    ]  # fmt: skip
+    rows = []
+    for name in HEADLINE:
+        adults = external["models"].get(name, {}).get("all")
+        rows.append(
+            [displayed(name)]
+            + [format_interval(scores["models"][name]["test"][metric]) for metric in SEED_METRICS]
+            + [
+                format_interval(adults[metric]) if adults else NOT_REPORTED
+                for metric in ("roc_auc", "specificity_at_0.5")
+            ]
+        )
     return _table(header, rows)
 
 
@@ -345,11 +373,14 @@ def render_readme(text: str, results: Path) -> str:
         model: _read(results / "provenance" / f"{model}.json") for model in metrics["models"]
     }
     seeds = {model: load_seeds(results / "predictions", model) for model in metrics["models"]}
-    final = results / "final_metrics.json"
+    final, second = results / "final_metrics.json", results / METRICS_FILE
     blocks = {
         "results": f"{baselines_table(seeds)}\n\n{SEED_42}\n\n"
         + results_table(metrics, provenance),
         "final": final_table(read_json(final)) if final.is_file() else NOT_FINISHED,
+        "round-two": round_two_table(read_json(second), _read(results / EXTERNAL_FILE))
+        if second.is_file()
+        else NOT_SCORED,
         "minutes": notebooks_table(_read(results / "provenance" / "minutes.json")),
     }
     return replace_blocks(text, blocks)
