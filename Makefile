@@ -58,7 +58,6 @@ $(foreach name,$(TYPED),$(if $(value $(name)),$(eval $(call PASS,$(name)))))
 need = $(if $(filter $(1),$(MAKECMDGOALS)),$(if $($(2)),,$(error $(2)=$(3) is missing)))
 $(call need,predict,IMAGES,folder)
 $(call need,predict,OUT,file.csv)
-$(if $(ONNX)$(GUARD),,$(call need,release,CANDIDATE,name))
 
 REAL_DATA := $(shell [ -e $(call quoted,$(DATA)/chest_xray/source.json) ] || \
 	[ -d $(call quoted,$(DATA)/chest_xray/train) ] && echo yes)
@@ -134,8 +133,8 @@ data: ## Fetch the real data set: from Kaggle, or ARCHIVE=file.zip, or SOURCE=me
 	@$(RUN) utils.data.download $${ARCHIVE:+--archive="$$ARCHIVE"} $${SOURCE:+--source="$$SOURCE"}
 lab: ## Open the notebooks in JupyterLab
 	@$(RUN) jupyterlab notebooks
-predict: ## Score a folder: IMAGES=folder OUT=file.csv [MODEL=name or file] [EVALUATE=1]
-	@$(STUDY_RUN) utils.tools.predict --study $(PREDICT_STUDY) $(if $(EVALUATE),--evaluate) --images="$$IMAGES" --out="$$OUT" $(MODEL_OPTIONS)
+predict: ## Score a folder: IMAGES=folder OUT=file.csv [MODEL=name or file] [EVALUATE=1] [PLAIN=1]
+	@$(STUDY_RUN) utils.tools.predict --study $(PREDICT_STUDY) $(if $(EVALUATE),--evaluate) $(if $(PLAIN),--plain) --images="$$IMAGES" --out="$$OUT" $(MODEL_OPTIONS)
 demo: ## Serve a page on 127.0.0.1 to try a model with one image: [MODEL=name or file] [PORT=8000]
 	@$(STUDY_RUN) demo --study $(PREDICT_STUDY) $(MODEL_OPTIONS) $${PORT:+--port="$$PORT"}
 check: lint ## Run the quick checks alone: ruff and the fast unit tests
@@ -189,9 +188,8 @@ two-sites: ## Run the experiment of docs/phantoms.md: films, networks, scores in
 	@$(STUDY_RUN) utils.selection.two_sites
 explain: ## Test heat maps of the single model: tables in results/STUDY/explanation, resumably
 	@$(STUDY_RUN) utils.explanation.run --study $(STUDY)
-release: ## Round a final model and release it in models/: CANDIDATE=name; only its file with ONNX=1, its guard with GUARD=1
-	@$(STUDY_RUN) utils.tools.release $(if $(ONNX),--onnx,$(if $(GUARD),--guard,--study $(STUDY) \
-		--candidate '$(CANDIDATE)'))
+release: ## Round the network that round two named, and release it in models/; only its ONNX file with ONNX=1, its guard with GUARD=1
+	@$(STUDY_RUN) utils.tools.release --study $(STUDY) $(if $(ONNX),--onnx,$(if $(GUARD),--guard))
 notebooks: ## Execute the notebooks with their own defaults and save them as committed
 	@for notebook in $(SOURCES); do $(STUDY_RUN) utils.tools.execute "$$notebook" --save-committed || exit 1; done
 views-cost: ## Measure what few cached augmented copies cost, versus a fresh copy every epoch

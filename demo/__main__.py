@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until interrupted; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", default="full")
-    parser.add_argument("--model", help="as in `make predict`; by default the shipped model")
+    parser.add_argument("--model", help="as in `make predict`; by default the released model")
     parser.add_argument("--scale", help="as in `make predict`")
     parser.add_argument("--positive", help="as in `make predict`")
     parser.add_argument("--port", default=str(PORT))

@@ -91,7 +91,7 @@ class Answerer:
 def choose_explainer(network: Network) -> Callable[[np.ndarray, int], np.ndarray]:
     """Return a function from images and a class to maps, as `heat_maps.build_explainer` does.
 
-    The class activation map of the shipped network is its Grad-CAM, and needs no gradient.
+    The class activation map of the released network is its Grad-CAM, and needs no gradient.
 
     Raises:
         ModelError: if no layer of the network can be explained.
@@ -107,10 +107,10 @@ def choose_explainer(network: Network) -> Callable[[np.ndarray, int], np.ndarray
 
 
 def load_answerer(scorer: Scorer) -> Answerer:
-    """Return a model ready to answer, with the guard of the shipped model.
+    """Return a model ready to answer, with the guard of the released model.
 
     Raises:
-        ModelError: if the model cannot be loaded or explained, or the shipped network, by whose
+        ModelError: if the model cannot be loaded or explained, or the released network, by whose
             features the guard judges, or the guard is not there.
     """
     network = scorer.open()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from utils.common.constants import CLASS_NAMES, NORMAL, PNEUMONIA
 from utils.evaluation.calibration import apply_temperature
-from utils.models.registry import PHANTOMS, REFERENCE_PREDICTIONS, SHIPPED_MODEL, Scorer
+from utils.models.registry import PHANTOMS, REFERENCE_PREDICTIONS, RELEASED_MODEL, Scorer
 
 DEMO = Path(__file__).parent
 TEMPLATE = "page.html"
@@ -30,9 +30,9 @@ def describe_uncertainty(scorer: Scorer) -> str:
     """Say how unsure a model is of the phantoms; empty where that is known of none.
 
     Args:
-        scorer: Model that answers; what the shipped one answers to phantoms stands beside it.
+        scorer: Model that answers; what the released one answers to phantoms stands beside it.
     """
-    if scorer.name != SHIPPED_MODEL:
+    if scorer.name != RELEASED_MODEL:
         return ""
     with open(REFERENCE_PREDICTIONS, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["image"].startswith("PNEUMONIA/")]

@@ -71,7 +71,7 @@ def read_address(process: subprocess.Popen) -> str:
 
 
 def main() -> None:
-    """Serve the shipped model, ask it about a phantom, and keep a picture of the page."""
+    """Serve the released model, ask it about a phantom, and keep a picture of the page."""
     process = start_demo("--port", "0")
     try:
         with open_browser() as browser:

@@ -176,7 +176,7 @@ def test_an_upload_is_answered_in_words_and_pictures(page):
     for name in ("The image as the model receives it", "Heat map over the image"):
         picture = page.get_by_role("img", name=name)
         assert picture.evaluate("image => image.complete && image.naturalWidth") == 224
-    expect(page.locator("#model")).to_have_text("small")
+    expect(page.locator("#model")).to_have_text("released")
     expect(page.locator("#provenance")).to_contain_text("shipped with the repository")
     expect(page.locator("#time")).to_contain_text(" ms")
     expect(page.locator("#warnings")).to_be_hidden()

@@ -68,9 +68,11 @@ BENCH_RECORD = "results/bench/full.json"
 
 SHIPPED_PHANTOMS = re.compile(r"models/phantoms/(NORMAL|PNEUMONIA)/[\w-]+\.jpeg")
 """Rendered chests by which an installation is checked; `test_release` renders them again."""
-SHIPPED_MODELS = ("models/small.keras", "models/shipped.onnx")
+SHIPPED_MODELS = (
+    "models/small.keras", "models/shipped.onnx", "models/released.keras", "models/released.onnx",
+)  # fmt: skip
 MAX_MODEL_BYTES = 10_000_000
-SHIPPED_GUARD = "models/shipped_guard.npz"
+SHIPPED_GUARDS = ("models/shipped_guard.npz", "models/released_guard.npz")
 """Projected features, no pixels; `test_guard` looks at what it holds."""
 DEMO_PICTURE = "docs/demo.png"
 """The demo page with a phantom, drawn by `make demo-picture`."""
@@ -131,7 +133,7 @@ def find_misplaced(files: list[Path]) -> list[str]:
         folder = file.parts[0]
         if (
             SHIPPED_PHANTOMS.fullmatch(file.as_posix())
-            or file.as_posix() in (BENCH_RECORD, SHIPPED_GUARD, DEMO_PICTURE, *SITE_PICTURES)
+            or file.as_posix() in (BENCH_RECORD, *SHIPPED_GUARDS, DEMO_PICTURE, *SITE_PICTURES)
             or (file.parts[:2] == ("figures", "bench") and file.name in BENCH_FIGURES)
         ):
             continue

@@ -635,7 +635,7 @@ def test_nothing_of_an_image_is_sent_and_once_loaded_no_server_is_needed(served,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["facts.json", "shipped.onnx", "ort-wasm-simd-threaded.wasm"])
+@pytest.mark.parametrize("name", ["facts.json", "released.onnx", "ort-wasm-simd-threaded.wasm"])
 def test_a_file_that_does_not_come_is_said_and_asked_for_again(served, browser, name):
     page = browser.new_page()
     page.goto(served.address)

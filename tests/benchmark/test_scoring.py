@@ -35,7 +35,7 @@ def test_both_ways_score_one_image_and_all_in_turn(tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "run_predict", run)
     record = measure_scoring(make_bench(tmp_path))
     assert record["images"] == 5
-    first, second = ("small", "shipped_in_keras")
+    first, second = ("released", "released_in_keras")
     assert ran[:2] == [(first, "one", 1), (second, "one", 1)], "packages are read from the disk"
     once = [(name, *of) for name in (first, second) for of in (("one", 1), ("many", 5))]
     assert ran[2:] == 2 * once
@@ -48,7 +48,7 @@ def test_both_ways_score_one_image_and_all_in_turn(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_command_answers_the_same_both_ways(tmp_path):
     scores = {}
-    for model in ("small", register_in_keras(tmp_path / "results" / "full" / "models")):
+    for model in ("released", register_in_keras(tmp_path / "results" / "full" / "models")):
         (tmp_path / "many").mkdir(exist_ok=True)
         (tmp_path / "many" / "a.jpeg").write_bytes((PHANTOMS / NAMES[-1]).read_bytes())
         seconds, peak = run_predict(tmp_path, model, "many")

@@ -119,7 +119,7 @@ def test_a_record_without_a_guard_is_named(tmp_path, monkeypatch):
         if file.is_file() and file.name != registry.RECORD:
             (tmp_path / file.name).symlink_to(file)
     records = read_json(SHIPPED / registry.RECORD)
-    del records["small"]["guard"]
+    del records["released"]["guard"]
     registry.write_json(tmp_path / registry.RECORD, records)
     monkeypatch.setattr(registry, "SHIPPED", tmp_path)
     with pytest.raises(ModelError, match="no guard; restore it: git checkout"):
@@ -127,7 +127,7 @@ def test_a_record_without_a_guard_is_named(tmp_path, monkeypatch):
 
 
 def test_the_shipped_guard_is_the_recorded_file_and_holds_no_pixels():
-    record = read_json(SHIPPED / registry.RECORD)["small"]["guard"]
+    record = read_json(SHIPPED / registry.RECORD)["released"]["guard"]
     file = SHIPPED / record["file"]
     assert file_sha256(file) == record["sha256"]
     with np.load(file) as content:

@@ -121,7 +121,7 @@ def test_a_guard_is_not_fitted_to_other_data_than_its_network(tmp_path, monkeypa
         if file.is_file() and file.name != registry.RECORD:
             (tmp_path / file.name).symlink_to(file)
     records = read_json(SHIPPED / registry.RECORD)
-    records["small"]["dataset"]["fingerprint"] = "another"
+    records["released"]["dataset"]["fingerprint"] = "another"
     write_json(tmp_path / registry.RECORD, records)
     monkeypatch.setattr(registry, "SHIPPED", tmp_path)
     index = pd.DataFrame({"image_id": ["a"], "split": ["train"], "pixel_sha256": ["0"]})

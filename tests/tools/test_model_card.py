@@ -12,10 +12,12 @@ def folders(tmp_path, models):  # noqa: F811
     results, shipped = tmp_path / "results", tmp_path / "models"
     write_json(results / "choices.json", CHOICES)
     write_json(results / "final_metrics.json", with_null(score_final_models(models, 50, 0)))
-    write_json(shipped / "models.json", {"small": {
+    record = {
         "sha256": "abc", "threshold": 0.4, "seed": 42, "weights": "ImageNet",
         "candidate": {"name": "a", "architecture": "small_cnn", "size": 64},
-    }})  # fmt: skip
+    }  # fmt: skip
+    released = record | {"sha256": "def", "threshold": 0.5}
+    write_json(shipped / "models.json", {"released": released, "small": record})
     rates = "flagged,low,high,constant,foreign,pose,right"
     (results / "guard.csv").write_text(
         f"images,kind,n,{rates}\n"
@@ -35,6 +37,7 @@ def test_the_card_says_what_the_results_say(folders):
     blocks = card_blocks(*folders)
     assert "`ensemble`, the mean probability of `b`, `a`" in blocks["card-model"]
     assert "Threshold 0.450" in blocks["card-model"] and "`abc`" in blocks["card-model"]
+    assert "Threshold 0.5, SHA-256 `def`" in blocks["card-model"]
     assert blocks["card-results"].splitlines()[2].startswith("| ensemble | ")
     assert blocks["card-subgroups"].count("| virus |") == 2
     assert blocks["card-calibration"].count("| test |") == 2

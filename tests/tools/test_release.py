@@ -1,6 +1,6 @@
-import json
 import shutil
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,45 +8,56 @@ import pytest
 from tests import hard_inputs
 from tests.builders import open_small_study
 from utils.common.files import file_sha256, read_json, write_json
-from utils.common.paths import predictions_dir, table_file
+from utils.common.paths import final_name, model_file, table_file
 from utils.data.images import read_image
-from utils.evaluation.predictions import load_predictions
+from utils.data.index import open_study_index
+from utils.evaluation.predictions import write_predictions
 from utils.models import registry
+from utils.models.export import with_ten_crops
+from utils.models.prediction import predict_files
 from utils.models.recipe import Candidate
-from utils.models.registry import SHIPPED, choose_model
-from utils.selection.cross_validation import cross_validate
-from utils.selection.final_models import train_final
+from utils.models.registry import SHIPPED, choose_model, open_shipped_model
+from utils.selection.choices import RELEASED, ROUND_TWO_RECIPES, ROUND_TWO_SEEDS
+from utils.selection.round_two import train_network
 from utils.tools import release
 from utils.tools.predict import main as predict
 
-SMALL = Candidate("tiny", "small_cnn", 32, epochs=1, batch_size=8)
+SMALL = Candidate(ROUND_TWO_RECIPES[0], "small_cnn", 32, epochs=1, batch_size=8)
 
 
 @pytest.mark.slow
-def test_a_shipped_model_scores_without_any_training(tmp_path, monkeypatch):
+def test_a_released_network_scores_without_any_training(tmp_path, monkeypatch):
     study = open_small_study(tmp_path, monkeypatch)
     folder = tmp_path / "models"
     monkeypatch.setattr(registry, "SHIPPED", folder)
     for name in ("SHIPPED", "PHANTOMS", "REFERENCE_PREDICTIONS"):
         below = getattr(release, name).relative_to(SHIPPED)
         monkeypatch.setattr(release, name, folder / below)
-    train_final(study, SMALL, 42)
-    cross_validate(study, [SMALL], ["block1", "block2"], [42])
-    file = release.release_model("full", "tiny", 42, ["block1", "block2"])
+    write_json(folder / "models.json", {"small": read_json(SHIPPED / "models.json")["small"]})
+    train_network(study, SMALL, ROUND_TWO_SEEDS[0])
+    trained = model_file("full", final_name(SMALL.name, ROUND_TWO_SEEDS[0]))
+    ten_crops = with_ten_crops(keras.models.load_model(trained, compile=False))
+    root, index = open_study_index(study)
+    probability = {
+        split: predict_files(ten_crops, root, rows.image_id, split)
+        for split, rows in index[index.split != "train"].groupby("split")
+    }
+    write_predictions("full", RELEASED, index, probability)
+    file = release.release_model("full")
     assert file.stat().st_size < 10_000_000
-    record = json.loads((folder / "models.json").read_text())["small"]
-    assert record["candidate"]["name"] == "tiny" and record["dataset"]["images"]["test"]
-    whole = load_predictions(predictions_dir("full") / "final/tiny_seed42.csv")
-    small = load_predictions(predictions_dir("full") / "final/small.csv")
-    assert small.image_id.tolist() == whole.image_id.tolist()
-    assert (small.probability - whole.probability).abs().max() < 0.01
+    records = read_json(folder / "models.json")
+    assert list(records) == ["released", "small"], "the first is taken where none is named"
+    assert records["released"]["registered"]["document"] == "docs/round_two.md"
     measured = pd.read_csv(table_file("full", "guard"))
     assert set(measured.images) == {"validation", "test", "foreign"}, "there are no adults"
 
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "a fresh clone"))
     scorer = choose_model("full")
-    assert scorer.file == file and scorer.onnx == folder / "shipped.onnx"
-    assert scorer.guard == folder / "shipped_guard.npz"
+    assert scorer.file == file and scorer.onnx == folder / "released.onnx"
+    assert scorer.guard == folder / "released_guard.npz" and scorer.threshold == 0.5
+    names = index.image_id[index.split == "validation"]
+    rounded = predict_files(scorer.open(), root, names, "validation")
+    assert np.abs(rounded - probability["validation"]).max() < 0.01
     out = tmp_path / "scores.csv"
     assert predict(["--images", str(folder / "phantoms"), "--out", str(out)]) == 0
     reference = pd.read_csv(folder / "reference_predictions.csv")
@@ -58,18 +69,18 @@ def test_a_shipped_model_scores_without_any_training(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_onnx_file_alone_is_written_again_and_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(release, "SHIPPED", tmp_path)
-    shutil.copy(SHIPPED / "small.keras", tmp_path)
+    shutil.copy(SHIPPED / "released.keras", tmp_path)
     before = read_json(SHIPPED / "models.json")
-    del before["small"]["onnx"]
+    del before["released"]["onnx"]
     write_json(tmp_path / "models.json", before)
     monkeypatch.setattr("sys.argv", ["release", "--onnx"])
     release.main()
     after = read_json(tmp_path / "models.json")
-    record = after["small"].pop("onnx")
+    record = after["released"].pop("onnx")
     assert after == before, "what was measured stays"
-    assert record["sha256"] == file_sha256(tmp_path / "shipped.onnx")
+    assert record["sha256"] == file_sha256(tmp_path / "released.onnx")
     assert {file.name for file in tmp_path.iterdir()} == {
-        "small.keras", "models.json", "shipped.onnx",
+        "released.keras", "models.json", "released.onnx",
     }  # fmt: skip
 
 
@@ -78,7 +89,7 @@ def test_the_guard_alone_is_fitted_on_the_full_study(monkeypatch, tmp_path):
 
     def fit(study):
         fitted.append(study.study)
-        return shutil.copy(SHIPPED / "shipped_guard.npz", tmp_path / "shipped_guard.npz")
+        return shutil.copy(SHIPPED / "released_guard.npz", tmp_path / "released_guard.npz")
 
     monkeypatch.setattr(release, "release_guard", fit)
     monkeypatch.setattr("sys.argv", ["release", "--guard"])
@@ -103,12 +114,24 @@ def test_the_shipped_model_says_here_what_it_said_there(tmp_path, monkeypatch):
     """The check that `models/README.md` offers to everybody."""
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
     out = tmp_path / "scores.csv"
-    assert predict(["--images", str(release.PHANTOMS), "--out", str(out), "--model", "small"]) == 0
-    reference = pd.read_csv(release.REFERENCE_PREDICTIONS)
-    scores = pd.read_csv(out)
+    assert predict(["--images", str(release.PHANTOMS), "--out", str(out)]) == 0
+    reference, scores = pd.read_csv(release.REFERENCE_PREDICTIONS), pd.read_csv(out)
     assert scores.remark.isna().all()
-    # The committed file was written before there was a column of remarks.
-    pd.testing.assert_frame_equal(scores[reference.columns], reference, atol=2e-3)
+    pd.testing.assert_frame_equal(scores, reference, atol=2e-3)
+    plain = tmp_path / "plain.csv"
+    assert predict(["--images", str(release.PHANTOMS), "--out", str(plain), "--plain"]) == 0
+    whole = open_shipped_model().open(plain=True)
+    expected = predict_files(whole, release.PHANTOMS, scores.image, "phantoms")
+    probability = pd.read_csv(plain).probability
+    np.testing.assert_allclose(probability, expected, atol=1e-6)
+    assert (probability - scores.probability).abs().max() > 0.01
+
+
+def test_a_model_without_ten_crops_has_none_to_leave_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
+    arguments = ["--images", str(release.PHANTOMS), "--out", str(tmp_path / "scores.csv")]
+    assert predict([*arguments, "--model", "small", "--plain"]) == 2
+    assert "small always answers by the whole image: leave PLAIN out" in capsys.readouterr().err
 
 
 def test_the_shipped_model_is_guarded(tmp_path, monkeypatch, capsys):

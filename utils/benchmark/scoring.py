@@ -1,4 +1,4 @@
-"""What `make predict` costs with the shipped model: on ONNX Runtime against the same in Keras.
+"""What `make predict` costs with the released model: on ONNX Runtime against the same in Keras.
 
 Each is the command itself in a process of its own, so that its start counts; both are run in turn.
 """
@@ -17,10 +17,10 @@ import pandas as pd
 
 from utils.benchmark.preparation import Bench, BenchError
 from utils.common.paths import ROOT
-from utils.models.registry import open_shipped_model, register_model
+from utils.models.registry import RELEASED_MODEL, open_shipped_model, register_model
 
 WAYS = ("onnx", "keras")
-_KERAS_NAME = "shipped_in_keras"
+_KERAS_NAME = "released_in_keras"
 
 
 def measure_scoring(bench: Bench) -> dict[str, Any]:
@@ -38,7 +38,10 @@ def measure_scoring(bench: Bench) -> dict[str, Any]:
             target = folder / name / f"{number}{Path(image_id).suffix}"
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(bench.root / image_id, target)
-    models = {"onnx": "small", "keras": register_in_keras(folder / "results" / "full" / "models")}
+    models = {
+        "onnx": RELEASED_MODEL,
+        "keras": register_in_keras(folder / "results" / "full" / "models"),
+    }
     measured: dict[str, dict[str, list]] = {
         way: {"first_seconds": [], "seconds": [], "peak_mb": []} for way in WAYS
     }
@@ -63,7 +66,7 @@ def _median(values: list[float | None]) -> float | None:
 
 
 def register_in_keras(folder: Path) -> str:
-    """Register the Keras file of the shipped model among a study's models; return its name."""
+    """Register the Keras file of the released model among a study's models; return its name."""
     shipped = open_shipped_model()
     folder.mkdir(parents=True)
     file = Path(shutil.copy(shipped.file, folder))

@@ -64,7 +64,7 @@ def find_explained(study: Study) -> Explained:
         ModelError: if the shipped file is not the recorded one.
     """
     if predictions_file(study.study, f"final/{SHIPPED_MODEL}").is_file():
-        return Explained(SHIPPED_MODEL, open_shipped_model().file)
+        return Explained(SHIPPED_MODEL, open_shipped_model(SHIPPED_MODEL).file)
     single = read_choices(study.study)["single"]
     name = final_name(single, study.final_seeds[0])
     return Explained(name, model_file(study.study, name))

@@ -1,8 +1,8 @@
-"""What the shipped model says of an image besides its prediction: the guard of predict and demo.
+"""What the released model says of an image besides its prediction: the guard of predict and demo.
 
 A network makes a prediction for any image. The guard says of an image that it is nearly constant,
 unlike any chest radiograph of the training, or probably a negative or rotated. It judges by the
-features of the shipped network, the mean over positions of its last feature map, and belongs to
+features of the released network, the mean over positions of its last feature map, and belongs to
 that network alone; `utils.tools.guard` fits it and measures what it flags and misses.
 
 - Distance: the features, scaled to unit length and projected on `directions`, are compared with
@@ -187,7 +187,7 @@ class GuardedNetwork:
 
 
 def open_guard(scorer: Scorer, network: Network) -> GuardedNetwork:
-    """Return the guard of the shipped model; it looks at what other models score, too.
+    """Return the guard of the released model; it looks at what other models score, too.
 
     Args:
         scorer: Model that scores.
@@ -195,7 +195,7 @@ def open_guard(scorer: Scorer, network: Network) -> GuardedNetwork:
             features.
 
     Raises:
-        ModelError: if the shipped network or its guard is not there.
+        ModelError: if the released network or its guard is not there.
     """
     from utils.models.onnx_scoring import OnnxNetwork  # not before the model has been named
 
@@ -203,5 +203,5 @@ def open_guard(scorer: Scorer, network: Network) -> GuardedNetwork:
         return GuardedNetwork(network, load_guard(scorer.guard))
     shipped = open_shipped_model()
     if shipped.onnx is None or shipped.guard is None:
-        raise ModelError("the shipped model has no guard; restore it: git checkout -- models")
+        raise ModelError("the released model has no guard; restore it: git checkout -- models")
     return GuardedNetwork(OnnxNetwork(shipped.onnx), load_guard(shipped.guard))

@@ -25,6 +25,7 @@ from utils.models.onnx_scoring import (
     FEATURES,
     INPUT,
     PROBABILITIES,
+    WHOLE_IMAGE,
     OnnxNetwork,
     resize_matrix,
 )
@@ -137,7 +138,7 @@ def build_onnx(network: keras.Model, *, crops: bool = False) -> onnx.ModelProto:
     """Return a network as ONNX, from (n, 224, 224, 3) RGB in [0, 255], n being free.
 
     Its outputs are `probabilities`, (n, 2), and `features`, (n, rows, columns, channels), the last
-    feature map of the whole image.
+    feature map of the whole image; with crops also `whole_image`, (n, 2), by it alone.
 
     Args:
         network: Of `build_network(full_size=True)`, convolutions alone, rounded by `shrink_model`;
@@ -161,8 +162,10 @@ def build_onnx(network: keras.Model, *, crops: bool = False) -> onnx.ModelProto:
     # Softmax of mean scores has the mean log-odds.
     answering = list(range(len(views) - 1)) if crops else [0]
     scores = graph.add("Reshape", scores, graph.hold([-1, len(views), len(CLASS_NAMES)], np.int64))
-    scores = graph.add("Gather", scores, graph.hold(answering, np.int64), axis=1)
-    graph.add("Softmax", graph.add("ReduceMean", scores, axes=[1], keepdims=0), name=PROBABILITIES)
+    answers = {PROBABILITIES: answering} | ({WHOLE_IMAGE: [len(views) - 1]} if crops else {})
+    for name, places in answers.items():
+        chosen = graph.add("Gather", scores, graph.hold(places, np.int64), axis=1)
+        graph.add("Softmax", graph.add("ReduceMean", chosen, axes=[1], keepdims=0), name=name)
     rows, columns, channels = pool.input.shape[1:]
     shape = graph.hold([-1, len(views), channels, rows, columns], np.int64)
     whole = graph.add(
@@ -174,7 +177,7 @@ def build_onnx(network: keras.Model, *, crops: bool = False) -> onnx.ModelProto:
     graph.add("Transpose", whole, name=FEATURES, perm=[0, 2, 3, 1])
     shapes = {
         INPUT: (IMAGE_SIZE, IMAGE_SIZE, 3),
-        PROBABILITIES: (len(CLASS_NAMES),),
+        **dict.fromkeys(answers, (len(CLASS_NAMES),)),
         FEATURES: (rows, columns, channels),
     }
     values = {
@@ -183,8 +186,8 @@ def build_onnx(network: keras.Model, *, crops: bool = False) -> onnx.ModelProto:
     }
     model = helper.make_model(
         helper.make_graph(
-            graph.nodes, network.name, [values[INPUT]], [values[PROBABILITIES], values[FEATURES]],
-            graph.constants,
+            graph.nodes, network.name, [values[INPUT]],
+            [values[name] for name in (*answers, FEATURES)], graph.constants,
         ),
         opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
         producer_name=__name__, producer_version=f"onnx {onnx.__version__}",

@@ -19,6 +19,8 @@ import onnxruntime  # noqa: E402
 
 INPUT, PROBABILITIES, FEATURES = "image", "probabilities", "features"
 """Names in the file: (n, 224, 224, 3) RGB in [0, 255]; (n, 2); (n, rows, columns, channels)."""
+WHOLE_IMAGE = "whole_image"
+"""Where `probabilities` are those of ten crops: the same (n, 2) of the image as a whole."""
 CLASS_WEIGHTS = "class_weights"
 """Key of the file's metadata: (channels, 2) half precision in base64, of the last layer."""
 IMAGES_AT_ONCE = 4
@@ -28,9 +30,11 @@ IMAGES_AT_ONCE = 4
 class OnnxNetwork:
     """A network in an ONNX file, ready to score; it stands where a Keras model does."""
 
-    def __init__(self, file: Path) -> None:
-        """Open a file of `onnx_export`."""
+    def __init__(self, file: Path, plain: bool = False) -> None:
+        """Open a file of `onnx_export`; `plain` answers by the whole image and not by ten crops."""
         self._session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        self.ten_crops = WHOLE_IMAGE in [output.name for output in self._session.get_outputs()]
+        self._answer = WHOLE_IMAGE if plain and self.ten_crops else PROBABILITIES
         self.input_shape = (None, *self._session.get_inputs()[0].shape[1:])
         encoded = self._session.get_modelmeta().custom_metadata_map[CLASS_WEIGHTS]
         weights = np.frombuffer(base64.b64decode(encoded), "<f2").astype(np.float32)
@@ -42,7 +46,7 @@ class OnnxNetwork:
         Args:
             images: (n, 224, 224, 3) RGB in [0, 255]; the same for the other methods.
         """
-        return self._run(images, [PROBABILITIES])[0]
+        return self._run(images, [self._answer])[0]
 
     def measure_features(self, images: np.ndarray) -> np.ndarray:
         """Return the mean over places of the last feature map, (n, channels) float32."""
@@ -50,7 +54,7 @@ class OnnxNetwork:
 
     def predict_with_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return what `predict_on_batch` and `measure_features` return, from one run."""
-        probabilities, features = self._run(images, [PROBABILITIES, FEATURES])
+        probabilities, features = self._run(images, [self._answer, FEATURES])
         return probabilities, features.mean(axis=(1, 2))
 
     def map_class(self, images: np.ndarray, class_index: int) -> np.ndarray:

@@ -25,14 +25,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SHIPPED = ROOT / "models"
+RELEASED_MODEL = "released"
+"""Round two's, taken where no model is named."""
 SHIPPED_MODEL = "small"
-ONNX_FILE = "shipped.onnx"
-"""The shipped network once more, which is scored without TensorFlow."""
+"""Round one's, which stays."""
+ONNX_FILE = "released.onnx"
+"""The released network once more, which is scored without TensorFlow."""
 RECORD = "models.json"
 PHANTOMS = SHIPPED / "phantoms"
 """Rendered chests by which an installation is checked, and which the demo offers."""
 REFERENCE_PREDICTIONS = SHIPPED / "reference_predictions.csv"
-"""What the shipped model predicts for them."""
+"""What the released model predicts for them."""
 PHANTOMS_ONLY = "WARNING: this model has seen phantoms only, no radiograph of a patient."
 """Said of every model of the sample study."""
 
@@ -62,19 +65,31 @@ class Scorer:
     temperature: float
     """By which the logits are divided for a calibrated probability; fitted on validation."""
     onnx: Path | None = None
-    """The same network for ONNX Runtime; the shipped one has it."""
+    """The same network for ONNX Runtime; the released one has it, and round one's."""
     guard: Path | None = None
-    """Of the same network: what `utils.models.guard` finds in images; the shipped one has it."""
+    """Of the same network: what `utils.models.guard` finds in images."""
     phantoms_only: bool = False
     """Whether it has been trained on phantoms, as every model of the sample study."""
 
-    def open(self) -> Network:
-        """Open the network for scoring, without TensorFlow where that is possible."""
+    def open(self, plain: bool = False) -> Network:
+        """Open the network for scoring, without TensorFlow where that is possible.
+
+        Args:
+            plain: Whether to answer by the whole image and not by ten crops.
+
+        Raises:
+            ModelError: if Keras is not installed, or the model has no ten crops to leave out.
+        """
         if self.onnx is None:
+            if plain:
+                raise ModelError(f"{self.name} always answers by the whole image: leave PLAIN out")
             return self.load()
         from utils.models.onnx_scoring import OnnxNetwork  # not before the model has been named
 
-        return OnnxNetwork(self.onnx)
+        network = OnnxNetwork(self.onnx, plain)
+        if plain and not network.ten_crops:
+            raise ModelError(f"{self.name} always answers by the whole image: leave PLAIN out")
+        return network
 
     def load(self) -> "keras.Model":
         """Load the network in Keras, from (n, 224, 224, 3) RGB in [0, 255] to probabilities.
@@ -125,7 +140,7 @@ def _needing_keras(name: str) -> Iterator[None]:
         raise ModelError(
             f"{name} needs Keras and TensorFlow, and {error.name} is not installed here; install "
             "requirements.txt instead of requirements-score.txt (make setup does), or leave MODEL "
-            "out: the shipped model needs neither"
+            "out: the released model needs neither"
         ) from error
 
 
@@ -184,7 +199,7 @@ def _remedy(folder: Path) -> str:
 def choose_model(
     study_name: str, name: str | None = None, scale: str | None = None, positive: str | None = None
 ) -> Scorer:
-    """Return the model to score with; without a name the shipped one, whatever else was built.
+    """Return the model to score with; without a name the released one, whatever else was built.
 
     Shipped models come from `models/`, those of a study from `results/<study>/models/`; a study's
     model hides a shipped one of the same name.
@@ -232,8 +247,8 @@ def _own(name: str, scale: str | None, positive: str | None) -> OwnScorer:
     )  # fmt: skip
 
 
-def open_shipped_model() -> Scorer:
-    """Return the model that ships with the repository.
+def open_shipped_model(name: str | None = None) -> Scorer:
+    """Return a model that ships with the repository, by default the first of the record.
 
     Raises:
         ModelError: if there is none, or its file is not the recorded one.
@@ -241,8 +256,8 @@ def open_shipped_model() -> Scorer:
     records = _read_records(SHIPPED)
     if not records:
         raise ModelError(f"no model is shipped: {SHIPPED / RECORD} is missing; {_remedy(SHIPPED)}")
-    name, record = next(iter(records.items()))
-    return _open_model(name, SHIPPED, record)
+    name = next(iter(records)) if name is None else name
+    return _open_model(name, SHIPPED, records[name])
 
 
 def _open_model(name: str, folder: Path, record: dict[str, Any]) -> Scorer:

@@ -9,8 +9,10 @@ part has not seen. Validation, test, adults and foreign images are measured and 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
@@ -26,8 +28,9 @@ from utils.data.index import dataset_fingerprint, open_study_index
 from utils.data.nih_adults import open_nih_adults
 from utils.evaluation.intervals import binomial_interval
 from utils.models.guard import CONSTANT, FOREIGN, POSES, Guard, measure_contrast, normalize, project
+from utils.models.onnx_export import build_onnx
 from utils.models.onnx_scoring import OnnxNetwork
-from utils.models.registry import RECORD, guard_file, open_shipped_model
+from utils.models.registry import RECORD, Scorer, guard_file, open_shipped_model
 from utils.tools.foreign import make_foreign_images
 
 logger = logging.getLogger(__name__)
@@ -182,8 +185,18 @@ def count_findings(name: str, kind: str, findings: Sequence[tuple[str, ...]]) ->
     return {"images": name, "kind": kind, "n": number} | rounded
 
 
+def open_whole_image(scorer: Scorer) -> OnnxNetwork:
+    """Open a released network without its ten crops: the same features, in a tenth of the time."""
+    network = scorer.load()
+    trained = next((layer for layer in network.layers if isinstance(layer, keras.Model)), network)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / scorer.onnx.name
+        file.write_bytes(build_onnx(trained).SerializeToString())
+        return OnnxNetwork(file)
+
+
 def release_guard(study: Study) -> Path:
-    """Fit the guard of the shipped network, write and record it, measure it, return its file.
+    """Fit the guard of the released network, write and record it, measure it, return its file.
 
     Args:
         study: On whose training images the network was trained.
@@ -192,7 +205,7 @@ def release_guard(study: Study) -> Path:
         DatasetError: if they are not there, or are others.
     """
     shipped = open_shipped_model()
-    network, file = OnnxNetwork(shipped.onnx), guard_file(shipped.onnx)
+    network, file = open_whole_image(shipped), guard_file(shipped.onnx)
     root, index = open_study_index(study)
     record = shipped.file.parent / RECORD
     models = read_json(record)

@@ -9,12 +9,18 @@ from utils.common.files import read_json
 from utils.common.names import displayed
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.tables import format_interval
+from utils.models.registry import RELEASED_MODEL
 from utils.selection.comparison import WRONG_AND_SURE
+from utils.selection.round_two_scores import METRICS_FILE
 
 WATTS_PER_CORE = 10
 """Assumed for one busy core of a server, its share of memory and cooling included: the energy is
 an estimate from minutes, not a measurement."""
 CORES = 2
+RELEASED_METRICS = (
+    "roc_auc", "accuracy_at_0.5", "sensitivity", "specificity", "ppv", "npv", "specificity_at_95",
+)  # fmt: skip
+"""Of a model whose threshold is 0.5."""
 RESULT_METRICS = (
     "roc_auc", "accuracy_at_0.5", "accuracy_at_threshold", "sensitivity", "specificity", "ppv",
     "npv", "specificity_at_95",
@@ -48,11 +54,11 @@ def card_blocks(results: Path, shipped: Path) -> dict[str, str]:
     """
     choices = read_json(results / "choices.json")
     scores = read_json(results / "final_metrics.json")
-    record = read_json(shipped / "models.json")["small"]
+    records = read_json(shipped / "models.json")
     names = [name for name in dict.fromkeys((choices["chosen"], choices["single"], "small"))
              if name in scores]  # fmt: skip
     contents = (
-        _describe_models(choices, record),
+        _describe_models(choices, records),
         _results(scores, names),
         _subgroups(scores, names),
         _calibration(scores, names),
@@ -64,13 +70,13 @@ def card_blocks(results: Path, shipped: Path) -> dict[str, str]:
 
 
 def shipped_block(results: Path, shipped: Path) -> str:
-    """Return the record of the shipped model, with what it reached where that is measured.
+    """Return the record of the released model, with what it reached where that is measured.
 
     Args:
         results: Folder of the full study's results.
-        shipped: Folder of the shipped model.
+        shipped: Folder of the released model.
     """
-    record = read_json(shipped / "models.json")["small"]
+    record = read_json(shipped / "models.json")[RELEASED_MODEL]
     file = shipped / record["file"]
     recipe, onnx = record["candidate"], record["onnx"]
     facts = [
@@ -80,20 +86,19 @@ def shipped_block(results: Path, shipped: Path) -> str:
                              f"{onnx['opset']}, written by {onnx['producer']}"],
         ["its SHA-256", f"`{onnx['sha256']}`"],
         ["network", f"{recipe['architecture']} at {recipe['size']} x {recipe['size']} pixels"],
-        ["recipe", f"`{recipe['name']}` in `utils/selection/candidates.py`, seed {record['seed']}"],
+        ["recipe", f"`{recipe['name']}` in `utils/selection/round_two.py`, seed {record['seed']}"],
         ["weights before training", record["weights"]],
         ["trained on", f"{record['dataset']['images']['train']:,} radiographs, data fingerprint "
                        f"`{record['dataset']['fingerprint'][:16]}`"],
-        ["threshold", f"{record['threshold']:.4f}, from held-out patients: "
-                      f"{', '.join(record['threshold_from'])}"],
+        ["threshold", f"{record['threshold']:.1f}, fixed beforehand"],
         ["temperature", f"{record['temperature']:.3f}, fitted on validation: probabilities that "
                         "`make demo` shows are calibrated by it"],
         ["its guard", f"`{record['guard']['file']}`, SHA-256 `{record['guard']['sha256']}`"],
     ]  # fmt: skip
-    if (results / "final_metrics.json").is_file():
-        test = read_json(results / "final_metrics.json")["small"]["test"]
+    if (results / METRICS_FILE).is_file():
+        test = read_json(results / METRICS_FILE)["models"][RELEASED_MODEL]["test"]
         facts += [
-            [f"{METRICS[each]}, test", format_interval(test[each])] for each in RESULT_METRICS
+            [f"{METRICS[each]}, test", format_interval(test[each])] for each in RELEASED_METRICS
         ]
     return _table(["", ""], facts)
 
@@ -103,16 +108,26 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _describe_models(choices: dict[str, Any], record: dict[str, Any]) -> str:
+def _describe_models(choices: dict[str, Any], records: dict[str, Any]) -> str:
+    released, record = records[RELEASED_MODEL], records["small"]
     members = ", ".join(f"`{name}`" for name in choices["members"] or [choices["single"]])
     recipe = record["candidate"]
+    first, size = released["candidate"], recipe["size"]
+    threshold = choices["thresholds"][choices["chosen"]]
     return (
-        f"- **Chosen model**: `{choices['chosen']}`, the mean probability of {members}, each with "
-        f"three seeds. Threshold {choices['thresholds'][choices['chosen']]:.3f} on the probability "
-        "of PNEUMONIA.\n"
-        f"- **Shipped model** (stored as `small`): `{recipe['name']}` with seed {record['seed']} "
-        f"in half precision ({recipe['architecture']} at {recipe['size']} pixels, weights before "
-        f"training: {record['weights']}). Threshold {record['threshold']:.3f}, SHA-256 "
+        f"- **Released model** (`released`, round two): `{first['name']}` with seed "
+        f"{released['seed']}, by ten crops, in half precision ({first['architecture']} at "
+        f"{first['size']} pixels, weights before training: {released['weights']}). Threshold "
+        f"{released['threshold']:.1f}, SHA-256 `{released['sha256']}`. It is what `make predict` "
+        "and `make demo` use.\n"
+        "- **Ensemble of round two** (`ensemble_two`): six networks of that recipe, two sizes with "
+        "three seeds each, by ten crops, averaged in log-odds. Threshold 0.5.\n"
+        f"- **Chosen model of round one**: `{choices['chosen']}`, the mean probability of "
+        f"{members}, each with three seeds. Threshold {threshold:.3f} on the probability of "
+        "PNEUMONIA.\n"
+        f"- **Shipped model of round one** (stored as `small`): `{recipe['name']}` with seed "
+        f"{record['seed']} in half precision ({recipe['architecture']} at {size} pixels, weights "
+        f"before training: {record['weights']}). Threshold {record['threshold']:.3f}, SHA-256 "
         f"`{record['sha256']}`."
     )
 

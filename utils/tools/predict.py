@@ -297,10 +297,10 @@ def describe_unreadable(scores: Scores) -> list[str]:
 
 
 def open_any_guard(scorer: Scorer, network: Network) -> GuardedNetwork | None:
-    """Return the guard of the shipped model; where another model scores, it may be missing.
+    """Return the guard of the released model; where another model scores, it may be missing.
 
     Raises:
-        ModelError: if the shipped model scores, and its guard is not there.
+        ModelError: if the released model scores, and its guard is not there.
     """
     try:
         return open_guard(scorer, network)
@@ -319,6 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", help="name, or path of a .keras or .h5 file")
     parser.add_argument("--scale", help="of a model of your own: 0..255, 0..1 or -1..1")
     parser.add_argument("--positive", help="of a model of your own: its class PNEUMONIA, 0 or 1")
+    parser.add_argument("--plain", action="store_true", help="whole image instead of ten crops")
     parser.add_argument("--study", default="full")
     parser.add_argument("--evaluate", action="store_true")
     options = parser.parse_args(arguments)
@@ -336,7 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         content = find_images(folder)
         labels = read_labels(folder, content.images) if options.evaluate else None
         out = check_writable(options.out, folder, content.images)
-        network = scorer.open()
+        network = scorer.open(options.plain)
         guarded = open_any_guard(scorer, network)
         scores = score_folder(network, folder, content.images, guarded)
         write_scores(out, scores, scorer.threshold)

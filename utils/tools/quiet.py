@@ -26,7 +26,7 @@ HARMLESS = [
     rb"E\d{4} .*\bmeta_optimizer\.cc:\d+\] remapper failed: NOT_FOUND: Op type not registered ''",
     rb"W\d{4} .*\bgraph_view\.cc:\d+\] No registered '' OpKernel for CPU devices",
     rb"W\d{4} .*\] Ignoring multi-device function optimization failure: INVALID_ARGUMENT: Node '",
-    # The shipped model's weights are in half precision; without AVX-512 other code computes it.
+    # The released model's weights are in half precision; without AVX-512 other code computes it.
     rb"E\d{4} .*\butil\.cc:\d+\] oneDNN supports DT_HALF only on platforms with AVX-512",
     # A kernel that has done its work is interrupted before it is told to end.
     rb"\[IPKernelApp\] ERROR \| KeyboardInterrupt caught in kernel",

@@ -1,110 +1,107 @@
-"""Release a small model: half precision, its provenance, and predictions to check it by.
+"""Release round two's network: half precision, its provenance, and predictions to check it by.
 
-`python -m utils.tools.release --study full --candidate NAME` (`make release CANDIDATE=NAME`) takes
-a final model, rounds its weights, and writes it to `models/` with its record, as a Keras file and
-as `models/shipped.onnx`, which is scored without TensorFlow. What the rounded model predicts for
-validation and test is its own row in the tables of notebook 09. `models/reference_predictions.csv`
-holds its predictions for a few phantoms, so that anyone can check an installation, and
-`models/shipped_guard.npz` says which images it should not have been given (`utils.tools.guard`).
-`--onnx` (`make release ONNX=1`) writes the ONNX file of the model that is there and nothing else;
-`--guard` (`make release GUARD=1`) fits and measures its guard alone.
+`python -m utils.tools.release` (`make release`) takes the network that `docs/round_two.md` named,
+rounds its weights, and writes it with its ten crops to `models/` with its record, as a Keras file
+and as `models/released.onnx`, which is scored without TensorFlow.
+`models/reference_predictions.csv` holds its predictions for a few phantoms, so that anyone can
+check an installation, and `models/released_guard.npz` says which images it should not have been
+given (`utils.tools.guard`). `--onnx` (`make release ONNX=1`) writes the ONNX file of the network
+that is there and nothing else; `--guard` (`make release GUARD=1`) fits and measures its guard
+alone.
 """
 
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 
-from utils.common.constants import SCORED_SPLITS
 from utils.common.files import read_json, write_json
-from utils.common.paths import final_name, held_out_dir, model_file, results_dir
+from utils.common.paths import final_name, model_file, predictions_file, results_dir
 from utils.common.provenance import read_provenance
 from utils.common.study import load_study
-from utils.data.index import build_index, open_dataset, open_study_index
+from utils.data.index import build_index, open_dataset
 from utils.evaluation.calibration import fit_temperature
-from utils.evaluation.predictions import write_predictions
-from utils.models.export import shrink_model
+from utils.evaluation.predictions import load_predictions, select_split
+from utils.models.export import shrink_model, with_ten_crops
 from utils.models.onnx_export import export_onnx
-from utils.models.prediction import predict_files
 from utils.models.recipe import Candidate
 from utils.models.registry import (
     ONNX_FILE,
     PHANTOMS,
     RECORD,
     REFERENCE_PREDICTIONS,
+    RELEASED_MODEL,
     SHIPPED,
-    SHIPPED_MODEL,
+    open_shipped_model,
     register_model,
 )
-from utils.selection.rule import choose_block_threshold, read_held_out
+from utils.selection.choices import RELEASED, ROUND_TWO_RECIPES, ROUND_TWO_SEEDS
 from utils.tools.guard import release_guard
 from utils.tools.predict import score_folder, write_scores
 
+THRESHOLD = 0.5
+"""Registered: the equal-cost point of a network trained with classes of equal weight."""
 _PHANTOMS_PER_CLASS = 3
 
 
-def release_model(study_name: str, candidate: str, seed: int, folds: Sequence[str]) -> Path:
-    """Round a final model, write it to `models/`, and let it predict.
+def release_model(study_name: str) -> Path:
+    """Round the network that round two named, write it to `models/`, and let it predict phantoms.
 
-    The threshold is that of the candidate's block folds.
+    Nothing is chosen. The temperature is fitted on the validation images, which the network has
+    predicted before.
 
     Args:
         study_name: Of the study.
-        candidate: Name of the candidate.
-        seed: Of the final model.
-        folds: Block folds from whose held-out images the threshold is chosen.
 
     Returns:
-        The shipped file.
+        The released file.
 
     Raises:
-        FileNotFoundError: if the final model's network is not on this machine.
+        FileNotFoundError: if the network or its predictions are not on this machine.
         TooLargeError: if it does not fit into 10 MB.
         ExportError: if it has a layer that is not translated to ONNX.
     """
-    name = final_name(candidate, seed)
+    name = final_name(ROUND_TWO_RECIPES[0], ROUND_TWO_SEEDS[0])
     record = read_provenance(results_dir(study_name), name)
-    network = keras.models.load_model(model_file(study_name, name), compile=False)
-    file = SHIPPED / f"{SHIPPED_MODEL}.keras"
-    shrink_model(network, file)
-    recipe = Candidate.from_record(record["recipe"])
-    settings = load_study(study_name)
-    threshold = choose_block_threshold(
-        read_held_out(held_out_dir(study_name), recipe, folds, [settings.seed])
+    validation = select_split(
+        load_predictions(predictions_file(study_name, RELEASED)), "validation"
     )
-    root, index = open_study_index(settings)
-    parts = {split: index[index.split == split] for split in SCORED_SPLITS}
-    probabilities = {
-        split: predict_files(network, root, rows.image_id, split) for split, rows in parts.items()
-    }
-    write_predictions(study_name, f"final/{SHIPPED_MODEL}", index, probabilities)
-    temperature = fit_temperature(parts["validation"].label, probabilities["validation"])
+    temperature = fit_temperature(validation.y_true, validation.probability)
+    network = keras.models.load_model(model_file(study_name, name), compile=False)
+    file = SHIPPED / f"{RELEASED_MODEL}.keras"
+    shrink_model(with_ten_crops(network), file)
+    recipe = Candidate.from_record(record["recipe"])
     register_model(
-        SHIPPED, SHIPPED_MODEL, file, round(threshold, 6), round(temperature, 6),
-        f"{candidate}, seed {seed}, in half precision, shipped with the repository",
-        candidate=record["recipe"], seed=seed, threshold_from=list(folds),
+        SHIPPED, RELEASED_MODEL, file, THRESHOLD, round(temperature, 6),
+        f"{recipe.name}, seed {record['seed']}, ten crops, in half precision",
+        candidate=record["recipe"], seed=record["seed"], registered=record["registered"],
         weights=record["weights"]["description"], dataset=record["dataset"],
     )  # fmt: skip
-    release_onnx(network)
-    release_guard(settings)
+    models = read_json(SHIPPED / RECORD)  # the first of them is taken where none is named
+    write_json(SHIPPED / RECORD, {RELEASED_MODEL: models.pop(RELEASED_MODEL)} | models)
+    release_onnx()
+    release_guard(load_study(study_name))
     copy_phantoms(PHANTOMS)
-    write_scores(REFERENCE_PREDICTIONS, score_folder(network, PHANTOMS), threshold)
+    write_scores(
+        REFERENCE_PREDICTIONS, score_folder(open_shipped_model().open(), PHANTOMS), THRESHOLD
+    )
     return file
 
 
-def release_onnx(network: keras.Model) -> Path:
-    """Write the shipped network as ONNX, add that to its record, and return the file.
+def release_onnx() -> Path:
+    """Write the released network as ONNX, add that to its record, and return the file.
 
     Raises:
         ExportError: if it cannot be written, or answers otherwise than the network.
     """
+    ten_crops = keras.models.load_model(SHIPPED / f"{RELEASED_MODEL}.keras", compile=False)
+    trained = next(layer for layer in ten_crops.layers if isinstance(layer, keras.Model))
     file = SHIPPED / ONNX_FILE
-    record = export_onnx(network, file)
+    record = export_onnx(trained, file, crops=True)
     models = read_json(SHIPPED / RECORD)
-    models[SHIPPED_MODEL]["onnx"] = record
+    models[RELEASED_MODEL]["onnx"] = record
     write_json(SHIPPED / RECORD, models)
     return file
 
@@ -121,24 +118,19 @@ def copy_phantoms(folder: Path) -> None:
 
 
 def main() -> None:
-    """Release a model from the command line."""
+    """Release the network from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="full")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--candidate", help="finished model to release")
-    what.add_argument("--onnx", action="store_true", help="write the released one as ONNX again")
-    what.add_argument("--guard", action="store_true", help="fit the released one's guard again")
-    parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--folds", nargs="+", help="by default those of the second round")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--onnx", action="store_true", help="write the released one as ONNX again")
+    part.add_argument("--guard", action="store_true", help="fit the released one's guard again")
     arguments = parser.parse_args()
     if arguments.onnx:
-        network = keras.models.load_model(SHIPPED / f"{SHIPPED_MODEL}.keras", compile=False)
-        file = release_onnx(network)
+        file = release_onnx()
     elif arguments.guard:
         file = release_guard(load_study(arguments.study))
     else:
-        folds = arguments.folds or load_study(arguments.study).second_round_folds
-        file = release_model(arguments.study, arguments.candidate, arguments.seed, folds)
+        file = release_model(arguments.study)
     sys.stdout.write(f"{file.name}: {file.stat().st_size / 1e6:.1f} MB\n")
 
 
