@@ -126,7 +126,7 @@ def test_a_guard_is_not_fitted_to_other_data_than_its_network(tmp_path, monkeypa
     monkeypatch.setattr(registry, "SHIPPED", tmp_path)
     index = pd.DataFrame({"image_id": ["a"], "split": ["train"], "pixel_sha256": ["0"]})
     monkeypatch.setattr(guard_tool, "open_study_index", lambda study: (tmp_path, index))
-    with pytest.raises(DatasetError, match="is not the data that small was trained on"):
+    with pytest.raises(DatasetError, match="is not the data that released was trained on"):
         guard_tool.release_guard(load_study("full"))
 
 

@@ -25,6 +25,7 @@ from utils.data.index import build_index, open_dataset
 from utils.evaluation.calibration import fit_temperature
 from utils.evaluation.predictions import load_predictions, select_split
 from utils.models.export import shrink_model, with_ten_crops
+from utils.models.guard import open_guard
 from utils.models.onnx_export import export_onnx
 from utils.models.recipe import Candidate
 from utils.models.registry import (
@@ -84,9 +85,10 @@ def release_model(study_name: str) -> Path:
     release_onnx()
     release_guard(load_study(study_name))
     copy_phantoms(PHANTOMS)
-    write_scores(
-        REFERENCE_PREDICTIONS, score_folder(open_shipped_model().open(), PHANTOMS), THRESHOLD
-    )
+    scorer = open_shipped_model()
+    network = scorer.open()
+    scores = score_folder(network, PHANTOMS, guarded=open_guard(scorer, network))
+    write_scores(REFERENCE_PREDICTIONS, scores, THRESHOLD)
     return file
 
 
