@@ -39,7 +39,7 @@ def describe_uncertainty(scorer: Scorer) -> str:
     shown = [apply_temperature(float(row["probability"]), scorer.temperature) for row in rows]
     missed = sum(row["prediction"] == CLASS_NAMES[NORMAL] for row in rows)
     return (
-        "The model was trained on radiographs and is unsure of phantoms: it gives those drawn as "
+        "The model was trained on radiographs, and phantoms are none: it gives those drawn as "
         f"{CLASS_NAMES[PNEUMONIA]} a probability of {min(shown):.0%} to {max(shown):.0%}, and "
         f"predicts {CLASS_NAMES[NORMAL]} for {missed} of {len(rows)}."
     )

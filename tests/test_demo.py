@@ -310,8 +310,8 @@ def test_heat_is_redder_and_more_opaque_the_hotter():
 
 
 def test_the_page_says_how_unsure_the_shipped_model_alone_is_of_phantoms(client, monkeypatch):
-    assert "unsure" not in client.get("/").text
+    assert "phantoms are none" not in client.get("/").text
     said = describe_uncertainty(choose_model("full"))
-    assert "a probability of 3% to 17%, and predicts NORMAL for 2 of 3." in said
+    assert "a probability of 75% to 89%, and predicts NORMAL for 0 of 3." in said
     monkeypatch.setattr("demo.app.describe_uncertainty", lambda _: said)
     assert said in client.get("/").text

@@ -46,7 +46,7 @@ def test_the_first_lines_say_which_model_answers_and_what_it_is_not(tmp_path):
     process = start_demo("--port", "0", RESULTS_DIR=str(tmp_path))
     first, second = (process.stdout.readline() for _ in range(2))
     process.kill()
-    assert first.startswith("Model small: ") and DISCLAIMER in second
+    assert first.startswith("Model released: ") and DISCLAIMER in second
 
 
 def memory_of(process: subprocess.Popen) -> float:
@@ -118,7 +118,7 @@ def test_a_port_in_use_and_an_unknown_model_are_clear_errors(tmp_path):
     process = start_demo("--model", "nobody", RESULTS_DIR=str(tmp_path))
     output, _ = process.communicate(timeout=5 * SECONDS)
     assert process.returncode == 2
-    assert "there is no model 'nobody'; known are small" in output
+    assert "there is no model 'nobody'; known are released, small" in output
 
 
 # --- In a browser ----------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_an_upload_is_answered_in_words_and_pictures(page):
         picture = page.get_by_role("img", name=name)
         assert picture.evaluate("image => image.complete && image.naturalWidth") == 224
     expect(page.locator("#model")).to_have_text("released")
-    expect(page.locator("#provenance")).to_contain_text("shipped with the repository")
+    expect(page.locator("#provenance")).to_contain_text("ten crops, in half precision")
     expect(page.locator("#time")).to_contain_text(" ms")
     expect(page.locator("#warnings")).to_be_hidden()
 

@@ -541,7 +541,7 @@ def test_the_map_is_the_class_activation_map_of_make_demo(page, network):
             drawn = np.asarray(image)[..., 3 if place == "heat" else 0].astype(int)
         assert np.abs(drawn - expected).max() <= (1 if place == "heat" else 0)
     page.get_by_label("Show the class activation map").check()
-    expect(page.locator("#maximum")).to_contain_text(f"{heat.max():.2g}"[:4])
+    expect(page.locator("#maximum")).to_contain_text(f"{heat.max():.3g}")
     page.get_by_label("Show the class activation map").uncheck()
 
 

@@ -24,7 +24,7 @@ from utils.explanation.measures import BASELINES, NO_NETWORK
 from utils.explanation.networks import find_explained, randomize_in_steps
 from utils.explanation.run import TABLES
 from utils.models.prediction import predict_pixels
-from utils.models.registry import open_shipped_model
+from utils.models.registry import SHIPPED_MODEL, open_shipped_model
 from utils.phantoms import sets
 from utils.phantoms.sets import load_opacity_mask, plan_phantom_dataset
 
@@ -46,7 +46,7 @@ def read(name: str) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def network():
-    return open_shipped_model().load()
+    return open_shipped_model(SHIPPED_MODEL).load()
 
 
 @pytest.fixture(scope="module")
