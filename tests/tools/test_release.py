@@ -22,7 +22,7 @@ from utils.selection.round_two import train_network
 from utils.tools import release
 from utils.tools.predict import main as predict
 
-SMALL = Candidate(ROUND_TWO_RECIPES[0], "small_cnn", 32, epochs=1, batch_size=8)
+SMALL = Candidate(ROUND_TWO_RECIPES[0], "small_cnn", 32, epochs=1, batch_size=8, smallest_crop=0.5)
 
 
 @pytest.mark.slow
