@@ -39,10 +39,14 @@ def export_full_size(network: keras.Model, file: Path) -> keras.Model:
         network: Of `build_network`, from gray pixels; it says its architecture, size and dropout.
         file: `.keras` file to write, atomically.
     """
+    return export_model(_to_full_size(network), file)
+
+
+def _to_full_size(network: keras.Model) -> keras.Model:
     size, dropout = network.input_shape[1], network.get_layer("dropout").rate
     full = build_network(network.name, size, seed=0, full_size=True, dropout=dropout)
     full.set_weights(network.get_weights())
-    return export_model(full, file)
+    return full
 
 
 def average_networks(networks: Sequence[keras.Model], name: str) -> keras.Model:
@@ -112,6 +116,19 @@ def with_ten_crops(network: keras.Model) -> keras.Model:
     scores = ops.reshape(ops.log(ops.maximum(each, 1e-30)), (len(TEN_CROPS), -1, each.shape[-1]))
     outputs = ops.softmax(ops.mean(scores, axis=0), axis=-1)
     return keras.Model(image, outputs, name=f"{network.name}_ten_crops")
+
+
+def without_ten_crops(network: keras.Model) -> keras.Model:
+    """Return what a network of `with_ten_crops` is without them: it answers by the whole image.
+
+    Args:
+        network: Stays as it is.
+
+    Returns:
+        Flat, from (n, 224, 224, 3) RGB in [0, 255] to (n, 2) probabilities: its layers have names
+        and its maps can be drawn.
+    """
+    return _to_full_size(next(layer for layer in network.layers if isinstance(layer, keras.Model)))
 
 
 LARGEST_BYTES = 10_000_000

@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
@@ -27,6 +26,7 @@ from utils.data.images import DatasetError, load_images
 from utils.data.index import dataset_fingerprint, open_study_index
 from utils.data.nih_adults import open_nih_adults
 from utils.evaluation.intervals import binomial_interval
+from utils.models.export import without_ten_crops
 from utils.models.guard import CONSTANT, FOREIGN, POSES, Guard, measure_contrast, normalize, project
 from utils.models.onnx_export import build_onnx
 from utils.models.onnx_scoring import OnnxNetwork
@@ -187,11 +187,9 @@ def count_findings(name: str, kind: str, findings: Sequence[tuple[str, ...]]) ->
 
 def open_whole_image(scorer: Scorer) -> OnnxNetwork:
     """Open a released network without its ten crops: the same features, in a tenth of the time."""
-    network = scorer.load()
-    trained = next((layer for layer in network.layers if isinstance(layer, keras.Model)), network)
     with TemporaryDirectory() as folder:
         file = Path(folder) / scorer.onnx.name
-        file.write_bytes(build_onnx(trained).SerializeToString())
+        file.write_bytes(build_onnx(without_ten_crops(scorer.load())).SerializeToString())
         return OnnxNetwork(file)
 
 

@@ -24,7 +24,7 @@ from utils.common.study import load_study
 from utils.data.index import build_index, open_dataset
 from utils.evaluation.calibration import fit_temperature
 from utils.evaluation.predictions import load_predictions, select_split
-from utils.models.export import shrink_model, with_ten_crops
+from utils.models.export import shrink_model, with_ten_crops, without_ten_crops
 from utils.models.guard import open_guard
 from utils.models.onnx_export import export_onnx
 from utils.models.recipe import Candidate
@@ -99,9 +99,8 @@ def release_onnx() -> Path:
         ExportError: if it cannot be written, or answers otherwise than the network.
     """
     ten_crops = keras.models.load_model(SHIPPED / f"{RELEASED_MODEL}.keras", compile=False)
-    trained = next(layer for layer in ten_crops.layers if isinstance(layer, keras.Model))
     file = SHIPPED / ONNX_FILE
-    record = export_onnx(trained, file, crops=True)
+    record = export_onnx(without_ten_crops(ten_crops), file, crops=True)
     models = read_json(SHIPPED / RECORD)
     models[RELEASED_MODEL]["onnx"] = record
     write_json(SHIPPED / RECORD, models)
