@@ -200,6 +200,10 @@ def test_the_file_of_ten_crops_answers_so_and_gives_features_of_the_whole_image(
     np.testing.assert_allclose(
         crops.measure_features(images), whole.measure_features(images), rtol=1e-4
     )
+    plain = OnnxNetwork(tmp_path / "crops.onnx", plain=True).predict_on_batch(images)
+    np.testing.assert_allclose(plain, small.predict_on_batch(images), atol=TOLERANCE)
+    assert np.abs(plain - crops.predict_on_batch(images)).max() > 100 * TOLERANCE
+    assert crops.ten_crops and not whole.ten_crops
     whole_bytes = (tmp_path / "whole.onnx").stat().st_size
     assert record["bytes"] - whole_bytes < 1_100_000, "equal matrices are held once"
     # What a released file of ten crops holds is enough to write it again.

@@ -20,6 +20,7 @@ from utils.data.download import fetch
 from utils.data.images import load_image, load_images
 from utils.data.index import build_index
 from utils.models import registry
+from utils.models.export import without_ten_crops
 from utils.models.onnx_export import build_onnx
 from utils.models.onnx_scoring import OnnxNetwork
 from utils.models.prediction import predict_pixels, run_network
@@ -39,6 +40,12 @@ def shipped() -> OnnxNetwork:
 @pytest.fixture(scope="module")
 def network():
     return open_shipped_model().load()
+
+
+@pytest.fixture(scope="module")
+def whole(network):
+    """Return the network without its ten crops, by whose features maps and guard go."""
+    return without_ten_crops(network)
 
 
 @pytest.fixture(scope="module")
@@ -67,24 +74,12 @@ def test_the_record_is_that_of_the_file():
     assert record["producer"] == f"{model.producer_name}, {model.producer_version}"
 
 
-@pytest.fixture(scope="module")
-def first_onnx():
-    """Round one's network, whose layers are not held within another."""
-    return open_shipped_model(registry.SHIPPED_MODEL).open()
-
-
-@pytest.fixture(scope="module")
-def first_keras():
-    return open_shipped_model(registry.SHIPPED_MODEL).load()
-
-
 @pytest.mark.slow
-def test_the_file_is_written_again_from_the_keras_file(network):
+def test_the_file_is_written_again_from_the_keras_file(whole):
     """Weights and nodes, whatever the version of onnx and the last digits of resizing."""
-    trained = next(layer for layer in network.layers if isinstance(layer, keras.Model))
     committed, again = (
         onnx.load(open_shipped_model().onnx).graph,
-        build_onnx(trained, crops=True).graph,
+        build_onnx(whole, crops=True).graph,
     )
     assert [node.op_type for node in committed.node] == [node.op_type for node in again.node]
     for there, here in zip(committed.initializer, again.initializer, strict=True):
@@ -97,6 +92,14 @@ def test_the_file_is_written_again_from_the_keras_file(network):
 def test_phantoms_have_the_same_probabilities(shipped, network, phantoms):
     expected = predict_pixels(network, phantoms)
     np.testing.assert_allclose(predict_pixels(shipped, phantoms), expected, atol=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_plain_probabilities_of_phantoms_are_those_of_the_whole_image(shipped, whole, phantoms):
+    expected = predict_pixels(whole, phantoms)
+    found = predict_pixels(open_shipped_model().open(plain=True), phantoms)
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+    assert np.abs(found - predict_pixels(shipped, phantoms)).max() > 100 * TOLERANCE
 
 
 @pytest.mark.slow
@@ -115,18 +118,20 @@ def test_radiographs_of_validation_have_the_same_probabilities(shipped, network,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("class_index", [0, PNEUMONIA])
-def test_the_class_activation_map_is_grad_cam(first_onnx, first_keras, phantoms, class_index):
-    assert_is_grad_cam(first_onnx, first_keras, phantoms.astype(np.float32), class_index)
+def test_the_class_activation_map_is_grad_cam_of_the_whole_image(
+    shipped, whole, phantoms, class_index
+):
+    assert_is_grad_cam(shipped, whole, phantoms.astype(np.float32), class_index)
 
 
 @pytest.mark.slow
-def test_features_are_those_of_keras(first_onnx, first_keras, phantoms):
+def test_features_are_those_of_keras(shipped, whole, phantoms):
     """By which the guard judges, also of images that are unlike any radiograph."""
-    known = keras.Model(first_keras.inputs, first_keras.get_layer("mean_over_places").output)
+    known = keras.Model(whole.inputs, whole.get_layer("mean_over_places").output)
     foreign = make_foreign_images()
     for images in (phantoms, foreign["photographs"], foreign["noise"]):
         np.testing.assert_allclose(
-            first_onnx.measure_features(images), run_network(known, images), atol=1e-3
+            shipped.measure_features(images), run_network(known, images), atol=1e-3
         )
 
 
