@@ -191,9 +191,15 @@ def test_a_notebook_leaves_one_line_on_the_terminal_and_what_it_does_not_know(tm
 def test_predict_says_which_model_and_what_came_of_it(tmp_path):
     out = tmp_path / "scores.csv"
     images = ROOT / "models" / "phantoms"
-    model, disclaimer, scored = run_on_terminal(
+    model, disclaimer, scored, *remarks = run_on_terminal(
         "utils.tools.predict", "--images", str(images), "--out", str(out), results=tmp_path
     )
-    assert model.startswith("Model small: ")
+    assert model.startswith("Model released: ")
     assert disclaimer == DISCLAIMER
     assert scored == f"6 images scored: {out}"
+    # The guard takes one of the phantoms for a negative: see models/README.md.
+    assert remarks == [
+        "images with a remark, in the column of that name: 1",
+        "  1 x probably a negative: invert it",
+        "  (what remarks mean, and what they miss: docs/using.md)",
+    ]

@@ -160,9 +160,13 @@ def build_onnx(network: keras.Model, *, crops: bool = False) -> onnx.ModelProto:
     mean = graph.add("Flatten", graph.add("GlobalAveragePool", features))
     scores = graph.add("Gemm", mean, graph.weigh(kernel), graph.weigh(bias))
     # Softmax of mean scores has the mean log-odds.
-    answering = list(range(len(views) - 1)) if crops else [0]
+    uncropped = len(views) - 1
+    answers = (
+        {PROBABILITIES: [*range(uncropped)], WHOLE_IMAGE: [uncropped]}
+        if crops
+        else {PROBABILITIES: [uncropped]}
+    )
     scores = graph.add("Reshape", scores, graph.hold([-1, len(views), len(CLASS_NAMES)], np.int64))
-    answers = {PROBABILITIES: answering} | ({WHOLE_IMAGE: [len(views) - 1]} if crops else {})
     for name, places in answers.items():
         chosen = graph.add("Gather", scores, graph.hold(places, np.int64), axis=1)
         graph.add("Softmax", graph.add("ReduceMean", chosen, axes=[1], keepdims=0), name=name)
@@ -171,7 +175,7 @@ def build_onnx(network: keras.Model, *, crops: bool = False) -> onnx.ModelProto:
     whole = graph.add(
         "Gather",
         graph.add("Reshape", features, shape),
-        graph.hold(len(views) - 1, np.int64),
+        graph.hold(uncropped, np.int64),
         axis=1,
     )
     graph.add("Transpose", whole, name=FEATURES, perm=[0, 2, 3, 1])

@@ -80,16 +80,15 @@ class Scorer:
         Raises:
             ModelError: if Keras is not installed, or the model has no ten crops to leave out.
         """
-        if self.onnx is None:
-            if plain:
-                raise ModelError(f"{self.name} always answers by the whole image: leave PLAIN out")
-            return self.load()
-        from utils.models.onnx_scoring import OnnxNetwork  # not before the model has been named
+        if self.onnx is not None:
+            from utils.models.onnx_scoring import OnnxNetwork  # not before the model has been named
 
-        network = OnnxNetwork(self.onnx, plain)
-        if plain and not network.ten_crops:
-            raise ModelError(f"{self.name} always answers by the whole image: leave PLAIN out")
-        return network
+            network = OnnxNetwork(self.onnx, plain)
+            if network.ten_crops or not plain:
+                return network
+        elif not plain:
+            return self.load()
+        raise ModelError(f"{self.name} always answers by the whole image: leave PLAIN out")
 
     def load(self) -> "keras.Model":
         """Load the network in Keras, from (n, 224, 224, 3) RGB in [0, 255] to probabilities.

@@ -4,10 +4,11 @@ from typing import Any
 
 from utils.common.files import read_json
 from utils.common.paths import choices_file, final_name, predictions_file
+from utils.models.registry import RELEASED_MODEL
 
 ENSEMBLE = "ensemble"
 
-ENSEMBLE_TWO, RELEASED = "ensemble_two", "released"
+ENSEMBLE_TWO, RELEASED = "ensemble_two", RELEASED_MODEL
 """Round two's chosen model, and that of its networks which is released."""
 ROUND_TWO_SEEDS = (43, 44, 45)
 """Seed 42 was looked at before the recipe was fixed."""

@@ -45,8 +45,10 @@ def describe_findings(study_name: str, dataset_name: str) -> str:
 def _read_round_two(study_name: str) -> dict[str, dict[str, Any]]:
     """Return the scores of round two's models, where a study has it."""
     file = results_dir(study_name) / METRICS_FILE
-    models = read_json(file)["models"] if file.is_file() else {}
-    return {name: models[name] for name in (ENSEMBLE_TWO, RELEASED) if name in models}
+    if not file.is_file():
+        return {}
+    models = read_json(file)["models"]
+    return {name: models[name] for name in (ENSEMBLE_TWO, RELEASED)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

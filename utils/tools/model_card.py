@@ -9,7 +9,7 @@ from utils.common.files import read_json
 from utils.common.names import displayed
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.tables import format_interval
-from utils.models.registry import RELEASED_MODEL
+from utils.models.registry import RELEASED_MODEL, SHIPPED_MODEL
 from utils.selection.comparison import WRONG_AND_SURE
 from utils.selection.round_two_scores import METRICS_FILE
 
@@ -17,14 +17,12 @@ WATTS_PER_CORE = 10
 """Assumed for one busy core of a server, its share of memory and cooling included: the energy is
 an estimate from minutes, not a measurement."""
 CORES = 2
-RELEASED_METRICS = (
-    "roc_auc", "accuracy_at_0.5", "sensitivity", "specificity", "ppv", "npv", "specificity_at_95",
-)  # fmt: skip
-"""Of a model whose threshold is 0.5."""
 RESULT_METRICS = (
     "roc_auc", "accuracy_at_0.5", "accuracy_at_threshold", "sensitivity", "specificity", "ppv",
     "npv", "specificity_at_95",
 )  # fmt: skip
+RELEASED_METRICS = tuple(each for each in RESULT_METRICS if each != "accuracy_at_threshold")
+"""The released model's threshold is 0.5."""
 
 POSE_WORDS = {
     "upright": "as they are", "rotated_90": "turned 90° counterclockwise",
@@ -55,7 +53,7 @@ def card_blocks(results: Path, shipped: Path) -> dict[str, str]:
     choices = read_json(results / "choices.json")
     scores = read_json(results / "final_metrics.json")
     records = read_json(shipped / "models.json")
-    names = [name for name in dict.fromkeys((choices["chosen"], choices["single"], "small"))
+    names = [name for name in dict.fromkeys((choices["chosen"], choices["single"], SHIPPED_MODEL))
              if name in scores]  # fmt: skip
     contents = (
         _describe_models(choices, records),
@@ -109,7 +107,7 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _describe_models(choices: dict[str, Any], records: dict[str, Any]) -> str:
-    released, record = records[RELEASED_MODEL], records["small"]
+    released, record = records[RELEASED_MODEL], records[SHIPPED_MODEL]
     members = ", ".join(f"`{name}`" for name in choices["members"] or [choices["single"]])
     recipe = record["candidate"]
     first, size = released["candidate"], recipe["size"]

@@ -23,11 +23,11 @@ from utils.common.provenance import read_provenance
 from utils.common.study import load_study
 from utils.data.index import build_index, open_dataset
 from utils.evaluation.calibration import fit_temperature
+from utils.evaluation.external import HALF
 from utils.evaluation.predictions import load_predictions, select_split
 from utils.models.export import shrink_model, with_ten_crops, without_ten_crops
 from utils.models.guard import open_guard
 from utils.models.onnx_export import export_onnx
-from utils.models.recipe import Candidate
 from utils.models.registry import (
     ONNX_FILE,
     PHANTOMS,
@@ -42,8 +42,6 @@ from utils.selection.choices import RELEASED, ROUND_TWO_RECIPES, ROUND_TWO_SEEDS
 from utils.tools.guard import release_guard
 from utils.tools.predict import score_folder, write_scores
 
-THRESHOLD = 0.5
-"""Registered: the equal-cost point of a network trained with classes of equal weight."""
 _PHANTOMS_PER_CLASS = 3
 
 
@@ -73,10 +71,9 @@ def release_model(study_name: str) -> Path:
     network = keras.models.load_model(model_file(study_name, name), compile=False)
     file = SHIPPED / f"{RELEASED_MODEL}.keras"
     shrink_model(with_ten_crops(network), file)
-    recipe = Candidate.from_record(record["recipe"])
     register_model(
-        SHIPPED, RELEASED_MODEL, file, THRESHOLD, round(temperature, 6),
-        f"{recipe.name}, seed {record['seed']}, ten crops, in half precision",
+        SHIPPED, RELEASED_MODEL, file, HALF, round(temperature, 6),
+        f"{record['recipe']['name']}, seed {record['seed']}, ten crops, in half precision",
         candidate=record["recipe"], seed=record["seed"], registered=record["registered"],
         weights=record["weights"]["description"], dataset=record["dataset"],
     )  # fmt: skip
@@ -88,7 +85,7 @@ def release_model(study_name: str) -> Path:
     scorer = open_shipped_model()
     network = scorer.open()
     scores = score_folder(network, PHANTOMS, guarded=open_guard(scorer, network))
-    write_scores(REFERENCE_PREDICTIONS, scores, THRESHOLD)
+    write_scores(REFERENCE_PREDICTIONS, scores, HALF)
     return file
 
 

@@ -28,7 +28,9 @@ from utils.evaluation.study_metrics import SEED_METRICS
 from utils.evaluation.tables import (
     NOT_REPORTED,
     REPORTED_ROW,
+    external_table,
     format_interval,
+    models_table,
     reported_row,
     seeds_table,
 )
@@ -183,22 +185,10 @@ def round_two_table(scores: dict[str, Any], external: dict[str, Any]) -> str:
         scores: Content of `round_two_metrics.json`.
         external: Content of `external_metrics.json`; both of `utils.selection.round_two_scores`.
     """
-    header = [
-        "model", *(f"{METRICS[metric]}, test" for metric in SEED_METRICS), "ROC-AUC, adults",
-        "specificity at 0.5, adults",
-    ]  # fmt: skip
-    rows = []
-    for name in HEADLINE:
-        adults = external["models"].get(name, {}).get("all")
-        rows.append(
-            [displayed(name)]
-            + [format_interval(scores["models"][name]["test"][metric]) for metric in SEED_METRICS]
-            + [
-                format_interval(adults[metric]) if adults else NOT_REPORTED
-                for metric in ("roc_auc", "specificity_at_0.5")
-            ]
-        )
-    return _table(header, rows)
+    on_test = models_table(scores, SEED_METRICS).drop(columns="images").add_suffix(", test")
+    adults = external_table(external)[["ROC-AUC", "specificity at 0.5"]].add_suffix(", adults")
+    table = on_test.join(adults).loc[[displayed(name) for name in HEADLINE]].fillna(NOT_REPORTED)
+    return _table(["model", *table], [[name, *cells] for name, *cells in table.itertuples()])
 
 
 def notebooks_table(minutes: dict[str, float]) -> str:
