@@ -1,11 +1,13 @@
 """A table that is shown is kept as it was displayed."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from utils.common.paths import table_file
-from utils.common.tables import show_table, write_table
+from utils.common.tables import ShownTable, show_table, write_table
 
 SCORES = pd.DataFrame(
     {
@@ -33,6 +35,30 @@ def test_a_table_is_printed_as_pandas_prints_it(capsys):
     numbered = SCORES.reset_index(drop=True).sort_values("loss", ascending=False)
     show_table(numbered, "full", "01_scores")
     assert capsys.readouterr().out == f"{numbered.to_string(index=False)}\n"
+
+
+def test_a_notebook_shows_four_columns_and_folds_the_others_away():
+    (shown,) = read_tables(SCORES)
+    assert shown[0] == ["", *SCORES]
+    assert shown[2] == ["b", "–", "0.123", "16", "False"], "cells are those of the text"
+    wide = SCORES.assign(**{"a < b": [1, 2], "note": ["x & y", ""]})
+    shown, whole = read_tables(wide)
+    assert shown[0] == ["", *SCORES] and whole[0] == ["", *SCORES, "a &lt; b", "note"]
+    assert shown[1] == whole[1][:5] and whole[1][5:] == ["1", "x &amp; y"]
+    html = ShownTable(wide)._repr_html_()
+    assert "<details><summary>All columns, also: a &lt; b, note</summary>" in html
+    assert html.count("<details>") == html.count("</details>") == 1
+    (numbered,) = read_tables(SCORES.reset_index(drop=True))
+    assert numbered[0] == list(SCORES)
+
+
+def read_tables(table):
+    """Return the cells of each table of the HTML, by row."""
+    parts = ShownTable(table)._repr_html_().split("</table>")[:-1]
+    return [
+        [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in part.split("</tr>")[:-1]]
+        for part in parts
+    ]
 
 
 def test_cells_are_written_as_they_are_displayed(capsys):
