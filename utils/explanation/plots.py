@@ -129,7 +129,7 @@ def plot_methods(
     figure, axes = new_figure(title, size, len(pixels), columns)
     for row, name in enumerate(titles):
         show_picture(axes[row, 0], pixels[row])
-        axes[row, 0].set_ylabel(name, fontsize=10)
+        axes[row, 0].set_ylabel(name.replace(" (", "\n("), fontsize=10)
         for column, (method, values) in enumerate(maps.items(), start=1):
             ax, maximum = axes[row, column], values[row].max()
             note = f"max {maximum:.3g}" if maximum > 0 else "zero everywhere"
