@@ -77,6 +77,7 @@ def test_truth_has_a_panel_per_measure_and_the_best_baseline_as_a_line():
 def test_the_cascade_begins_where_maps_are_themselves():
     keys = [(name, step) for name in METHODS for step in (1, 2, 3)]
     summary = summary_of(pd.DataFrame(keys, columns=["map", "step"]), ["spearman"])
+    summary.loc[0, "spearman_low"] = -0.6
     (ax,) = plot_cascade(summary, {"spearman": "Spearman"}).axes
     curves = [line for line in ax.lines if line.get_label() in TITLES.values()]
     assert len(curves) == len(METHODS)
@@ -98,6 +99,7 @@ def test_faithfulness_distinguishes_methods_from_baselines():
 def test_attention_has_a_row_per_outcome_and_a_color_per_network():
     keys = [(network, outcome) for network in ("small", "plain") for outcome in CASES.values()]
     summary = summary_of(pd.DataFrame(keys, columns=["network", "outcome"]), ["border", "lungs"])
+    summary[["lungs", "lungs_low", "lungs_high"]] /= 2
     shares = {"border": 0.4, "lungs": 0.3}
     axes = plot_attention(summary, {"border": "border", "lungs": "lungs"}, shares).axes
     assert axes[1].lines[0].get_xdata()[0] == 0.3
