@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -481,6 +482,19 @@ def test_maps_share_one_scale_and_tell_their_maximum():
     assert "maximum 5" in text and text.count("zero everywhere") == 1
     assert "one scale for all" in text and "known opacity" in text
     assert "known opacity" not in texts_of(plot_cam_grid(make_images(2), make_maps(2), captions(2)))
+
+
+def test_every_color_of_a_map_is_in_its_scale():
+    """Over black, over white and over each gray between them."""
+    figure = PICTURES["cams"]()
+    (bar,) = [ax for ax in figure.axes if ax.get_ylabel().startswith("Grad-CAM")]
+    background, heat = sorted(bar.findobj(QuadMesh), key=lambda mesh: mesh.get_zorder())
+    shades = background.get_array()
+    assert shades.shape[0] == 1 and 0 < shades.min() < 0.02 and 0.98 < shades.max() < 1
+    assert background.get_clim() == (0, 1) and bar.get_ylim() == heat.get_clim() == (0, 5)
+    assert figure.get_suptitle().strip() == "Grad-CAM for PNEUMONIA"
+    other = plot_cam_grid(make_images(2), make_maps(2), captions(2), class_name="NORMAL")
+    assert other.get_suptitle() == "Grad-CAM for NORMAL"
 
 
 def test_a_zero_map_is_shown_without_division():
