@@ -37,7 +37,7 @@ from utils.evaluation.study_metrics import evaluate_study
 from utils.evaluation.tables import REPORTED
 from utils.explanation.plots import plot_cam_grid
 from utils.phantoms.plots import plot_one_child, plot_site_sheet
-from utils.selection.plots import plot_two_sites
+from utils.selection.plots import plot_operations, plot_two_sites
 from utils.shortcuts.pixel_baselines import BASELINES
 from utils.shortcuts.plots import plot_baseline_scores
 from utils.training.plots import plot_copies_cost, plot_history
@@ -177,6 +177,9 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "crops": lambda: plot_crops(
         make_images(1)[0], np.array([[0, 0, 8, 12], [2, 3, 16, 16]]), make_images(2, 8)
     ),
+    "operations": lambda: plot_operations(
+        {name: {"before": make_maps(2)[0], "after": make_maps(2)[0] - 1} for name in ("a", "b")}
+    ),
     "cams": lambda: plot_cam_grid(make_images(7), make_maps(7), captions(7), make_mask(7)),
     "sites": lambda: plot_site_sheet(range(12)),
     "one_child": lambda: plot_one_child(3, "bacteria"),
@@ -280,6 +283,13 @@ def test_a_crop_has_the_color_and_the_share_of_its_box():
     assert whole.patches[1].get_bbox().bounds == (1.5, 2.5, 14, 13)
     with pytest.raises(ValueError, match="2 images but 1 boxes"):
         plot_crops(make_images(1)[0], np.array([[0, 0, 8, 8]]), make_images(2, 8))
+
+
+def test_operations_need_rows_of_one_length():
+    with pytest.raises(ValueError, match=r"one number of pictures, not \[\]"):
+        plot_operations({})
+    with pytest.raises(ValueError, match=r"not \[0, 1\]"):
+        plot_operations({"a": {"before": make_maps(2)[0]}, "b": {}})
 
 
 # --- Saving ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from utils.common.figures import (
     ORANGE,
     SPLIT_MARKERS,
     draw_intervals,
+    hide_frame,
     in_house_look,
     interval_lengths,
     legend_above,
@@ -154,6 +155,34 @@ def plot_cost(costs: pd.DataFrame, cost: str, title: str) -> Figure:
 
 def _shrink_error(auc: np.ndarray) -> np.ndarray:
     return -np.sqrt(np.maximum(1 - auc, 0))
+
+
+@in_house_look
+def plot_operations(rows: dict[str, dict[str, np.ndarray]]) -> Figure:
+    """Show what operations of a network make of an image, one row an operation.
+
+    Each picture has its own gray scale, from its lowest value in black to its highest in white.
+
+    Args:
+        rows: For each operation its pictures by their titles, (h, w) each, equally many in all.
+
+    Raises:
+        ValueError: if there are none, or rows of different lengths.
+    """
+    counts = {len(pictures) for pictures in rows.values()}
+    if len(counts) != 1:
+        raise ValueError(f"rows must have one number of pictures, not {sorted(counts)}")
+    shape = len(rows), counts.pop()
+    figure, axes = new_figure(
+        "What a layer does to one image", (2.4 * shape[1] + 1.2, 2.6 * shape[0] + 0.5), *shape
+    )
+    for line, (name, pictures) in zip(axes, rows.items(), strict=True):
+        for ax, (title, picture) in zip(line, pictures.items(), strict=True):
+            ax.imshow(picture, cmap="gray")
+            ax.set_title(title, fontsize=12)
+            hide_frame(ax)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    return figure
 
 
 @in_house_look
