@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 from matplotlib.collections import QuadMesh
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -17,6 +18,7 @@ from utils.common import figures
 from utils.data.plots import (
     plot_class_balance,
     plot_combined_views,
+    plot_crops,
     plot_example_grid,
     plot_images_per_patient,
     plot_intensity_distributions,
@@ -36,7 +38,7 @@ from utils.evaluation.study_metrics import evaluate_study
 from utils.evaluation.tables import REPORTED
 from utils.explanation.plots import plot_cam_grid
 from utils.phantoms.plots import plot_one_child, plot_site_sheet
-from utils.selection.plots import plot_two_sites
+from utils.selection.plots import plot_operations, plot_two_sites
 from utils.shortcuts.pixel_baselines import BASELINES
 from utils.shortcuts.plots import plot_baseline_scores
 from utils.training.plots import plot_copies_cost, plot_history
@@ -173,6 +175,12 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "views": lambda: plot_combined_views(
         make_images(6), [make_images(6), make_images(6) * 0.5], ["virus"] * 6
     ),
+    "crops": lambda: plot_crops(
+        make_images(1)[0], np.array([[0, 0, 8, 12], [2, 3, 16, 16]]), make_images(2, 8)
+    ),
+    "operations": lambda: plot_operations(
+        {name: {"before": make_maps(2)[0], "after": make_maps(2)[0] - 1} for name in ("a", "b")}
+    ),
     "cams": lambda: plot_cam_grid(make_images(7), make_maps(7), captions(7), make_mask(7)),
     "sites": lambda: plot_site_sheet(range(12)),
     "one_child": lambda: plot_one_child(3, "bacteria"),
@@ -265,6 +273,24 @@ def test_every_picture_of_a_phantom_is_marked(name):
     figures.mark_phantom(figure)
     for ax in pictures:
         assert [text.get_text() for text in ax.texts] == ["phantom"]
+
+
+def test_a_crop_has_the_color_and_the_share_of_its_box():
+    figure = PICTURES["crops"]()
+    whole, *crops = figure.axes
+    assert [ax.get_title() for ax in crops] == ["38% of the area", "71% of the area"]
+    for box, ax in zip(whole.patches, crops, strict=True):
+        assert to_hex(box.get_edgecolor()) == to_hex(ax.spines["left"].get_edgecolor())
+    assert whole.patches[1].get_bbox().bounds == (1.5, 2.5, 14, 13)
+    with pytest.raises(ValueError, match="2 images but 1 boxes"):
+        plot_crops(make_images(1)[0], np.array([[0, 0, 8, 8]]), make_images(2, 8))
+
+
+def test_operations_need_rows_of_one_length():
+    with pytest.raises(ValueError, match=r"one number of pictures, not \[\]"):
+        plot_operations({})
+    with pytest.raises(ValueError, match=r"not \[0, 1\]"):
+        plot_operations({"a": {"before": make_maps(2)[0]}, "b": {}})
 
 
 # --- Saving ----------------------------------------------------------------------------------
