@@ -16,6 +16,7 @@ CONSTANTS = (
     r"\d+ x \d+", r"\d+ pixels", r"§ at 128, § at 160", r"more than at 160", r"128 instead of 96",
     r"240 chest \*phantoms\*", r"200 bootstrap resamples", r"95% of 1,000 draws", r"out of 255",
     r"\(255 - x\)", r"500 images", r"seed 42, a validation share of 0\.15", r"x 2,048 numbers",
+    r"Figure \d+\.\d",
     # Conventions of the field.
     r"95% (confidence )?interval", r"5% level", r"\b[Aa]t 0\.5\b(?! of)",
     r"threshold of 0\.5 for all", r"AUC of 0\.5 would",
@@ -24,7 +25,7 @@ CONSTANTS = (
     r"95 of 100 repetitions", r"ln 2 = 0\.69", r"images given 0\.9",
     r"probability of 0\.9 (as|or more)",
     r"at least 0\.9\b", r"at sensitivity 0\.95",
-    r"changes by no more than 0\.05", r"stayed within 0\.05", r"within 0\.01( of the best|, which)",
+    r"stayed within 0\.05", r"within 0\.01( of the best|, which)",
     # Names and versions.
     r"Python 3\.11, 3\.12 or 3\.13", r"Python 3\.1\d( and 3\.13| to 3\.13)?", r"GNU make [34]\.\d+",
     r"CC BY 4\.0", r"SHA-256", r"AVX-512", r"Cell 172, 1122-1131",
