@@ -25,7 +25,7 @@ CONSTANTS = (
     r"95 of 100 repetitions", r"ln 2 = 0\.69", r"images given 0\.9",
     r"probability of 0\.9 (as|or more)",
     r"at least 0\.9\b", r"at sensitivity 0\.95",
-    r"stayed within 0\.05", r"within 0\.01( of the best|, which)",
+    r"changes by no more than 0\.05", r"stayed within 0\.05", r"within 0\.01( of the best|, which)",
     # Names and versions.
     r"Python 3\.11, 3\.12 or 3\.13", r"Python 3\.1\d( and 3\.13| to 3\.13)?", r"GNU make [34]\.\d+",
     r"CC BY 4\.0", r"SHA-256", r"AVX-512", r"Cell 172, 1122-1131",
