@@ -26,6 +26,7 @@ from utils.data.plots import (
     plot_split,
     plot_transform_rows,
 )
+from utils.evaluation.curves import precision_band, roc_band
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.plots import (
     plot_confusion_matrix,
@@ -73,6 +74,10 @@ def make_predictions(model: str = "resnet50") -> pd.DataFrame:
 
 def rows_of_test() -> dict[str, pd.DataFrame]:
     return {model: make_predictions(model).query("split == 'test'") for model in MODELS}
+
+
+def make_bands(band: Callable[..., pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    return {model: band(rows, 20, 0) for model, rows in rows_of_test().items()}
 
 
 @cache
@@ -156,8 +161,11 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     ),
     "history": lambda: plot_history(make_history()),
     "views_cost": lambda: plot_copies_cost(make_costs()),
-    "roc": lambda: plot_roc(rows_of_test(), THRESHOLDS),
-    "precision_recall": lambda: plot_precision_recall(rows_of_test(), THRESHOLDS),
+    "roc": lambda: plot_roc(rows_of_test(), THRESHOLDS, make_bands(roc_band)),
+    "roc_alone": lambda: plot_roc(rows_of_test()),
+    "precision_recall": lambda: plot_precision_recall(
+        rows_of_test(), THRESHOLDS, make_bands(precision_band)
+    ),
     "confusion": lambda: plot_confusion_matrix(rows_of_test(), THRESHOLDS),
     "confusion_of_four": lambda: plot_confusion_matrix(
         {name: rows_of_test()["vgg19"] for name in "abcd"}, dict.fromkeys("abcd", 0.5)
@@ -401,6 +409,27 @@ def test_the_roc_legend_tells_the_auc():
     assert (point.get_xdata()[0], point.get_ydata()[0]) == (0.5, 1.0)
 
 
+@pytest.mark.parametrize("name", ["roc", "precision_recall"])
+def test_curves_show_their_bands_the_number_of_images_and_an_enlarged_corner(name):
+    figure = DRAWINGS[name]()
+    (ax,) = figure.axes
+    (corner,) = ax.child_axes
+    rows = rows_of_test()["vgg19"]
+    for label, kind in enumerate(("NORMAL", "PNEUMONIA")):
+        count = f"{(rows.y_true == label).sum()} {kind}"
+        assert count in ax.get_xlabel() + ax.get_ylabel()
+    (left, right), (low, high) = corner.get_xlim(), corner.get_ylim()
+    assert right - left < 1 and high - low < 1
+    for part in (ax, corner):
+        points = [line for line in part.lines if "at threshold" in line.get_label()]
+        drawn = [path for band in part.collections for path in band.get_paths()]
+        bands = [path for path in drawn if len(path.vertices) > 100]
+        assert len(points) == len(bands) == len(MODELS)
+    for point in points:
+        assert left < point.get_xdata()[0] < right and low < point.get_ydata()[0] < high
+    assert "95% interval, pointwise" in texts_of(figure)
+
+
 def test_precision_recall_shows_prevalence():
     rows = pd.DataFrame(
         {"split": "test", "y_true": [0, 1, 1, 1], "probability": [0.1, 0.6, 0.4, 0.9]}
@@ -418,7 +447,7 @@ def test_the_confusion_matrix_counts_rows():
     figure = plot_confusion_matrix({"small": rows}, {"small": 0.5})
     cells = [text.get_text() for text in figure.axes[0].texts]
     assert cells == ["2\n66.7%", "1\n33.3%", "0\n0.0%", "1\n100.0%"]
-    assert "small, threshold 0.50" in texts_of(figure)
+    assert "small, threshold 0.500" in texts_of(figure)
 
 
 def test_the_probability_histogram_shows_every_image():
@@ -426,6 +455,8 @@ def test_the_probability_histogram_shows_every_image():
     figure = plot_probability_histogram({"sure": rows}, {"sure": 0.5})
     ax = figure.axes[0]
     assert ax.get_ylim()[1] > rows.y_true.value_counts().max()
+    assert ax.get_yscale() == "log" and 0 < ax.get_ylim()[0] < 1  # one image is seen
+    assert "threshold 0.500" in texts_of(figure)
 
 
 def test_gap_and_flips_of_two_sites_are_drawn_by_setting():
@@ -477,6 +508,7 @@ def test_intervals_stand_where_they_belong():
         metrics, "test", metrics=["roc_auc", "accuracy_at_0.5", "specificity"], with_reported=True
     )
     ax = figure.axes[0]
+    assert ax.get_xlabel() == "score, with 95% interval"
     for bars, model in zip(ax.containers, MODELS, strict=True):
         assert bars.get_label() == model
         scores = metrics["models"][model]["test"]
