@@ -124,6 +124,14 @@ def is_compared(cell: NotebookNode) -> bool:
 # ---- checks: structure
 
 
+BOX = (
+    r"\| \*\*Question\*\* \| .+\?", r"\| \*\*You need\*\* \| \w", r"\| \*\*Produces\*\* \| \w",
+    r"\| \*\*Reading\*\* \| about \d+ minutes", r"\| \*\*Running\*\* \|.*minute",
+    r"\| \*\*Level\*\* \| (beginner|intermediate|advanced) \|",
+)  # fmt: skip
+OLD_BOX = ("Requires / Produces / Run time", "requires:", "produces:", r"run time:.*minute")
+
+
 def check_opening(notebook: NotebookNode) -> list[str]:
     """Title that asks, three things to learn, requires, produces, run time, imports, parameters."""
     found = []
@@ -135,7 +143,7 @@ def check_opening(notebook: NotebookNode) -> list[str]:
     bullets = re.findall(r"^[-*] ", learn[1], re.MULTILINE) if learn else []
     if len(bullets) != 3:
         found.append(f"`You will learn` has {len(bullets)} bullets; it must have 3")
-    for word in ("Requires / Produces / Run time", "requires:", "produces:", r"run time:.*minute"):
+    for word in BOX if "alert-info" in first else OLD_BOX:
         if not re.search(word, first, re.IGNORECASE):
             found.append(f"the first cell does not say {word!r}")
     if not code or any(
@@ -200,7 +208,13 @@ def check_closing(notebook: NotebookNode) -> list[str]:
     closing = [cell for cell in notebook.cells[last_code + 1 :] if cell.cell_type == "markdown"]
     text = "\n".join(cell.source for cell in closing) + "\n"
     parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
-    headings, bodies = [heading.strip() for heading in parts[1::2]], parts[2::2]
+    sections = {
+        heading.strip(): body for heading, body in zip(parts[1::2], parts[2::2], strict=True)
+    }
+    last_line = text.strip().splitlines()[-1]
+    for heading in ("Quiz", "References"):
+        sections.pop(heading, None)
+    headings, bodies = list(sections), list(sections.values())
     if headings[-3:] != ["What we found", "What could be wrong", "Exercises"]:
         return [f"the last sections are {headings[-3:]}"]
     answers, doubts, exercises = bodies[-3:]
@@ -213,7 +227,7 @@ def check_closing(notebook: NotebookNode) -> list[str]:
     number = number or len(re.findall(r"^\d\. ", exercises, re.MULTILINE))
     if number not in (2, 3):
         found.append(f"{number} exercises; there must be 2 or 3")
-    if not re.search(r"\]\([^)]+\.(ipynb|md)\)", exercises.strip().splitlines()[-1]):
+    if not re.search(r"\]\([^)]+\.(ipynb|md)\)", last_line):
         found.append("the last line must link to what comes next")
     return found
 
