@@ -25,6 +25,7 @@ from tests.test_notebooks import (
     read_committed,
     texts_of,
 )
+from utils.common import diagrams
 from utils.common.paths import ROOT
 from utils.tools.dependencies import imported_names, notebook_code
 from utils.tools.execute import declared_parameters
@@ -78,6 +79,12 @@ DEMO_PICTURE = "docs/demo.png"
 """The demo page with a phantom, drawn by `make demo-picture`."""
 SITE_PICTURES = {"figures/phantoms/sites.png", "figures/phantoms/one_child.png"}
 """Phantoms of docs/phantoms.md, drawn by `python -m utils.phantoms.plots`."""
+
+DIAGRAMS = {
+    f"docs/_static/{name}_{look}.svg" for name in diagrams.DIAGRAMS for look in diagrams.COLORS
+}
+"""Boxes and arrows, drawn by `python -m utils.common.diagrams`."""
+SINGLE_FILES = {BENCH_RECORD, *SHIPPED_GUARDS, DEMO_PICTURE, *SITE_PICTURES, *DIAGRAMS}
 
 DATA_FILES = {"data/README.md", "data/nih_adults.csv", "data/nih_adults.md"}
 """What may be committed of data/: datasheets, and the index of images that lie elsewhere."""
@@ -133,7 +140,7 @@ def find_misplaced(files: list[Path]) -> list[str]:
         folder = file.parts[0]
         if (
             SHIPPED_PHANTOMS.fullmatch(file.as_posix())
-            or file.as_posix() in (BENCH_RECORD, *SHIPPED_GUARDS, DEMO_PICTURE, *SITE_PICTURES)
+            or file.as_posix() in SINGLE_FILES
             or (file.parts[:2] == ("figures", "bench") and file.name in BENCH_FIGURES)
         ):
             continue
