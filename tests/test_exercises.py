@@ -407,7 +407,7 @@ CASES = {
             judged,
         ),
     },
-    "10_trusting_heat_maps": {
+    "12_trusting_heat_maps": {
         "Exercise 1: a map that does not change": Case(
             [
                 ("{'a', 'b', 'c'}", "not with an opacity"),

@@ -55,10 +55,10 @@ CURVES = {
     "09_precision_recall.png",
     "09_reliability.png",
     "09_roc.png",
-    "10_attention.png",
-    "10_cascade.png",
-    "10_faithfulness.png",
-    "10_truth.png",
+    "12_attention.png",
+    "12_cascade.png",
+    "12_faithfulness.png",
+    "12_truth.png",
 }
 """The only pictures that may be committed, all in figures/full: drawings of numbers. A figure is
 entered here after a look at it; one that shows a radiograph never is."""

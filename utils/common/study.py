@@ -65,7 +65,7 @@ class Study(BaseModel):
     known_phantoms: Count
     """Phantoms, normal ones included, whose heat maps it compares with their opacities."""
     draw_cases: bool
-    """Whether notebook 10 draws test images with their heat maps."""
+    """Whether notebook 12 draws test images with their heat maps."""
 
     def __hash__(self) -> int:
         """Let `functools` keep what was made for a study."""

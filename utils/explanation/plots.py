@@ -1,4 +1,4 @@
-"""The figures of notebooks 06 and 10 on heat maps, in the look of the study's other figures."""
+"""The figures of notebooks 06 and 12 on heat maps, in the look of the study's other figures."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
