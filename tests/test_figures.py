@@ -26,13 +26,16 @@ from utils.data.plots import (
     plot_split,
     plot_transform_rows,
 )
-from utils.evaluation.curves import precision_band, roc_band
+from utils.evaluation.curves import decision_curve, precision_band, roc_band
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.plots import (
     plot_confusion_matrix,
+    plot_decision_curve,
     plot_metric_intervals,
+    plot_operating_point,
     plot_precision_recall,
     plot_probability_histogram,
+    plot_reliability,
     plot_roc,
 )
 from utils.evaluation.study_metrics import evaluate_study
@@ -172,6 +175,14 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     ),
     "probabilities": lambda: plot_probability_histogram(rows_of_test(), THRESHOLDS),
     "intervals": lambda: plot_metric_intervals(make_metrics(), "test", with_reported=True),
+    "operating_point": lambda: plot_operating_point(rows_of_test()["vgg19"], 0.25, 0.05),
+    "nothing_predicted": lambda: plot_operating_point(rows_of_test()["vgg19"], 1.0, 0.05),
+    "decision_curve": lambda: plot_decision_curve(
+        decision_curve(rows_of_test(), np.linspace(0.05, 0.95, 19)), "test"
+    ),
+    "reliability": lambda: plot_reliability(
+        {"validation": [(0.1, 0.0, 40), (0.5, 0.6, 5)], "test": [(0.2, 0.3, 9), (0.9, 1.0, 30)]}
+    ),
 }
 """Figures that show numbers."""
 
@@ -299,6 +310,41 @@ def test_operations_need_rows_of_one_length():
         plot_operations({})
     with pytest.raises(ValueError, match=r"not \[0, 1\]"):
         plot_operations({"a": {"before": make_maps(2)[0]}, "b": {}})
+
+
+def test_an_operating_point_says_its_values():
+    rows = pd.DataFrame(
+        {"split": "test", "y_true": [1, 1, 0, 0], "probability": [0.9, 0.4, 0.6, 0]}
+    )
+    text = texts_of(plot_operating_point(rows, 0.5, 0.2))
+    for said in ("threshold 0.500", "sensitivity: 0.500", "PPV at a prevalence of 0.2: 0.200"):
+        assert said in text
+    assert "PPV at a prevalence of 0.2: undefined" in texts_of(plot_operating_point(rows, 1, 0.2))
+
+
+# --- A slider --------------------------------------------------------------------------------
+
+
+def draw_at(value: float) -> Figure:
+    return plot_operating_point(rows_of_test()["vgg19"], value, 0.2)
+
+
+def test_without_jupyterlab_there_is_a_figure_and_no_slider(monkeypatch):
+    monkeypatch.delenv(figures.JUPYTER_SESSION, raising=False)
+    figure = figures.show_with_slider(draw_at, 0.3, "threshold", phantom=True)
+    assert isinstance(figure, Figure) and "threshold 0.300" in texts_of(figure)
+    assert "PHANTOM" in repr(figure)
+    assert "PHANTOM" not in repr(figures.show_with_slider(draw_at, 0.3, "threshold", phantom=False))
+
+
+def test_in_jupyterlab_a_slider_draws_again(monkeypatch):
+    monkeypatch.setenv(figures.JUPYTER_SESSION, "10_operating_point.ipynb")
+    box = figures.show_with_slider(draw_at, 0.3, "threshold", phantom=True)
+    (slider, _) = box.children
+    assert (slider.description, slider.min, slider.max, slider.value) == ("threshold", 0, 1, 0.3)
+    slider.value = 0.6
+    box.update()
+    assert "threshold 0.600" in texts_of(box.result) and "PHANTOM" in repr(box.result)
 
 
 # --- Saving ----------------------------------------------------------------------------------

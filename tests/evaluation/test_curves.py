@@ -4,7 +4,8 @@ import pytest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from utils.evaluation import curves
-from utils.evaluation.curves import GRID, precision_band, roc_band
+from utils.evaluation.curves import GRID, decision_curve, operating_points, precision_band, roc_band
+from utils.evaluation.thresholds import net_benefit
 
 
 def make_rows(patients: int = 60) -> pd.DataFrame:
@@ -66,3 +67,27 @@ def test_a_band_is_an_interval_over_patients(band):
     unknown = three_images_each.assign(patient_id="")
     width = [(each.high - each.low).mean() for each in (table, band(unknown, 200, 1))]
     assert width[1] < 0.8 * width[0]
+
+
+def test_an_operating_point_is_counted_and_its_ppv_is_that_of_bayes():
+    rows = pd.DataFrame({"y_true": [1, 1, 0, 0, 0, 0], "probability": [0.9, 0.4, 0.6, 0.4, 0, 0]})
+    points = operating_points(rows, 0.2, [0.4, 0.5, 0.95]).set_index("threshold")
+    assert points.loc[0.4, ["sensitivity", "specificity"]].tolist() == [1, 0.5]
+    assert points.loc[0.5, ["sensitivity", "specificity"]].tolist() == [0.5, 0.75]
+    assert points.ppv[0.5] == pytest.approx(0.5 * 0.2 / (0.5 * 0.2 + 0.25 * 0.8))
+    assert points.loc[0.95, ["sensitivity", "specificity"]].tolist() == [0, 1]
+    assert np.isnan(points.ppv[0.95])
+    assert len(operating_points(rows, 0.2)) == len(GRID)
+
+
+def test_a_decision_curve_has_each_model_and_treats_all():
+    rows = make_rows()
+    perfect = rows.assign(probability=rows.y_true.astype(float))
+    curve = decision_curve({"a": rows, "perfect": perfect}, [0.2, 0.5])
+    assert list(curve) == ["threshold", "a", "perfect", "treat all"]
+    share = rows.y_true.mean()
+    assert curve["perfect"].tolist() == pytest.approx([share, share])
+    assert curve["treat all"].tolist() == pytest.approx(
+        [share - (1 - share) / 4, share - (1 - share)]
+    )
+    assert curve["a"][1] == pytest.approx(net_benefit(rows.y_true, rows.probability, 0.5))

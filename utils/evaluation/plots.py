@@ -1,4 +1,4 @@
-"""The figures of notebooks 05 and 09: curves, counts, intervals and calibration of predictions."""
+"""The figures of notebooks 05, 09 and 10: curves, counts, intervals and calibration."""
 
 from collections.abc import Sequence
 from itertools import cycle
@@ -27,11 +27,14 @@ from utils.common.figures import (
     draw_intervals,
     grid_shape,
     in_house_look,
+    interval_lengths,
     legend_above,
     new_figure,
     require_labels,
     require_rows,
 )
+from utils.evaluation.curves import operating_points
+from utils.evaluation.intervals import binomial_interval
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.predictions import require_one_split
 from utils.evaluation.tables import NOT_REPORTED, REPORTED_ROW, reported_row
@@ -325,21 +328,82 @@ def plot_reliability(
 ) -> Figure:
     """Plot the proportion with PNEUMONIA against the mean probability of each bin.
 
+    Intervals are exact ones of a proportion of images (Clopper and Pearson 1934): within a bin,
+    images of one patient count as independent.
+
     Args:
         tables: For each curve what `calibration.reliability_table` returns.
         title: Of the figure.
     """
     if not tables or not all(tables.values()):
         raise ValueError("a reliability curve needs at least one filled bin for every model")
-    figure, ((ax,),) = new_figure(title, (6.4, 6.4))
+    figure, ((ax,),) = new_figure(title, (7.4, 7.6))
     ax.plot([0, 1], [0, 1], color=GRAY, linestyle=":", label="perfect calibration")
     for (name, table), (color, line, marker) in zip(tables.items(), SERIES, strict=False):
         mean, share, count = (np.array(column) for column in zip(*table, strict=True))
-        ax.plot(mean, share, line, color=color, label=name)
+        positive = np.round(share * count).astype(int)
+        bounds = [binomial_interval(*pair) for pair in zip(positive, count.tolist(), strict=True)]
+        reach = interval_lengths(share, *zip(*bounds, strict=True))
+        ax.errorbar(mean, share, reach, ls="none", ecolor=color, elinewidth=1.4, capsize=3)
+        ax.plot(mean, share, line, color=color, label=f"{name}, {count.sum():,} images")
         ax.scatter(mean, share, s=30 + 200 * count / count.sum(), color=color, marker=marker)
+    for each in (0.05, 0.5):
+        ax.scatter([], [], s=30 + 200 * each, color=GRAY, label=f"{each:.0%} of the images")
+    ax.errorbar([], [], [], ls="none", ecolor=GRAY, capsize=3, label="95% interval over images")
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     ax.set_xlabel("mean probability of PNEUMONIA")
     ax.set_ylabel("proportion with PNEUMONIA")
+    ax.grid()
+    legend_above(figure, ax)
+    return figure
+
+
+@in_house_look
+def plot_operating_point(rows: pd.DataFrame, threshold: float, prevalence: float) -> Figure:
+    """Plot sensitivity, specificity and PPV over every threshold, and their values at one.
+
+    Args:
+        rows: Of one model and one split.
+        threshold: The one that is marked, in [0, 1].
+        prevalence: Proportion with pneumonia among those examined, 0 to 1, for the PPV alone.
+    """
+    split = _require_predictions({"the model": rows}, None)
+    figure, ((ax,),) = new_figure(f"Operating point, {split}", (8.6, 5.6))
+    points = operating_points(rows, prevalence)
+    marked = operating_points(rows, prevalence, [threshold]).iloc[0]
+    names = {
+        "sensitivity": "sensitivity", "specificity": "specificity",
+        "ppv": f"PPV at a prevalence of {prevalence:g}",
+    }  # fmt: skip
+    ax.axvline(threshold, color=GRAY, ls=":", label=f"threshold {threshold:.3f}")
+    for (name, title), (color, line, marker) in zip(names.items(), SERIES, strict=False):
+        value = f"{marked[name]:.3f}" if np.isfinite(marked[name]) else "undefined"
+        ax.plot(points.threshold, points[name], line, color=color, label=f"{title}: {value}")
+        ax.plot(threshold, marked[name], marker, ms=10, color=color, mec="black")
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), xlabel="threshold", ylabel="proportion")
+    ax.grid()
+    legend_above(figure, ax)
+    return figure
+
+
+@in_house_look
+def plot_decision_curve(curve: pd.DataFrame, split: str) -> Figure:
+    """Plot the net benefit of models against treating all and treating none.
+
+    Args:
+        curve: What `curves.decision_curve` returns.
+        split: Of the predictions, for the title.
+    """
+    require_rows(curve, ("threshold", "treat all"), "the decision curve")
+    figure, ((ax,),) = new_figure(f"Decision curve, {split}", (8.6, 5.6))
+    models = curve.columns.drop(["threshold", "treat all"])
+    for name, (color, line, marker) in zip(models, cycle(SERIES), strict=False):
+        ax.plot(curve.threshold, curve[name], line, color=color, marker=marker, label=name)
+    ax.plot(curve.threshold, curve["treat all"], color=GRAY, ls="--", lw=1.6, label="treat all")
+    ax.axhline(0, color="black", lw=1.2, label="treat none")
+    # Treating all falls without bound, and would make the rest flat.
+    ax.set_ylim(-0.1, 1.1 * max(curve[models].max().max(), 0.1))
+    ax.set(xlim=(0, 1), xlabel="threshold probability", ylabel="net benefit per image")
     ax.grid()
     legend_above(figure, ax)
     return figure
