@@ -43,12 +43,14 @@ NAMES = (
     "07_fine_tuning",
     "08_architectures",
     "09_outside_validation",
+    "10_operating_point",
+    "11_shortcuts",
     "12_trusting_heat_maps",
 )
 DEFAULT_STUDY = dict.fromkeys(NAMES, "sample") | dict.fromkeys(
     (
         "05_evaluation", "07_fine_tuning", "08_architectures", "09_outside_validation",
-        "12_trusting_heat_maps",
+        "10_operating_point", "11_shortcuts", "12_trusting_heat_maps",
     ), "full",
 )  # fmt: skip
 """These read committed predictions of the real study, so that their numbers are real."""
