@@ -40,6 +40,7 @@ CONSTANTS = (
     r"in 3 of 100 sets", r"adds 11 of 100", r"is 1\.8 standard errors", r"that of 7 still 1\.35",
     r"5% lie beyond", r"3 recipes and for 300", r"extends 1\.96 of it", r"64² = 4,096 pairs",
     r"= 784 patches and 614,656 pairs: 150 times", r"3\.5 is the ratio",
+    r"standard errors of 0\.006 and 0\.008", r"correlated with 0\.5",
     r"12\.25 that of the areas", r"the 120 orders", r"correlation of 0\.9(: 5 of 120)?",
     r"1,000 images per second",
     r"\(3\.55 million passes\) take 3,550 s", r"head, 0\.2 GB",
