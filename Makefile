@@ -98,7 +98,9 @@ $(call notebook, 06_grad_cam          , 04    ,)
 $(call notebook, 07_fine_tuning       , 04    ,)
 $(call notebook, 08_architectures     , 07    ,)
 $(call notebook, 09_outside_validation, 05 08 ,)
-$(call notebook, 10_trusting_heat_maps, 09    ,)
+$(call notebook, 10_operating_point   , 09    ,)
+$(call notebook, 11_shortcuts         , 09    ,)
+$(call notebook, 12_trusting_heat_maps, 09    ,)
 SOURCES := $(NOTEBOOKS:%=notebooks/%.ipynb)
 EXECUTED := $(NOTEBOOKS:%=$(EXECUTED_DIR)/%.ipynb)
 
@@ -125,7 +127,7 @@ help: ## List these commands
 	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 setup: $(if $(GPU),$(GPU_INSTALLED)) ## Create .venv with the pinned packages, as other commands do; GPU=1 adds those of CUDA
-all: announce $(INSTALLED) ## Run the study: notebooks 01-10, those whose inputs changed; SOLUTIONS=1 solves them
+all: announce $(INSTALLED) ## Run the study: notebooks 01-12, those whose inputs changed; SOLUTIONS=1 solves them
 	@$(MAKE) --no-print-directory --jobs=$(SIDE_BY_SIDE) executed
 	@echo "Study '$(STUDY)' is up to date"
 	@$(RUN) utils.tools.findings --study $(STUDY)
@@ -154,7 +156,7 @@ clean: ## Remove what runs leave, but not data, cached activations, .venv and co
 lint: ## Check code and its layout with ruff
 	$(RUN) ruff check
 	$(RUN) ruff format --check
-# Results go to a scratch folder; 05 and 07 to 10 read the committed results of the full study, and
+# Results go to a scratch folder; 05 and 07 to 12 read the committed results of the full study, and
 # fail where one of its tables does not belong to its inputs, instead of making it again. The tables
 # that they show are compared with the committed ones. They run beside the others, of which 06 reads
 # what 04 wrote.

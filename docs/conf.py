@@ -27,6 +27,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "demo.try_it",
+    "utils.tools.mathjax",
 ]
 
 # What is a page. Everything else that a page links to is copied beside it as a download.
@@ -53,6 +54,9 @@ templates_path = [str(ROOT / "docs" / "_templates")]
 # Notebooks are shown as they are committed, and headings get the anchors that a code host gives.
 nb_execution_mode = "off"
 myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]
+# `utils.tools.mathjax` fetches version 3. Its menu would load what the site does not have.
+mathjax3_config = {"options": {"enableMenu": False}}
 
 # A single backtick in a docstring is code, as in Markdown.
 default_role = "literal"
@@ -75,7 +79,7 @@ html_sidebars = {
 # A site is entered at its root: a page there leads on to the front page.
 html_additional_pages = {"index": "front.html"}
 html_static_path = ["_static"]
-html_css_files = ["narrow.css"]
+html_css_files = ["narrow.css", "boxes.css"]
 
 # On GitHub the build knows the address of its repository, and with it each notebook gets a button
 # that opens it in Binder. Elsewhere there is no address, and no button.

@@ -1,132 +1,88 @@
-"""Exercises of notebook 09: temperature scaling, ranking by chance, selective prediction."""
+"""Exercises of notebook 09: the interval of a paired difference, and patients seen by number."""
 
-from collections.abc import Callable, Iterable
-from itertools import permutations
+import math
+from collections.abc import Callable, Sequence
 
-import numpy as np
-import pandas as pd
-from scipy.stats import spearmanr
+from exercises.checking import WrongAnswer, call, exercise, read_count, read_number
 
-from exercises.checking import WrongAnswer, call, exercise, read_number
-from utils.evaluation.thresholds import is_positive
+ERRORS, CORRELATION = (0.006, 0.008), 0.5
+"""Standard errors of the two AUCs of exercise 1, and how their errors are correlated."""
+NORMAL_QUANTILE, WIDTH_TOLERANCE = 1.96, 0.0003
 
-MEASURES = {"ROC-AUC", "accuracy at 0.5", "ECE", "Brier score"}
-_MOVED = {"ECE", "Brier score"}
-
-MODELS, WANTED = 5, 0.9
-LUCK_TOLERANCE = 0.01
-
-REFUSED = 0.1
-"""Proportion of the images on which the model may abstain."""
-ACCURACY_TOLERANCE = 0.0005
-
-
-@exercise
-def check_temperature(moved: Iterable[str]) -> str:
-    """Check a prediction: which measures change when all logits are divided by one number.
-
-    Args:
-        moved: Names out of `MEASURES`.
-    """
-    if isinstance(moved, str) or not isinstance(moved, Iterable):
-        raise WrongAnswer(f"give a set of names, out of {', '.join(sorted(MEASURES))}")
-    named = set(moved)
-    if unknown := sorted(map(str, named - MEASURES)):
-        raise WrongAnswer(
-            f"{unknown[0]!r} is none of the four; choose from {', '.join(sorted(MEASURES))}"
-        )
-    if "ROC-AUC" in named:
-        raise WrongAnswer(
-            "the AUC asks which of two images has the higher probability. Can dividing both logits "
-            "by the same positive number reverse their order?"
-        )
-    if "accuracy at 0.5" in named:
-        raise WrongAnswer(
-            "a probability of 0.5 is a logit of 0. What is 0 divided by a temperature, and does "
-            "any image cross it?"
-        )
-    if missing := _MOVED - named:
-        raise WrongAnswer(
-            f"{len(missing)} more: a measure that compares the probability itself with the "
-            "outcome changes when 0.99 becomes 0.9"
-        )
-    return (
-        "order and side of 0.5 stay, the values change. The accuracy at another threshold can "
-        "change as well, unless the threshold is rescaled too"
-    )
+TRAINING = (
+    *["person-1-bacteria"] * 5, "person-2-virus", "person-12-bacteria", "IM-3-normal",
+    "NORMAL2-IM-7-normal",
+)  # fmt: skip
+TEST = (
+    "person-1-virus", "person-1-virus", "person-12-virus", "person-21-virus", "person-3-bacteria",
+    "IM-7-normal", "IM-4-normal",
+)  # fmt: skip
+"""Patient of each image of two made-up folders."""
+KNOWN = 3
 
 
 @exercise
-def check_luck_with_five(share: float) -> str:
-    """Check a prediction: how often an uninformative criterion ranks five models well.
+def check_half_width(half_width: float) -> str:
+    """Check how far the 95% interval of a paired difference reaches to each side.
 
     Args:
-        share: Proportion of all orders with a Spearman correlation of 0.9 or more; accepted within
-            `LUCK_TOLERANCE`.
+        half_width: Of the interval, accepted within `WIDTH_TOLERANCE`.
     """
-    share = read_number(share, "the proportion", 0, 1)
-    truth = range(MODELS)
-    orders = list(permutations(truth))
-    good = sum(spearmanr(truth, order).statistic >= WANTED - 1e-9 for order in orders)
-    value = good / len(orders)
-    if abs(share - 1 / len(orders)) < 0.001:
-        raise WrongAnswer(
-            "that is the one perfect order. How many orders differ from it by one swap of "
-            "neighbors, and what is their Spearman correlation?"
-        )
-    if abs(share - value) <= LUCK_TOLERANCE:
+    answer = read_number(half_width, "the half-width", 0, 1)
+    first, second = ERRORS
+    error = math.sqrt(first**2 + second**2 - 2 * CORRELATION * first * second)
+    expected = NORMAL_QUANTILE * error
+    if abs(answer - expected) <= WIDTH_TOLERANCE:
         return (
-            f"{good} of {len(orders)} orders, one in {len(orders) // good}: comparing four "
-            "criteria on five models will now and then make one of them look good by chance"
-        )
-    raise WrongAnswer(
-        f"{share:.3f} is too {'low' if share < value else 'high'}; a prediction may be wrong. "
-        f"There are {len(orders)} orders of five models: count them with `itertools.permutations` "
-        "and `scipy.stats.spearmanr`"
-    )
-
-
-@exercise
-def check_refusal(
-    accuracy: Callable[[pd.DataFrame, float], float], rows: pd.DataFrame, threshold: float
-) -> str:
-    """Check the accuracy of a model that abstains on the images nearest to its threshold.
-
-    Args:
-        accuracy: From test rows with `y_true` and `probability`, and the threshold, to the
-            accuracy on the images that it predicts.
-        rows: Test predictions of one model.
-        threshold: Its pre-specified threshold.
-    """
-    answer = read_number(call(accuracy, rows.copy(), threshold), "the accuracy", 0, 1)
-    right = is_positive(rows.probability, threshold) == rows.y_true
-    kept = _farthest(rows, threshold)
-    expected, everyone = right[kept].mean(), right.mean()
-    if abs(answer - expected) <= ACCURACY_TOLERANCE:
-        return (
-            f"{expected:.3f} instead of {everyone:.3f}; of {int((~right).sum())} errors "
-            f"{int((~right & ~kept).sum())} were among the {int((~kept).sum())} images on which it "
-            "abstains"
+            f"{expected:.3f}. A difference of 0.015 would exclude 0 here, although the two "
+            f"intervals, {NORMAL_QUANTILE * first:.3f} and {NORMAL_QUANTILE * second:.3f} to each "
+            "side, would overlap: the patients who are hard for one model are hard for the other, "
+            "and that cancels out"
         )
     mistakes = {
-        "that is the accuracy on all images; the model did not abstain": everyone,
-        "that is the accuracy on those on which it abstains": right[~kept].mean(),
-        "you measured the distance of each probability from 0.5, but this model decides at "
-        f"{threshold:.3f}": right[_farthest(rows, 0.5)].mean(),
-        "the images were selected by the threshold, but judged at 0.5": (
-            (is_positive(rows.probability, 0.5) == rows.y_true)[kept].mean()
-        ),
+        "that is the standard error of the difference; an interval of 95% reaches farther": error,
+        "that would hold if the models had been scored on different patients. What does the "
+        "correlation take away from the variance?": NORMAL_QUANTILE * math.hypot(first, second),
+        "that is how far apart two intervals must lie not to overlap, which asks for more than a "
+        "difference that excludes 0": NORMAL_QUANTILE * (first + second),
+        "you added the covariance; of a difference it is subtracted": NORMAL_QUANTILE
+        * math.sqrt(first**2 + second**2 + 2 * CORRELATION * first * second),
     }
     for hint, value in mistakes.items():
-        if np.isclose(answer, value, atol=ACCURACY_TOLERANCE):
+        if abs(answer - value) <= WIDTH_TOLERANCE:
             raise WrongAnswer(hint)
     raise WrongAnswer(
-        f"{answer:.3f} is not right. Sort by the distance |probability - threshold|, leave out the "
-        f"tenth that is nearest ({int((~kept).sum())} images), and judge the rest at the threshold"
+        f"{answer:.4f} is not right. Var(A - B) = Var(A) + Var(B) - 2 Cov(A, B), the covariance is "
+        "the correlation times both standard errors, and the interval reaches 1.96 standard errors"
     )
 
 
-def _farthest(rows: pd.DataFrame, center: float) -> pd.Series:
-    """Return which rows are kept: all but the tenth whose probability is nearest to a center."""
-    distance = (rows.probability - center).abs()
-    return distance.rank(method="first") > round(REFUSED * len(rows))
+@exercise
+def check_known(count_known: Callable[[Sequence[str], Sequence[str]], int]) -> str:
+    """Check a count of the test images whose patient number the training folder has, too.
+
+    Args:
+        count_known: From the patient of each training image and of each test image to the count.
+    """
+    answer = read_count(call(count_known, list(TRAINING), list(TEST)), "the number of images")
+    if answer == KNOWN:
+        return (
+            f"{answer} of {len(TEST)} images, two of them of one number. By the whole name it is "
+            "none: which reading is right, names cannot say, so the table has both"
+        )
+    hints = {
+        0: "no whole name is in both folders. Which parts of the name are the series and number?",
+        2: "that counts numbers, or patients; the table counts images",
+        4: "IM-7 and NORMAL2-IM-7 are two series, and so are person-3 and IM-3: a number counts "
+        "within its series",
+        6: "that counts the training images",
+        5: "IM-7 and NORMAL2-IM-7 are two series, and so are person-3 and IM-3: a number counts "
+        "within its series",
+    }
+    raise WrongAnswer(
+        hints.get(
+            answer,
+            f"{answer} of {len(TEST)} test images is not right. Cut the etiology off each name "
+            "(`rsplit`), and ask for each test image whether what is left is among the training's",
+        )
+    )

@@ -1,4 +1,4 @@
-"""Exercises of notebook 10: what randomized weights show, undoing a shift, and an ideal curve."""
+"""Exercises of notebook 12: what randomized weights show, undoing a shift, and an ideal curve."""
 
 from collections.abc import Callable, Iterable, Mapping
 

@@ -101,7 +101,7 @@ def judged() -> dict[str, Any]:
     probability += [0.6 + 0.02 * number for number in range(9)]
     rows = pd.DataFrame({"probability": probability, "y_true": [0] * 8 + [1, 0, 1] + [1] * 9})
     rows.loc[0, "y_true"] = 1
-    return {"test": {"best": rows}, "thresholds": {"best": 0.3}, "choices": {"chosen": "best"}}
+    return {"test": rows, "threshold": 0.3}
 
 
 def comparison() -> dict[str, Any]:
@@ -365,6 +365,41 @@ CASES = {
         ),
     },
     "09_outside_validation": {
+        "Exercise 1: the interval of a paired difference": Case(
+            [
+                ("0.0196", "scored on different patients"),
+                ("0.00721", "standard error of the difference"),
+                ("0.0274", "not to overlap"),
+                ("0.0238", "added the covariance"),
+                ("0.5", "Cov(A, B)"),
+                ("-0.01", "must lie between"),
+            ]
+        ),
+        "Exercise 2: seen by number": Case(
+            [
+                ("len(set(training) & set(test))", "no whole name"),
+                (
+                    "len({name.rsplit('-', 1)[0] for name in training}"
+                    " & {name.rsplit('-', 1)[0] for name in test})",
+                    "counts numbers",
+                ),
+                (
+                    "sum(name.split('-')[-2] in {known.split('-')[-2] for known in training}"
+                    " for name in test)",
+                    "two series",
+                ),
+                (
+                    "sum(name.rsplit('-', 1)[0] in {own.rsplit('-', 1)[0] for own in test}"
+                    " for name in training)",
+                    "counts the training images",
+                ),
+                ("len(test)", "is not right"),
+                ("'three'", "must be a number"),
+                ("None", "returns nothing"),
+            ]
+        ),
+    },
+    "10_operating_point": {
         "Exercise 1: what a temperature changes": Case(
             [
                 ("{'ROC-AUC', 'ECE'}", "reverse their order"),
@@ -375,15 +410,7 @@ CASES = {
                 ("'ECE'", "a set of names"),
             ]
         ),
-        "Exercise 2: five models ranked by chance": Case(
-            [
-                ("1 / 120", "one swap of neighbors"),
-                ("0.1", "too high"),
-                ("0.0", "too low"),
-                ("'5 of 120'", "must be a number"),
-            ]
-        ),
-        "Exercise 3: selective prediction": Case(
+        "Exercise 2: selective prediction": Case(
             [
                 ("((rows.probability >= threshold) == rows.y_true).mean()", "did not abstain"),
                 (
@@ -407,7 +434,28 @@ CASES = {
             judged,
         ),
     },
-    "10_trusting_heat_maps": {
+    "11_shortcuts": {
+        "Exercise 1: five models ranked by chance": Case(
+            [
+                ("1 / 120", "one swap of neighbors"),
+                ("0.1", "too high"),
+                ("0.0", "too low"),
+                ("'5 of 120'", "must be a number"),
+            ]
+        ),
+        "Exercise 2: what covered lungs show": Case(
+            [
+                ("{'a', 'b', 'c'}", "may have fallen"),
+                ("{'a', 'c', 'd'}", "covered alone"),
+                ("{'c'}", "0.5 is what is left"),
+                ("{'a'}", "1 more"),
+                ("set()", "2 more"),
+                ("'follows'", "a set of letters"),
+                ("3", "a set of letters"),
+            ]
+        ),
+    },
+    "12_trusting_heat_maps": {
         "Exercise 1: a map that does not change": Case(
             [
                 ("{'a', 'b', 'c'}", "not with an opacity"),

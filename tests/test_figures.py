@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -16,6 +18,7 @@ from utils.common import figures
 from utils.data.plots import (
     plot_class_balance,
     plot_combined_views,
+    plot_crops,
     plot_example_grid,
     plot_images_per_patient,
     plot_intensity_distributions,
@@ -23,19 +26,23 @@ from utils.data.plots import (
     plot_split,
     plot_transform_rows,
 )
+from utils.evaluation.curves import decision_curve, precision_band, roc_band
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.plots import (
     plot_confusion_matrix,
+    plot_decision_curve,
     plot_metric_intervals,
+    plot_operating_point,
     plot_precision_recall,
     plot_probability_histogram,
+    plot_reliability,
     plot_roc,
 )
 from utils.evaluation.study_metrics import evaluate_study
 from utils.evaluation.tables import REPORTED
 from utils.explanation.plots import plot_cam_grid
 from utils.phantoms.plots import plot_one_child, plot_site_sheet
-from utils.selection.plots import plot_two_sites
+from utils.selection.plots import plot_operations, plot_two_sites
 from utils.shortcuts.pixel_baselines import BASELINES
 from utils.shortcuts.plots import plot_baseline_scores
 from utils.training.plots import plot_copies_cost, plot_history
@@ -70,6 +77,10 @@ def make_predictions(model: str = "resnet50") -> pd.DataFrame:
 
 def rows_of_test() -> dict[str, pd.DataFrame]:
     return {model: make_predictions(model).query("split == 'test'") for model in MODELS}
+
+
+def make_bands(band: Callable[..., pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    return {model: band(rows, 20, 0) for model, rows in rows_of_test().items()}
 
 
 @cache
@@ -153,14 +164,25 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     ),
     "history": lambda: plot_history(make_history()),
     "views_cost": lambda: plot_copies_cost(make_costs()),
-    "roc": lambda: plot_roc(rows_of_test(), THRESHOLDS),
-    "precision_recall": lambda: plot_precision_recall(rows_of_test(), THRESHOLDS),
+    "roc": lambda: plot_roc(rows_of_test(), THRESHOLDS, make_bands(roc_band)),
+    "roc_alone": lambda: plot_roc(rows_of_test()),
+    "precision_recall": lambda: plot_precision_recall(
+        rows_of_test(), THRESHOLDS, make_bands(precision_band)
+    ),
     "confusion": lambda: plot_confusion_matrix(rows_of_test(), THRESHOLDS),
     "confusion_of_four": lambda: plot_confusion_matrix(
         {name: rows_of_test()["vgg19"] for name in "abcd"}, dict.fromkeys("abcd", 0.5)
     ),
     "probabilities": lambda: plot_probability_histogram(rows_of_test(), THRESHOLDS),
     "intervals": lambda: plot_metric_intervals(make_metrics(), "test", with_reported=True),
+    "operating_point": lambda: plot_operating_point(rows_of_test()["vgg19"], 0.25, 0.05),
+    "nothing_predicted": lambda: plot_operating_point(rows_of_test()["vgg19"], 1.0, 0.05),
+    "decision_curve": lambda: plot_decision_curve(
+        decision_curve(rows_of_test(), np.linspace(0.05, 0.95, 19)), "test"
+    ),
+    "reliability": lambda: plot_reliability(
+        {"validation": [(0.1, 0.0, 40), (0.5, 0.6, 5)], "test": [(0.2, 0.3, 9), (0.9, 1.0, 30)]}
+    ),
 }
 """Figures that show numbers."""
 
@@ -171,6 +193,12 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     ),
     "views": lambda: plot_combined_views(
         make_images(6), [make_images(6), make_images(6) * 0.5], ["virus"] * 6
+    ),
+    "crops": lambda: plot_crops(
+        make_images(1)[0], np.array([[0, 0, 8, 12], [2, 3, 16, 16]]), make_images(2, 8)
+    ),
+    "operations": lambda: plot_operations(
+        {name: {"before": make_maps(2)[0], "after": make_maps(2)[0] - 1} for name in ("a", "b")}
     ),
     "cams": lambda: plot_cam_grid(make_images(7), make_maps(7), captions(7), make_mask(7)),
     "sites": lambda: plot_site_sheet(range(12)),
@@ -264,6 +292,59 @@ def test_every_picture_of_a_phantom_is_marked(name):
     figures.mark_phantom(figure)
     for ax in pictures:
         assert [text.get_text() for text in ax.texts] == ["phantom"]
+
+
+def test_a_crop_has_the_color_and_the_share_of_its_box():
+    figure = PICTURES["crops"]()
+    whole, *crops = figure.axes
+    assert [ax.get_title() for ax in crops] == ["38% of the area", "71% of the area"]
+    for box, ax in zip(whole.patches, crops, strict=True):
+        assert to_hex(box.get_edgecolor()) == to_hex(ax.spines["left"].get_edgecolor())
+    assert whole.patches[1].get_bbox().bounds == (1.5, 2.5, 14, 13)
+    with pytest.raises(ValueError, match="2 images but 1 boxes"):
+        plot_crops(make_images(1)[0], np.array([[0, 0, 8, 8]]), make_images(2, 8))
+
+
+def test_operations_need_rows_of_one_length():
+    with pytest.raises(ValueError, match=r"one number of pictures, not \[\]"):
+        plot_operations({})
+    with pytest.raises(ValueError, match=r"not \[0, 1\]"):
+        plot_operations({"a": {"before": make_maps(2)[0]}, "b": {}})
+
+
+def test_an_operating_point_says_its_values():
+    rows = pd.DataFrame(
+        {"split": "test", "y_true": [1, 1, 0, 0], "probability": [0.9, 0.4, 0.6, 0]}
+    )
+    text = texts_of(plot_operating_point(rows, 0.5, 0.2))
+    for said in ("threshold 0.500", "sensitivity: 0.500", "PPV at a prevalence of 0.2: 0.200"):
+        assert said in text
+    assert "PPV at a prevalence of 0.2: undefined" in texts_of(plot_operating_point(rows, 1, 0.2))
+
+
+# --- A slider --------------------------------------------------------------------------------
+
+
+def draw_at(value: float) -> Figure:
+    return plot_operating_point(rows_of_test()["vgg19"], value, 0.2)
+
+
+def test_without_jupyterlab_there_is_a_figure_and_no_slider(monkeypatch):
+    monkeypatch.delenv(figures.JUPYTER_SESSION, raising=False)
+    figure = figures.show_with_slider(draw_at, 0.3, "threshold", phantom=True)
+    assert isinstance(figure, Figure) and "threshold 0.300" in texts_of(figure)
+    assert "PHANTOM" in repr(figure)
+    assert "PHANTOM" not in repr(figures.show_with_slider(draw_at, 0.3, "threshold", phantom=False))
+
+
+def test_in_jupyterlab_a_slider_draws_again(monkeypatch):
+    monkeypatch.setenv(figures.JUPYTER_SESSION, "10_operating_point.ipynb")
+    box = figures.show_with_slider(draw_at, 0.3, "threshold", phantom=True)
+    (slider, _) = box.children
+    assert (slider.description, slider.min, slider.max, slider.value) == ("threshold", 0, 1, 0.3)
+    slider.value = 0.6
+    box.update()
+    assert "threshold 0.600" in texts_of(box.result) and "PHANTOM" in repr(box.result)
 
 
 # --- Saving ----------------------------------------------------------------------------------
@@ -374,6 +455,27 @@ def test_the_roc_legend_tells_the_auc():
     assert (point.get_xdata()[0], point.get_ydata()[0]) == (0.5, 1.0)
 
 
+@pytest.mark.parametrize("name", ["roc", "precision_recall"])
+def test_curves_show_their_bands_the_number_of_images_and_an_enlarged_corner(name):
+    figure = DRAWINGS[name]()
+    (ax,) = figure.axes
+    (corner,) = ax.child_axes
+    rows = rows_of_test()["vgg19"]
+    for label, kind in enumerate(("NORMAL", "PNEUMONIA")):
+        count = f"{(rows.y_true == label).sum()} {kind}"
+        assert count in ax.get_xlabel() + ax.get_ylabel()
+    (left, right), (low, high) = corner.get_xlim(), corner.get_ylim()
+    assert right - left < 1 and high - low < 1
+    for part in (ax, corner):
+        points = [line for line in part.lines if "at threshold" in line.get_label()]
+        drawn = [path for band in part.collections for path in band.get_paths()]
+        bands = [path for path in drawn if len(path.vertices) > 100]
+        assert len(points) == len(bands) == len(MODELS)
+    for point in points:
+        assert left < point.get_xdata()[0] < right and low < point.get_ydata()[0] < high
+    assert "95% interval, pointwise" in texts_of(figure)
+
+
 def test_precision_recall_shows_prevalence():
     rows = pd.DataFrame(
         {"split": "test", "y_true": [0, 1, 1, 1], "probability": [0.1, 0.6, 0.4, 0.9]}
@@ -391,7 +493,7 @@ def test_the_confusion_matrix_counts_rows():
     figure = plot_confusion_matrix({"small": rows}, {"small": 0.5})
     cells = [text.get_text() for text in figure.axes[0].texts]
     assert cells == ["2\n66.7%", "1\n33.3%", "0\n0.0%", "1\n100.0%"]
-    assert "small, threshold 0.50" in texts_of(figure)
+    assert "small, threshold 0.500" in texts_of(figure)
 
 
 def test_the_probability_histogram_shows_every_image():
@@ -399,6 +501,8 @@ def test_the_probability_histogram_shows_every_image():
     figure = plot_probability_histogram({"sure": rows}, {"sure": 0.5})
     ax = figure.axes[0]
     assert ax.get_ylim()[1] > rows.y_true.value_counts().max()
+    assert ax.get_yscale() == "log" and 0 < ax.get_ylim()[0] < 1  # one image is seen
+    assert "threshold 0.500" in texts_of(figure)
 
 
 def test_gap_and_flips_of_two_sites_are_drawn_by_setting():
@@ -450,6 +554,7 @@ def test_intervals_stand_where_they_belong():
         metrics, "test", metrics=["roc_auc", "accuracy_at_0.5", "specificity"], with_reported=True
     )
     ax = figure.axes[0]
+    assert ax.get_xlabel() == "score, with 95% interval"
     for bars, model in zip(ax.containers, MODELS, strict=True):
         assert bars.get_label() == model
         scores = metrics["models"][model]["test"]
@@ -481,6 +586,19 @@ def test_maps_share_one_scale_and_tell_their_maximum():
     assert "maximum 5" in text and text.count("zero everywhere") == 1
     assert "one scale for all" in text and "known opacity" in text
     assert "known opacity" not in texts_of(plot_cam_grid(make_images(2), make_maps(2), captions(2)))
+
+
+def test_every_color_of_a_map_is_in_its_scale():
+    """Over black, over white and over each gray between them."""
+    figure = PICTURES["cams"]()
+    (bar,) = [ax for ax in figure.axes if ax.get_ylabel().startswith("Grad-CAM")]
+    background, heat = sorted(bar.findobj(QuadMesh), key=lambda mesh: mesh.get_zorder())
+    shades = background.get_array()
+    assert shades.shape[0] == 1 and 0 < shades.min() < 0.02 and 0.98 < shades.max() < 1
+    assert background.get_clim() == (0, 1) and bar.get_ylim() == heat.get_clim() == (0, 5)
+    assert figure.get_suptitle().strip() == "Grad-CAM for PNEUMONIA"
+    other = plot_cam_grid(make_images(2), make_maps(2), captions(2), class_name="NORMAL")
+    assert other.get_suptitle() == "Grad-CAM for NORMAL"
 
 
 def test_a_zero_map_is_shown_without_division():

@@ -43,12 +43,14 @@ NAMES = (
     "07_fine_tuning",
     "08_architectures",
     "09_outside_validation",
-    "10_trusting_heat_maps",
+    "10_operating_point",
+    "11_shortcuts",
+    "12_trusting_heat_maps",
 )
 DEFAULT_STUDY = dict.fromkeys(NAMES, "sample") | dict.fromkeys(
     (
         "05_evaluation", "07_fine_tuning", "08_architectures", "09_outside_validation",
-        "10_trusting_heat_maps",
+        "10_operating_point", "11_shortcuts", "12_trusting_heat_maps",
     ), "full",
 )  # fmt: skip
 """These read committed predictions of the real study, so that their numbers are real."""
@@ -124,6 +126,14 @@ def is_compared(cell: NotebookNode) -> bool:
 # ---- checks: structure
 
 
+BOX = (
+    r"\| \*\*Question\*\* \| .+\?", r"\| \*\*You need\*\* \| \w", r"\| \*\*Produces\*\* \| \w",
+    r"\| \*\*Reading\*\* \| about \d+ minutes", r"\| \*\*Running\*\* \|.*minute",
+    r"\| \*\*Level\*\* \| (beginner|intermediate|advanced) \|",
+)  # fmt: skip
+OLD_BOX = ("Requires / Produces / Run time", "requires:", "produces:", r"run time:.*minute")
+
+
 def check_opening(notebook: NotebookNode) -> list[str]:
     """Title that asks, three things to learn, requires, produces, run time, imports, parameters."""
     found = []
@@ -135,7 +145,7 @@ def check_opening(notebook: NotebookNode) -> list[str]:
     bullets = re.findall(r"^[-*] ", learn[1], re.MULTILINE) if learn else []
     if len(bullets) != 3:
         found.append(f"`You will learn` has {len(bullets)} bullets; it must have 3")
-    for word in ("Requires / Produces / Run time", "requires:", "produces:", r"run time:.*minute"):
+    for word in BOX if "alert-info" in first else OLD_BOX:
         if not re.search(word, first, re.IGNORECASE):
             found.append(f"the first cell does not say {word!r}")
     if not code or any(
@@ -200,7 +210,13 @@ def check_closing(notebook: NotebookNode) -> list[str]:
     closing = [cell for cell in notebook.cells[last_code + 1 :] if cell.cell_type == "markdown"]
     text = "\n".join(cell.source for cell in closing) + "\n"
     parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
-    headings, bodies = [heading.strip() for heading in parts[1::2]], parts[2::2]
+    sections = {
+        heading.strip(): body for heading, body in zip(parts[1::2], parts[2::2], strict=True)
+    }
+    last_line = text.strip().splitlines()[-1]
+    for heading in ("Quiz", "References"):
+        sections.pop(heading, None)
+    headings, bodies = list(sections), list(sections.values())
     if headings[-3:] != ["What we found", "What could be wrong", "Exercises"]:
         return [f"the last sections are {headings[-3:]}"]
     answers, doubts, exercises = bodies[-3:]
@@ -213,7 +229,7 @@ def check_closing(notebook: NotebookNode) -> list[str]:
     number = number or len(re.findall(r"^\d\. ", exercises, re.MULTILINE))
     if number not in (2, 3):
         found.append(f"{number} exercises; there must be 2 or 3")
-    if not re.search(r"\]\([^)]+\.(ipynb|md)\)", exercises.strip().splitlines()[-1]):
+    if not re.search(r"\]\([^)]+\.(ipynb|md)\)", last_line):
         found.append("the last line must link to what comes next")
     return found
 
@@ -501,6 +517,37 @@ def test_closing_may_have_exercises_in_prose():
     notebook = good_notebook()
     closing = CLOSING.split("## Exercises")[0] + PROSE + ONWARDS
     notebook.cells = [*notebook.cells[:AT_CLOSING], markdown_cell(closing)]
+    assert check_closing(notebook) == check_exercises(notebook) == []
+
+
+NEW_BOX = """<div class="alert alert-info">
+
+| | |
+|---|---|
+| **Question** | Is it right? |
+| **You need** | nothing |
+| **Produces** | nothing |
+| **Reading** | about 5 minutes |
+| **Running** | one minute |
+| **Level** | beginner |
+
+</div>
+"""
+
+
+@pytest.mark.parametrize("line", [None, *NEW_BOX.splitlines()[4:10]])
+def test_a_box_may_say_what_is_needed(line):
+    notebook = good_notebook()
+    opening = OPENING.split("**Requires")[0] + (NEW_BOX.replace(line, "") if line else NEW_BOX)
+    notebook.cells[0].source = opening
+    assert bool(check_opening(notebook)) == bool(line)
+
+
+def test_a_quiz_and_references_may_stand_around_the_exercises():
+    notebook = good_notebook()
+    closing = notebook.cells[AT_CLOSING]
+    closing.source = closing.source.replace("## Exercises", "## Quiz\n\nWhy?\n\n## Exercises")
+    notebook.cells[-1].source = f"## References\n\n- A.\n\n{ONWARDS}"
     assert check_closing(notebook) == check_exercises(notebook) == []
 
 

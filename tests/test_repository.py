@@ -25,6 +25,7 @@ from tests.test_notebooks import (
     read_committed,
     texts_of,
 )
+from utils.common import diagrams
 from utils.common.paths import ROOT
 from utils.tools.dependencies import imported_names, notebook_code
 from utils.tools.execute import declared_parameters
@@ -52,12 +53,14 @@ CURVES = {
     "08_cost.png",
     "08_first_round.png",
     "09_precision_recall.png",
-    "09_reliability.png",
     "09_roc.png",
-    "10_attention.png",
-    "10_cascade.png",
-    "10_faithfulness.png",
-    "10_truth.png",
+    "10_decision_curve.png",
+    "10_operating_point.png",
+    "10_reliability.png",
+    "12_attention.png",
+    "12_cascade.png",
+    "12_faithfulness.png",
+    "12_truth.png",
 }
 """The only pictures that may be committed, all in figures/full: drawings of numbers. A figure is
 entered here after a look at it; one that shows a radiograph never is."""
@@ -78,6 +81,12 @@ DEMO_PICTURE = "docs/demo.png"
 """The demo page with a phantom, drawn by `make demo-picture`."""
 SITE_PICTURES = {"figures/phantoms/sites.png", "figures/phantoms/one_child.png"}
 """Phantoms of docs/phantoms.md, drawn by `python -m utils.phantoms.plots`."""
+
+DIAGRAMS = {
+    f"docs/_static/{name}_{look}.svg" for name in diagrams.DIAGRAMS for look in diagrams.COLORS
+}
+"""Boxes and arrows, drawn by `python -m utils.common.diagrams`."""
+SINGLE_FILES = {*BENCH_RECORDS, *SHIPPED_GUARDS, DEMO_PICTURE, *SITE_PICTURES, *DIAGRAMS}
 
 DATA_FILES = {"data/README.md", "data/nih_adults.csv", "data/nih_adults.md"}
 """What may be committed of data/: datasheets, and the index of images that lie elsewhere."""
@@ -133,7 +142,7 @@ def find_misplaced(files: list[Path]) -> list[str]:
         folder = file.parts[0]
         if (
             SHIPPED_PHANTOMS.fullmatch(file.as_posix())
-            or file.as_posix() in (*BENCH_RECORDS, *SHIPPED_GUARDS, DEMO_PICTURE, *SITE_PICTURES)
+            or file.as_posix() in SINGLE_FILES
             or (file.parts[:2] == ("figures", "bench") and file.name in BENCH_FIGURES)
         ):
             continue

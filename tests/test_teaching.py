@@ -21,7 +21,8 @@ ROWS = [match.groupdict() for match in ROW.finditer(PAGE)]
 def read_opening(name: str) -> str:
     """Return what a notebook says it takes."""
     opening = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells[0].source
-    return re.search(r"^- run time: (.+)$", opening, re.MULTILINE)[1]
+    stated = re.search(r"^- run time: (.+)$|^\| \*\*Running\*\* \| (.+) \|$", opening, re.MULTILINE)
+    return stated[1] or stated[2]
 
 
 def test_path_begins_with_the_first_notebook_and_leaves_none_out():

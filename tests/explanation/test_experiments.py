@@ -118,7 +118,7 @@ def test_an_unknown_table_is_refused():
 
 
 def test_a_kept_table_needs_no_data():
-    """The committed table of attention, read as notebook 10 will."""
+    """The committed table of attention, read as notebook 12 will."""
     table = explain_study(load_study("full"), ["attention"])["attention"]
     assert isinstance(table, pd.DataFrame) and table.groupby("network").size().eq(624).all()
     shares = table[["border", "corners", "lungs"]].dropna()

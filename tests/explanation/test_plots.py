@@ -22,14 +22,18 @@ def test_every_method_has_its_own_scale_and_every_map_its_height():
     maps = {"Grad-CAM": make_maps(0), "SmoothGrad": 1000 * make_maps(1)}
     maps["Grad-CAM"][1] = 0
     figure = plot_methods(images, maps, ["true", "false"], masks=np.eye(8)[None].repeat(2, 0))
-    axes = figure.axes
-    assert len(axes) == 6 and axes[0].get_ylabel() == "true"
+    axes, bars = figure.axes[:6], figure.axes[6:]
+    assert axes[0].get_ylabel() == "true"
     assert axes[1].get_title().startswith("Grad-CAM\nmax ")
     assert axes[4].get_title() == "zero everywhere"
     for column, method in enumerate(maps, start=1):
         scales = {axes[row * 3 + column].images[1].get_clim() for row in (0, 1)}
         assert scales == {(0.0, maps[method].max())}
     assert all(ax.collections for ax in axes)
+    ends = [
+        [text.get_text() for text in bar.get_xticklabels()] for bar in bars if bar.get_visible()
+    ]
+    assert ends == [["0", f"{values.max():.3g}"] for values in maps.values()]
     apart = plot_methods(images, maps, ["one network", "another"], same_units=False).axes
     assert apart[2].images[1].get_clim()[1] == maps["SmoothGrad"][0].max()
     assert apart[4].images[1].get_clim() == (0, 1)
@@ -60,7 +64,9 @@ def test_truth_has_a_panel_per_measure_and_the_best_baseline_as_a_line():
     summary = summary_of(pd.DataFrame(keys, columns=["network", "map"]), ["energy", "hit"])
     figure = plot_truth(summary, {"energy": "energy inside", "hit": "pointing game"})
     axes = figure.axes
-    assert [ax.get_xlabel() for ax in axes] == ["energy inside", "pointing game"]
+    assert [ax.get_xlabel() for ax in axes] == [
+        f"{name}\n(higher is better)" for name in ("energy inside", "pointing game")
+    ]
     assert [label.get_text() for label in axes[0].get_yticklabels()] == list(TITLES.values())
     assert axes[0].lines[0].get_xdata()[0] == summary.energy[:3].max()
     assert [bars.get_label() for bars in axes[0].containers] == [
@@ -71,10 +77,15 @@ def test_truth_has_a_panel_per_measure_and_the_best_baseline_as_a_line():
 def test_the_cascade_begins_where_maps_are_themselves():
     keys = [(name, step) for name in METHODS for step in (1, 2, 3)]
     summary = summary_of(pd.DataFrame(keys, columns=["map", "step"]), ["spearman"])
+    summary.loc[0, "spearman_low"] = -0.6
     (ax,) = plot_cascade(summary, {"spearman": "Spearman"}).axes
     curves = [line for line in ax.lines if line.get_label() in TITLES.values()]
     assert len(curves) == len(METHODS)
-    assert all(line.get_xdata()[0] == 0 and line.get_ydata()[0] == 1 for line in curves)
+    assert all(line.get_ydata()[0] == 1 for line in curves)
+    starts = [line.get_xdata()[0] for line in curves]
+    assert len(set(starts)) == len(METHODS) and max(map(abs, starts)) < 0.25  # none hides another
+    low, high = ax.get_ylim()
+    assert low < summary.spearman_low.min() and summary.spearman_high.max() < high
 
 
 def test_faithfulness_distinguishes_methods_from_baselines():
@@ -88,9 +99,12 @@ def test_faithfulness_distinguishes_methods_from_baselines():
 def test_attention_has_a_row_per_outcome_and_a_color_per_network():
     keys = [(network, outcome) for network in ("small", "plain") for outcome in CASES.values()]
     summary = summary_of(pd.DataFrame(keys, columns=["network", "outcome"]), ["border", "lungs"])
+    summary[["lungs", "lungs_low", "lungs_high"]] /= 2
     shares = {"border": 0.4, "lungs": 0.3}
     axes = plot_attention(summary, {"border": "border", "lungs": "lungs"}, shares).axes
     assert axes[1].lines[0].get_xdata()[0] == 0.3
+    assert axes[0].get_xlim() == axes[1].get_xlim()
+    assert axes[0].get_xlim()[1] >= summary[["border_high", "lungs_high"]].to_numpy().max()
     labels = [label.get_text() for label in axes[0].get_yticklabels()]
     assert labels == list(CASES.values())[::-1] and [
         bars.get_label() for bars in axes[1].containers

@@ -83,9 +83,32 @@ def test_costs_are_on_a_logarithmic_scale():
     ax = figure.axes[0]
     assert ax.get_xscale() == "log" and ax.get_xlabel() == "ms an image"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["small", "large"]
-    assert ax.get_ylim()[1] == 1 and ax.get_ylim()[0] < 0.89
+    assert ax.get_ylim()[1] > 0.96 and ax.get_ylim()[0] < 0.89
+    colors = {bars.lines[0].get_color() for bars in ax.containers}
+    assert len(colors) == 2, "networks are told apart by color, too"
     with pytest.raises(ValueError, match="megabytes"):
         plot_cost(costs, "megabytes", "MB")
+
+
+def test_a_poor_row_leaves_the_others_their_shades():
+    table = pd.DataFrame(
+        [np.linspace(0.98, 0.995, len(PERTURBATIONS)), [0.75] * len(PERTURBATIONS)],
+        index=["lite0_96_mild", "plain_vit_64_robust"], columns=PERTURBATIONS,
+    )  # fmt: skip
+    ax = plot_auc_by_perturbation(table).axes[0]
+    shades = ax.collections[0].norm(table.to_numpy())
+    assert shades[0].max() - shades[0].min() > 0.3
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["EfficientNet-Lite0, 96 px, mild", "plain transformer, 64 px, robust"]
+
+
+def test_a_poor_candidate_leaves_the_others_their_room(ranked):
+    poor = ranked.assign(criterion=[0.995, 0.985, 0.8], standard_error=0.001, block=0.99)
+    ax = plot_criteria(poor.assign(plain=None)).axes[0]
+    first, second, last = ax.transAxes.inverted().transform(
+        ax.transData.transform([(value, 0) for value in poor.criterion])
+    )[:, 0]
+    assert first - second > 0.25 * (first - last)
 
 
 def test_reliability_is_drawn_against_the_diagonal():

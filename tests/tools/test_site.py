@@ -66,6 +66,7 @@ def site(tmp_path_factory):
     )
     assert built.returncode == 0, built.stderr
     assert "!!! try.html was LEFT OUT of the site: npm" in built.stderr
+    assert "!!! MathJax was LEFT OUT, formulas show their source: npm" in built.stderr
     return folder / "html"
 
 
@@ -129,13 +130,22 @@ def test_notebooks_are_in_order_and_as_they_were_saved(site):
 
 
 @pytest.mark.slow
+def test_formulas_are_left_to_the_script_of_the_site(site):
+    """`tests/tools/test_mathjax.py` tests the script."""
+    page = (site / "notebooks" / "06_grad_cam.html").read_text(encoding="utf-8")
+    assert re.search(r'<div class="math[^>]*>\s*\\\[\\alpha_k = \\operatorname', page)
+    assert re.search(r'<script defer="defer" src="\.\./_static/mathjax\.js', page)
+    assert (site / "_static" / "mathjax.js").read_text().startswith("//")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "shown"),
     [
         ("README.html", "by number alone, 320 of the 624 test images"),
         ("data/README.html", "74.3% 74.0% 62.5%"),
         ("notebooks/09_outside_validation.html", "AUC of 0.974 [0.962, 0.984], our ResNet50"),
-        ("notebooks/10_trusting_heat_maps.html", "-0.01 (same prediction 0.72, different -0.39)"),
+        ("notebooks/12_trusting_heat_maps.html", "-0.01 (same prediction 0.72, different -0.39)"),
     ],
 )
 def test_keys_of_numbers_are_not_seen(site, page, shown):
@@ -233,6 +243,16 @@ def test_small_site_is_built(small_root, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_box_of_a_notebook_holds_markdown(small_root, tmp_path):
+    with (small_root / "README.md").open("a") as page:
+        page.write('\n<div class="alert alert-info">\n\n**Tip** $a_b$\n\n</div>\n\nAfter.\n')
+    build_site(tmp_path / "site", small_root)
+    page = (tmp_path / "site" / "README.html").read_text(encoding="utf-8")
+    (box,) = re.findall(r'(?s)<div class="alert alert-info">(.*?)</div>', page)
+    assert "<strong>Tip</strong>" in box and r"\(a_b\)</span>" in box and "After" not in box
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -241,7 +261,7 @@ def test_small_site_is_built(small_root, tmp_path):
         ("![x](https://host/badge.svg)", "<img> loads https://host/badge.svg"),
         ('<a href="nothing.html">x</a>', "nothing.html leads to no file"),
         ('<a href="#nothing">x</a>', "#nothing leads to no such heading"),
-        ("```{math}\na = b\n```", "<script> loads https://"),
+        ('<script src="https://host/a.js"></script>', "<script> loads https://host/a.js"),
     ],
 )
 def test_wrong_page_fails_and_leaves_the_last_good_site(small_root, tmp_path, text, reason):

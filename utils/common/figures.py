@@ -10,6 +10,7 @@ saved, and one that shows pictures is saved for phantoms alone: no radiograph en
 
 import functools
 import io
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,6 +50,10 @@ FILE_DPI = 110
 NOTEBOOK_DPI = 80
 JPEG_QUALITY = 80
 """Of figures with pictures in a notebook, which stays below 1 MB with all of them."""
+
+JUPYTER_SESSION = "JPY_SESSION_NAME"
+"""Set by a Jupyter server for the kernels of the notebooks that people open; not for papermill."""
+SLIDER_STEPS = 200
 
 TITLE_INCHES = 0.31
 """Height of a figure's title."""
@@ -195,6 +200,40 @@ def save_example_figure(figure: Figure, study_name: str, name: str, *, phantom: 
     else. Arguments as in `save_figure`.
     """
     return save_figure(figure, study_name, name, phantom=True) if phantom else figure
+
+
+# --- Moving ----------------------------------------------------------------------------------
+
+
+def show_with_slider(
+    draw: Callable[[float], Figure], value: float, what: str, *, phantom: bool
+) -> Any:
+    """Return a figure with a slider that redraws it in JupyterLab, and the figure alone elsewhere.
+
+    A saved notebook and a page of the site have nothing that could draw again.
+
+    Args:
+        draw: From a value in [0, 1] to the figure.
+        value: Where the slider begins, and what is drawn where there is none.
+        what: The slider moves, such as `threshold`.
+        phantom: Whether the data behind the figure are phantoms.
+    """
+
+    def draw_marked(value: float) -> Figure:
+        figure = draw(value)
+        if phantom:
+            mark_phantom(figure)
+        return figure
+
+    if JUPYTER_SESSION not in os.environ:
+        return draw_marked(value)
+    from ipywidgets import FloatSlider, interactive  # where somebody moves it
+
+    slider = FloatSlider(
+        value, min=0, max=1, step=1 / SLIDER_STEPS, description=what, readout_format=".3f",
+        continuous_update=False,
+    )  # fmt: skip
+    return interactive(draw_marked, {"auto_display": True}, value=slider)
 
 
 # --- Input checks ----------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class Study(BaseModel):
     """Candidates that notebook 09 finishes with the first seed whether they are chosen or not, so
     that the criteria can be judged on bad models too; null takes `candidates.CONTROLS`."""
     leakage_epochs: Count
-    """Epochs of notebook 09's training runs with flawed validation; none stops early."""
+    """Epochs of notebook 11's training runs with flawed validation; none stops early."""
     final_seeds: list[int]
     """Seeds of the final models of notebook 09."""
     explained_images: Count
@@ -65,7 +65,7 @@ class Study(BaseModel):
     known_phantoms: Count
     """Phantoms, normal ones included, whose heat maps it compares with their opacities."""
     draw_cases: bool
-    """Whether notebook 10 draws test images with their heat maps."""
+    """Whether notebook 12 draws test images with their heat maps."""
 
     def __hash__(self) -> int:
         """Let `functools` keep what was made for a study."""

@@ -1,4 +1,4 @@
-"""The figures of notebooks 01 and 02: the data set, and what augmentation does to an image."""
+"""The figures of notebooks 01, 02 and 07: the data set, and what augmentation does to an image."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from utils.common.constants import CLASS_NAMES, NORMAL, PNEUMONIA
@@ -15,8 +16,12 @@ from utils.common.figures import (
     CLASS_COLORS,
     GRAY,
     GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
     THOUSANDS,
     VERMILION,
+    YELLOW,
     as_pixels,
     grid_shape,
     hide_frame,
@@ -28,6 +33,8 @@ from utils.common.figures import (
     require_rows,
     show_picture,
 )
+
+_BOX_COLORS = (ORANGE, SKY, GREEN, PURPLE, VERMILION, YELLOW)
 
 
 @in_house_look
@@ -216,6 +223,33 @@ def _draw_rows(title: str, rows: dict[str, np.ndarray], titles: Sequence[str]) -
         for column, picture in enumerate(pictures):
             show_picture(axes[row, column], picture, titles[column] if row == 0 else "")
         axes[row, 0].set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center")
+    return figure
+
+
+@in_house_look
+def plot_crops(image: np.ndarray, boxes: np.ndarray, crops: np.ndarray) -> Figure:
+    """Show an image with the boxes that are cut from it, and each crop as it is after resizing.
+
+    Args:
+        image: (h, w, 3) in [0, 255].
+        boxes: (n, 4) left, upper, right, lower, in pixels; n of at most 6.
+        crops: (n, side, side, 3) in [0, 255].
+    """
+    pixels = as_pixels(np.asarray(image)[None], "image")[0]
+    cut = as_pixels(crops, "crops")
+    require_count(boxes, len(cut), "boxes")
+    area = pixels.shape[0] * pixels.shape[1]
+    size = (2.0 * (len(cut) + 1), 2.8)
+    figure, (axes,) = new_figure("Random resized crops", size, 1, len(cut) + 1)
+    show_picture(axes[0], pixels, "whole image")
+    for ax, color, box, crop in zip(axes[1:], _BOX_COLORS, boxes, cut, strict=False):
+        left, upper, right, lower = box
+        width, height = right - left, lower - upper
+        axes[0].add_patch(
+            Rectangle((left - 0.5, upper - 0.5), width, height, fill=False, ec=color, lw=2)
+        )
+        show_picture(ax, crop, f"{width * height / area:.0%} of the area")
+        ax.spines[:].set(visible=True, color=color, linewidth=3)
     return figure
 
 

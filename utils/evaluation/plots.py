@@ -1,4 +1,4 @@
-"""The figures of notebooks 05 and 09: curves, counts, intervals and calibration of predictions."""
+"""The figures of notebooks 05, 09 and 10: curves, counts, intervals and calibration."""
 
 from collections.abc import Sequence
 from itertools import cycle
@@ -27,11 +27,14 @@ from utils.common.figures import (
     draw_intervals,
     grid_shape,
     in_house_look,
+    interval_lengths,
     legend_above,
     new_figure,
     require_labels,
     require_rows,
 )
+from utils.evaluation.curves import operating_points
+from utils.evaluation.intervals import binomial_interval
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.predictions import require_one_split
 from utils.evaluation.tables import NOT_REPORTED, REPORTED_ROW, reported_row
@@ -40,36 +43,41 @@ from utils.evaluation.thresholds import is_positive
 
 @in_house_look
 def plot_roc(
-    predictions: dict[str, pd.DataFrame], thresholds: dict[str, float] | None = None
+    predictions: dict[str, pd.DataFrame],
+    thresholds: dict[str, float] | None = None,
+    bands: dict[str, pd.DataFrame] | None = None,
 ) -> Figure:
-    """Plot the ROC curve of each model, with its AUC and its operating point.
+    """Plot the ROC curve of each model, with its AUC, its operating point and its corner enlarged.
 
     Args:
         predictions: For each model its rows of one split.
         thresholds: For each model the threshold fixed on validation; without them, no points.
+        bands: For each model what `curves.roc_band` returns; without them, no bands.
     """
     figure, ax = _new_curves("ROC", predictions, thresholds)
-    for (model, rows), (color, line, marker) in zip(
-        predictions.items(), cycle(SERIES), strict=False
-    ):
-        false_positive, true_positive, _ = roc_curve(
-            rows.y_true, rows.probability, drop_intermediate=False
-        )
-        auc = roc_auc_score(rows.y_true, rows.probability)
-        label = f"{model}: AUC {auc:.3f}"
-        ax.plot(false_positive, true_positive, ls=line, color=color, label=label)
+    curves, points = {}, {}
+    for model, rows in predictions.items():
+        curves[model] = roc_curve(rows.y_true, rows.probability, drop_intermediate=False)[:2]
         if thresholds is not None:
             predicted = is_positive(rows.probability, thresholds[model])
-            point = (
+            points[model] = (
                 predicted[rows.y_true == NORMAL].mean(),
                 predicted[rows.y_true == PNEUMONIA].mean(),
             )
-            _draw_operating_point(ax, point, model, thresholds[model], color, marker)
-    ax.plot([0, 1], [0, 1], ls=":", color=GRAY, lw=1.4, label="chance: AUC 0.5")
-    ax.set(
-        xlabel="false-positive rate (1 - specificity)", ylabel="true-positive rate (sensitivity)"
-    )
-    ax.legend(loc="lower right")
+    labels = {
+        model: f"{model}: AUC {roc_auc_score(rows.y_true, rows.probability):.3f}"
+        for model, rows in predictions.items()
+    }
+    corner = ax.inset_axes((0.54, 0.09, 0.43, 0.36))
+    for part in (ax, corner):
+        _draw_curves(part, curves, labels, points, thresholds, bands)
+        part.plot([0, 1], [0, 1], ls=":", color=GRAY, lw=1.4, label="chance: AUC 0.5")
+    rates = np.array([(0.2, 0.9), *points.values()])
+    _enlarge(ax, corner, (-0.005, rates[:, 0].max() + 0.05), (rates[:, 1].min() - 0.05, 1.005))
+    counts = _count_classes(predictions)
+    ax.set_xlabel(f"false-positive rate (1 - specificity), {counts[NORMAL]}")
+    ax.set_ylabel(f"true-positive rate (sensitivity), {counts[PNEUMONIA]}")
+    legend_above(figure, ax)
     return figure
 
 
@@ -78,51 +86,92 @@ def _new_curves(
 ) -> tuple[Figure, Axes]:
     """Return a figure for curves of rates, and its square axes."""
     split = _require_predictions(predictions, thresholds)
-    figure, ((ax,),) = new_figure(f"{title}, {split}", (7.4, 7))
+    figure, ((ax,),) = new_figure(f"{title}, {split}", (7.4, 8.2))
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    ax.grid()
     return figure, ax
 
 
-def _draw_operating_point(
-    ax: Axes, point: tuple[float, float], model: str, threshold: float, color: str, marker: str
+def _draw_curves(
+    ax: Axes,
+    curves: dict[str, Sequence[np.ndarray]],
+    labels: dict[str, str],
+    points: dict[str, tuple[float, float]],
+    thresholds: dict[str, float] | None,
+    bands: dict[str, pd.DataFrame] | None,
+    drawstyle: str = "default",
 ) -> None:
-    """Mark where a model's threshold puts it on its curve."""
-    ax.plot(
-        *point, marker, ms=11, color=color, mec="black", ls="none",
-        label=f"{model} at threshold {threshold:.2f}",
-    )  # fmt: skip
+    """Draw the curve of each model, its band and where its threshold puts it."""
+    ax.grid()
+    for model, (color, line, marker) in zip(curves, cycle(SERIES), strict=False):
+        if bands is not None:
+            band = bands[model]
+            ax.fill_between(band.x, band.low, band.high, color=color, alpha=0.18, lw=0)
+        ax.plot(*curves[model], ls=line, color=color, drawstyle=drawstyle, label=labels[model])
+        if model in points:
+            ax.plot(
+                *points[model], marker, ms=11, color=color, mec="black", ls="none",
+                label=f"{model} at threshold {thresholds[model]:.3f}",
+            )  # fmt: skip
+    if bands is not None:
+        ax.fill_between([], [], [], color=GRAY, alpha=0.3, lw=0, label="95% interval, pointwise")
+
+
+def _enlarge(
+    ax: Axes, corner: Axes, x_limits: tuple[float, float], y_limits: tuple[float, float]
+) -> None:
+    """Let an inset show a corner of the axes that it lies in."""
+    corner.set(xlim=x_limits, ylim=y_limits)
+    corner.tick_params(labelsize=11)
+    corner.set_title("the same, enlarged", fontsize=11)
+    ax.indicate_inset(corner.viewLim.bounds, edgecolor=GRAY)
+
+
+def _count_classes(predictions: dict[str, pd.DataFrame]) -> list[str]:
+    """Say of how many images of each class the predictions of every model are."""
+    labels = next(iter(predictions.values())).y_true
+    return [f"{(labels == label).sum():,} {name}" for label, name in enumerate(CLASS_NAMES)]
 
 
 @in_house_look
 def plot_precision_recall(
-    predictions: dict[str, pd.DataFrame], thresholds: dict[str, float] | None = None
+    predictions: dict[str, pd.DataFrame],
+    thresholds: dict[str, float] | None = None,
+    bands: dict[str, pd.DataFrame] | None = None,
 ) -> Figure:
     """Plot precision against recall of each model, and that of predicting only positives.
 
     Args:
         predictions: For each model its rows of one split.
         thresholds: For each model the threshold fixed on validation; without them, no points.
+        bands: For each model what `curves.precision_band` returns; without them, no bands.
     """
     figure, ax = _new_curves("Precision and recall", predictions, thresholds)
-    for (model, rows), (color, line, marker) in zip(
-        predictions.items(), cycle(SERIES), strict=False
-    ):
+    curves, points, labels = {}, {}, {}
+    for model, rows in predictions.items():
         precision, recall, _ = precision_recall_curve(rows.y_true, rows.probability)
+        curves[model] = recall, precision
         average = average_precision_score(rows.y_true, rows.probability)
-        label = f"{model}: average precision {average:.3f}"
-        ax.plot(recall, precision, ls=line, color=color, drawstyle="steps-post", label=label)
-        if thresholds is not None:
-            predicted = is_positive(rows.probability, thresholds[model])
-            if predicted.any():
-                point = predicted[rows.y_true == PNEUMONIA].mean(), rows.y_true[predicted].mean()
-                _draw_operating_point(ax, point, model, thresholds[model], color, marker)
+        labels[model] = f"{model}: average precision {average:.3f}"
+        if thresholds is None:
+            continue
+        predicted = is_positive(rows.probability, thresholds[model])
+        if predicted.any():
+            hit = predicted[rows.y_true == PNEUMONIA].mean()
+            points[model] = hit, rows.y_true[predicted].mean()
     prevalence = next(iter(predictions.values())).y_true.mean()
-    ax.axhline(
-        prevalence, ls=":", color=GRAY, lw=1.4, label=f"all predicted positive: {prevalence:.3f}"
-    )
-    ax.set(xlabel="recall (sensitivity)", ylabel="precision (positive predictive value)")
-    ax.legend(loc="lower left")
+    corner = ax.inset_axes((0.12, 0.08, 0.47, 0.4))
+    for part in (ax, corner):
+        _draw_curves(part, curves, labels, points, thresholds, bands, "steps-post")
+        part.axhline(
+            prevalence, ls=":", color=GRAY, lw=1.4,
+            label=f"all predicted positive: {prevalence:.3f}",
+        )  # fmt: skip
+    low = np.array([(0.9, 0.9), *points.values()]).min(axis=0) - 0.05
+    _enlarge(ax, corner, (low[0], 1.005), (low[1], 1.005))
+    counts = _count_classes(predictions)
+    ax.set_xlabel(f"recall (sensitivity), {counts[PNEUMONIA]}")
+    ax.set_ylabel(f"precision (positive predictive value), {' and '.join(counts)}")
+    legend_above(figure, ax)
     return figure
 
 
@@ -155,7 +204,7 @@ def plot_confusion_matrix(
             square=True, linewidths=2, annot_kws={"fontsize": 15}, ax=ax,
             xticklabels=CLASS_NAMES, yticklabels=CLASS_NAMES,
         )  # fmt: skip
-        ax.set(title=f"{model}, threshold {thresholds[model]:.2f}", xlabel="predicted class")
+        ax.set(title=f"{model}, threshold {thresholds[model]:.3f}", xlabel="predicted class")
         ax.tick_params(length=0)
         ax.set_yticklabels(CLASS_NAMES, rotation=90, va="center")
         ax.set_ylabel("true class" if ax.get_subplotspec().is_first_col() else "")
@@ -189,15 +238,16 @@ def plot_probability_histogram(
             )  # fmt: skip
         title = model
         if thresholds is not None:
-            title = f"{model}, threshold {thresholds[model]:.2f}"
+            title = f"{model}, threshold {thresholds[model]:.3f}"
             ax.axvline(thresholds[model], color="black", lw=1.8, ls="--", label="threshold")
-        # Most probabilities lie at the ends; a linear scale would hide the doubtful ones.
-        ax.set_yscale("symlog", linthresh=1)
+        # Most probabilities lie at the ends; a linear scale would hide the doubtful ones. It
+        # begins below one image, so that a single one is seen and none has no height.
+        ax.set_yscale("log")
         ax.yaxis.set_major_formatter(THOUSANDS)
         ax.set(title=title, xlabel="probability of PNEUMONIA")
         ax.set_ylabel("images (log scale)" if ax.get_subplotspec().is_first_col() else "")
     highest = max(np.histogram(part.probability, 25)[0].max() for part in predictions.values())
-    axes[0, 0].set_ylim(0, 1.6 * highest)
+    axes[0, 0].set_ylim(0.5, 1.6 * highest)
     legend_above(figure, axes[0, 0])
     return figure
 
@@ -249,7 +299,7 @@ def plot_metric_intervals(
     ax.set_ylim(len(metrics) - 0.5, -0.5)
     ax.hlines(positions[:-1] + 0.5, 0, 1, color="#DDDDDD", lw=1, transform=ax.get_yaxis_transform())
     ax.grid(axis="x")
-    ax.set_xlabel("95% interval")
+    ax.set_xlabel("score, with 95% interval")
     legend_above(figure, ax)
     return figure
 
@@ -278,21 +328,82 @@ def plot_reliability(
 ) -> Figure:
     """Plot the proportion with PNEUMONIA against the mean probability of each bin.
 
+    Intervals are exact ones of a proportion of images (Clopper and Pearson 1934): within a bin,
+    images of one patient count as independent.
+
     Args:
         tables: For each curve what `calibration.reliability_table` returns.
         title: Of the figure.
     """
     if not tables or not all(tables.values()):
         raise ValueError("a reliability curve needs at least one filled bin for every model")
-    figure, ((ax,),) = new_figure(title, (6.4, 6.4))
+    figure, ((ax,),) = new_figure(title, (7.4, 7.6))
     ax.plot([0, 1], [0, 1], color=GRAY, linestyle=":", label="perfect calibration")
     for (name, table), (color, line, marker) in zip(tables.items(), SERIES, strict=False):
         mean, share, count = (np.array(column) for column in zip(*table, strict=True))
-        ax.plot(mean, share, line, color=color, label=name)
+        positive = np.round(share * count).astype(int)
+        bounds = [binomial_interval(*pair) for pair in zip(positive, count.tolist(), strict=True)]
+        reach = interval_lengths(share, *zip(*bounds, strict=True))
+        ax.errorbar(mean, share, reach, ls="none", ecolor=color, elinewidth=1.4, capsize=3)
+        ax.plot(mean, share, line, color=color, label=f"{name}, {count.sum():,} images")
         ax.scatter(mean, share, s=30 + 200 * count / count.sum(), color=color, marker=marker)
+    for each in (0.05, 0.5):
+        ax.scatter([], [], s=30 + 200 * each, color=GRAY, label=f"{each:.0%} of the images")
+    ax.errorbar([], [], [], ls="none", ecolor=GRAY, capsize=3, label="95% interval over images")
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     ax.set_xlabel("mean probability of PNEUMONIA")
     ax.set_ylabel("proportion with PNEUMONIA")
+    ax.grid()
+    legend_above(figure, ax)
+    return figure
+
+
+@in_house_look
+def plot_operating_point(rows: pd.DataFrame, threshold: float, prevalence: float) -> Figure:
+    """Plot sensitivity, specificity and PPV over every threshold, and their values at one.
+
+    Args:
+        rows: Of one model and one split.
+        threshold: The one that is marked, in [0, 1].
+        prevalence: Proportion with pneumonia among those examined, 0 to 1, for the PPV alone.
+    """
+    split = _require_predictions({"the model": rows}, None)
+    figure, ((ax,),) = new_figure(f"Operating point, {split}", (8.6, 5.6))
+    points = operating_points(rows, prevalence)
+    marked = operating_points(rows, prevalence, [threshold]).iloc[0]
+    names = {
+        "sensitivity": "sensitivity", "specificity": "specificity",
+        "ppv": f"PPV at a prevalence of {prevalence:g}",
+    }  # fmt: skip
+    ax.axvline(threshold, color=GRAY, ls=":", label=f"threshold {threshold:.3f}")
+    for (name, title), (color, line, marker) in zip(names.items(), SERIES, strict=False):
+        value = f"{marked[name]:.3f}" if np.isfinite(marked[name]) else "undefined"
+        ax.plot(points.threshold, points[name], line, color=color, label=f"{title}: {value}")
+        ax.plot(threshold, marked[name], marker, ms=10, color=color, mec="black")
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), xlabel="threshold", ylabel="proportion")
+    ax.grid()
+    legend_above(figure, ax)
+    return figure
+
+
+@in_house_look
+def plot_decision_curve(curve: pd.DataFrame, split: str) -> Figure:
+    """Plot the net benefit of models against treating all and treating none.
+
+    Args:
+        curve: What `curves.decision_curve` returns.
+        split: Of the predictions, for the title.
+    """
+    require_rows(curve, ("threshold", "treat all"), "the decision curve")
+    figure, ((ax,),) = new_figure(f"Decision curve, {split}", (8.6, 5.6))
+    models = curve.columns.drop(["threshold", "treat all"])
+    for name, (color, line, marker) in zip(models, cycle(SERIES), strict=False):
+        ax.plot(curve.threshold, curve[name], line, color=color, marker=marker, label=name)
+    ax.plot(curve.threshold, curve["treat all"], color=GRAY, ls="--", lw=1.6, label="treat all")
+    ax.axhline(0, color="black", lw=1.2, label="treat none")
+    # Treating all falls without bound, and would make the rest flat.
+    ax.set_ylim(-0.1, 1.1 * max(curve[models].max().max(), 0.1))
+    ax.set(xlim=(0, 1), xlabel="threshold probability", ylabel="net benefit per image")
     ax.grid()
     legend_above(figure, ax)
     return figure

@@ -1,4 +1,4 @@
-"""The images that notebook 10 draws with their maps: a phantom, and cases of each outcome."""
+"""The images that notebook 12 draws with their maps: a phantom, and cases of each outcome."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,14 +1,18 @@
-"""The figures of notebooks 06 and 10 on heat maps, in the look of the study's other figures."""
+"""The figures of notebooks 06 and 12 on heat maps, in the look of the study's other figures."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from utils.common.constants import CLASS_NAMES, PNEUMONIA
 from utils.common.figures import (
     GRAY,
     SERIES,
@@ -34,7 +38,7 @@ HEAT = LinearSegmentedColormap.from_list(
     "heat", [(0.0, (0.35, 0.0, 0.45, 0.0)), (0.35, (0.75, 0.1, 0.4, 0.45)),
              (0.7, (0.97, 0.45, 0.1, 0.65)), (1.0, (1.0, 0.95, 0.4, 0.8))],
 )  # fmt: skip
-"""Colors of the Grad-CAM overlay."""
+"""Colors of the heat maps, which lie over an image."""
 
 _STYLES = (*SERIES, (VERMILION, "-", "v"))
 """Color, line and marker of each method, or network, in turn."""
@@ -46,6 +50,7 @@ def plot_cam_grid(
     maps: np.ndarray,
     titles: Sequence[str],
     masks: np.ndarray | None = None,
+    class_name: str = CLASS_NAMES[PNEUMONIA],
 ) -> Figure:
     """Show each image beside its Grad-CAM, all on one color scale.
 
@@ -57,6 +62,7 @@ def plot_cam_grid(
         maps: (n, h, w), not negative, from `heat_maps.explain_images`.
         titles: A title for each.
         masks: (n, h, w) bool; where given, their outlines are drawn.
+        class_name: Of the class that the maps explain, for the title.
     """
     pixels, maps = as_pixels(images), np.asarray(maps)
     _require_maps(maps, pixels)
@@ -67,7 +73,7 @@ def plot_cam_grid(
     rows, columns = grid_shape(len(pixels), 3)
     # Two pictures per case, and a narrow gap between cases.
     figure, axes = new_figure(
-        "Grad-CAM", (4.0 * columns + 1.3, 2.6 * rows + 0.9), rows, 3 * columns,
+        f"Grad-CAM for {class_name}", (4.0 * columns + 1.3, 2.6 * rows + 0.9), rows, 3 * columns,
         width_ratios=[1, 1, 0.06] * columns,
     )  # fmt: skip
     for ax in axes.flat:
@@ -84,8 +90,8 @@ def plot_cam_grid(
         heat = overlay.imshow(maps[case], cmap=HEAT, vmin=0, vmax=highest)
         if masks is not None:
             _outline_opacity((plain, overlay), masks[case])
-    bar = figure.colorbar(heat, ax=axes, shrink=min(1.0, 1.6 / rows + 0.3), pad=0.02)
-    bar.set_label("Grad-CAM, not normalized\n(one scale for all)")
+    bar = _add_scale(figure, heat, axes, shrink=min(1.0, 1.6 / rows + 0.3), pad=0.02)
+    bar.set_label("Grad-CAM, not normalized\n(one scale for all,\nover black to white pixels)")
     if masks is not None:
         _name_outline(figure, axes[0, 0])
     return figure
@@ -102,8 +108,8 @@ def plot_methods(
 ) -> Figure:
     """Show each image in a row beside its maps by several methods, or of several layers.
 
-    Their units differ, so that every column has a scale of its own, from 0 to its largest value;
-    within a column heights compare. A map that is zero everywhere is said to be so.
+    Their units differ, so that every column has a scale of its own below it, from 0 to its largest
+    value; within a column heights compare. A map that is zero everywhere is said to be so.
 
     Args:
         images: (n, h, w, 3) in [0, 255].
@@ -119,11 +125,11 @@ def plot_methods(
         _require_maps(values, pixels, f"{method}: maps")
     require_count(titles, len(pixels), "titles")
     columns = 1 + len(maps)
-    size = (2.1 * columns, 2.25 * len(pixels) + 0.9)
+    size = (2.1 * columns, 2.25 * len(pixels) + 1.35)
     figure, axes = new_figure(title, size, len(pixels), columns)
     for row, name in enumerate(titles):
         show_picture(axes[row, 0], pixels[row])
-        axes[row, 0].set_ylabel(name, fontsize=10)
+        axes[row, 0].set_ylabel(name.replace(" (", "\n("), fontsize=10)
         for column, (method, values) in enumerate(maps.items(), start=1):
             ax, maximum = axes[row, column], values[row].max()
             note = f"max {maximum:.3g}" if maximum > 0 else "zero everywhere"
@@ -132,6 +138,15 @@ def plot_methods(
             ax.imshow(values[row], cmap=HEAT, vmin=0, vmax=hottest or 1.0)
         if masks is not None:
             _outline_opacity(axes[row], masks[row])
+    for column, values in enumerate(maps.values(), start=1):
+        bar = _add_scale(figure, axes[-1, column].images[1], axes[:, column], location="bottom")
+        bar.ax.set_xticks(
+            bar.mappable.get_clim(), ["0", f"{values.max():.3g}" if same_units else "max"]
+        )
+        for text, side in zip(bar.ax.get_xticklabels(), ("left", "right"), strict=True):
+            text.set_horizontalalignment(side)
+    # As much room below the images as below their maps.
+    _add_scale(figure, axes[-1, 1].images[1], axes[:, 0], location="bottom").ax.set_visible(False)
     if masks is not None:
         _name_outline(figure, axes[0, 0])
     return figure
@@ -151,7 +166,9 @@ def plot_truth(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     order = [*(name for name in TITLES if name in set(summary["map"]))]
     positions = dict(zip(order, range(len(order))[::-1], strict=True))
     size = (3.6 * len(measures) + 1.5, 1.9 + 0.42 * len(order))
-    figure, (axes,) = new_figure("Do maps coincide with a known opacity?", size, 1, len(measures))
+    figure, (axes,) = new_figure(
+        "Do maps coincide with the known opacity of a phantom?", size, 1, len(measures)
+    )
     for ax, (measure, title) in zip(axes, measures.items(), strict=True):
         ax.axvline(
             baselines[measure].max(), color=GRAY, linestyle=":", linewidth=1.5,
@@ -167,7 +184,7 @@ def plot_truth(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
                 f"{displayed(network)} network" if number else "baselines",
             )  # fmt: skip
         ax.set_yticks(list(positions.values()), [TITLES[name] for name in positions])
-        _label_panel(ax, title)
+        _label_panel(ax, f"{title}\n(higher is better)")
     legend_above(figure, axes[0])
     return figure
 
@@ -198,19 +215,21 @@ def plot_cascade(summary: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     title = "Maps under cascading randomization of the weights"
     figure, (axes,) = new_figure(title, size, 1, len(measures))
     for ax, (measure, name) in zip(axes, measures.items(), strict=True):
-        for (method, rows), style in zip(summary.groupby("map", sort=False), _STYLES, strict=True):
-            color, line, marker = style
+        groups = zip(summary.groupby("map", sort=False), _STYLES, strict=True)
+        for number, ((method, rows), (color, line, marker)) in enumerate(groups):
+            # Beside each other: two methods with the same values would hide each other.
+            aside = 0.09 * (number - (len(_STYLES) - 1) / 2)
             # Before the first step a map is compared with itself.
             ax.plot(
-                [0, *rows.step], [1, *rows[measure]], color=color, linestyle=line,
+                np.array([0, *rows.step]) + aside, [1, *rows[measure]], color=color, linestyle=line,
                 marker=marker, markersize=5, label=TITLES[method],
             )  # fmt: skip
             ax.errorbar(
-                rows.step, rows[measure], yerr=_spread(rows, measure), fmt="none",
+                rows.step + aside, rows[measure], yerr=_spread(rows, measure), fmt="none",
                 ecolor=color, capsize=3,
             )  # fmt: skip
         ax.axhline(0, color=GRAY, linewidth=1)
-        ax.set_ylim(min(-0.25, summary[f"{measure}_low"].min()), 1.05)
+        ax.set_ylim(min(-0.25, summary[f"{measure}_low"].min() - 0.05), 1.05)
         ax.set_xlabel("layer groups randomized, from the output")
         ax.set_ylabel(name)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -270,8 +289,27 @@ def plot_attention(
             )  # fmt: skip
         ax.set_yticks(range(len(outcomes)), outcomes[::-1])
         _label_panel(ax, title)
+    furthest = max(ax.get_xlim()[1] for ax in axes)
+    for ax in axes:
+        ax.set_xlim(0, furthest)  # shares of the same energy
     legend_above(figure, axes[0])
     return figure
+
+
+def _add_scale(figure: Figure, heat: AxesImage, axes: np.ndarray, **where: Any) -> Colorbar:
+    """Add the scale of a heat map, whose colors depend on the image that shines through them.
+
+    Across the scale the background goes from black to white, as the pixels of a radiograph do.
+    """
+    bar = figure.colorbar(heat, ax=axes, aspect=12, **where)
+    shades, (low, high) = np.linspace(0, 1, 33), heat.get_clim()
+    across, along = shades, [low, high]
+    if bar.orientation == "vertical":
+        corners, colors = (across, along), shades[None, :-1] + shades[1] / 2
+    else:
+        corners, colors = (along, across), shades[:-1, None] + shades[1] / 2
+    bar.ax.pcolormesh(*corners, colors, cmap="gray", vmin=0, vmax=1, zorder=-1)
+    return bar
 
 
 def _require_maps(maps: np.ndarray, pixels: np.ndarray, what: str = "maps") -> None:

@@ -1,4 +1,4 @@
-"""Whether heat maps can be trusted: the tables of notebook 10, made once and kept.
+"""Whether heat maps can be trusted: the tables of notebook 12, made once and kept.
 
 `python -m utils.explanation.run --study full` (`make explain`) explains one network, the
 single model that the study chose, in seven ways, and writes a table for each to

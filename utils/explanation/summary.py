@@ -1,4 +1,4 @@
-"""What notebook 10 reads out of the tables about heat maps: means with intervals over patients.
+"""What notebook 12 reads out of the tables about heat maps: means with intervals over patients.
 
 `utils.explanation.run` makes the tables, a row per image and map. A map that is zero
 everywhere has no measure; it is counted next to the mean, and is not in it.

@@ -1,5 +1,6 @@
 """The candidates of notebooks 07 and 08, in the order in which they are trained."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -94,6 +95,38 @@ CONTROLS = (
 """Final models whether they are chosen or not: the criteria are judged on poor models, too."""
 BASE, MILD, NETWORK_BASE = _BASE.name, "lite0_96_mild", _AT_64.name
 """Names of what the rows of 07's recipe, of its augmentation, and of 08 are compared with."""
+
+
+_NETWORK_WORDS = {
+    "lite0": "EfficientNet-Lite0", "resnet50": "ResNet50", "small_cnn": "small CNN",
+    "hybrid_vit": "hybrid transformer", "plain_vit": "plain transformer",
+}  # fmt: skip
+_RECIPE_WORDS = {
+    "none": "no augmentation", "reference": "strong geometry", "head": "head alone",
+    "from_block6": "from block 6", "from_block12": "from block 12",
+    "gradual": "unfrozen gradually", "discriminative": "early layers slower",
+    "statistics": "new statistics", "averaged": "averaged weights",
+    "unweighted": "classes unweighted", "hard_labels": "no label smoothing",
+    "slow": "lower learning rate", "long": "twice the epochs",
+}  # fmt: skip
+_NAME = re.compile(rf"({'|'.join(_NETWORK_WORDS)})_(\d+)_(\w+)")
+
+
+def displayed_candidate(name: str, *, short: bool = False) -> str:
+    """Return what figures show for a candidate's stored name; other names are returned as they are.
+
+    Args:
+        name: Such as `lite0_96_mild_frame`, which is shown as
+            `EfficientNet-Lite0, 96 px, mild + frame`.
+        short: Whether to leave out the network, where all have the same: `96 px, mild + frame`.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return name
+    network, size, recipe = match.groups()
+    words = _RECIPE_WORDS.get(recipe, recipe).replace("mild_", "mild + ").replace("_", " ")
+    parts = [_NETWORK_WORDS[network], f"{size} px", words]
+    return ", ".join(parts[1:] if short else parts)
 
 
 def pick_candidates(

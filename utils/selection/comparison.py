@@ -1,4 +1,4 @@
-"""The final comparison of notebook 09: final models of several seeds, side by side.
+"""The final comparison of notebooks 09 to 11: final models of several seeds, side by side.
 
 Everything is computed from prediction files. Nothing in here chooses: names, members and
 thresholds come from the file of choices.

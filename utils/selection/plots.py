@@ -1,10 +1,13 @@
 """The figures of notebooks 07 to 09, of the ablation and of two sites, in the study's look."""
 
+from collections.abc import Iterable
 from itertools import cycle
 
 import numpy as np
 import pandas as pd
 import seaborn
+from matplotlib.axes import Axes
+from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -13,17 +16,23 @@ from utils.common.figures import (
     GRAY,
     GREEN,
     ORANGE,
+    PURPLE,
+    SKY,
     SPLIT_MARKERS,
+    VERMILION,
     draw_intervals,
+    hide_frame,
     in_house_look,
     interval_lengths,
     legend_above,
     new_figure,
     require_rows,
 )
-from utils.data.perturbations import PERTURBATIONS
+from utils.data.perturbations import PERTURBATIONS, UNCHANGED
+from utils.selection.candidates import displayed_candidate
 
-_MARKERS = "osD^vP"
+_NETWORK_LOOKS = tuple(zip((BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY), "osD^vP", strict=True))
+"""Color and marker of each network in turn."""
 _TWO_SITES_LABELS = {
     "gap": "gap: ROC-AUC in validation,\nwhere site and class go together, minus test",
     "flips": "flips: test children whose answer\nis another one at the other site",
@@ -34,7 +43,9 @@ _TWO_SITES_MODELS = {
     "robust": "EfficientNet-Lite0,\nrobust augmentation",
     "crop_08": "EfficientNet-Lite0,\nflip, crop of 8% to 100%",
 }
-_CRITERION_TICKS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.94, 0.96, 0.98, 0.99, 0.995, 1)
+_AUC_TICKS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998)
+_LEAST_ERROR = 1e-3
+"""Smallest distance of an AUC from 1 that the scale tells apart."""
 
 
 @in_house_look
@@ -59,17 +70,19 @@ def plot_criteria(ranked: pd.DataFrame) -> Figure:
     )  # fmt: skip
     ax.errorbar(
         ranked.criterion, positions, xerr=ranked.standard_error, fmt="o", color=BLUE,
-        capsize=3, label="criterion: held-out blocks, eight versions",
+        capsize=3, label="criterion: held-out images, eight versions",
     )  # fmt: skip
-    ax.plot(ranked.block, positions, "^", color=GREEN, label="held-out blocks, unperturbed")
+    ax.plot(ranked.block, positions, "^", color=GREEN, label="held-out images, unperturbed")
     if "plain" in ranked and ranked["plain"].notna().any():
         plain = ranked["plain"].astype(float)
         ax.plot(plain, positions, "s", color=ORANGE, label="plain validation")
-    ax.set_yticks(positions, ranked.candidate)
+    ax.set_yticks(positions, _label(ranked.candidate))
     for label, row in zip(ax.get_yticklabels(), ranked.itertuples(), strict=True):
         label.set_color("black" if row.within else GRAY)
     ax.get_yticklabels()[0].set_fontweight("bold")
-    ax.set_xlabel("ROC-AUC on held-out images")
+    ax.margins(y=0.02)
+    _scale_errors(ax, "x")
+    ax.set_xlabel("ROC-AUC on held-out images\n(logarithmic scale of 1 \N{MINUS SIGN} AUC)")
     ax.grid(axis="x")
     legend_above(figure, ax)
     return figure
@@ -88,13 +101,14 @@ def plot_differences(compared: pd.DataFrame, base: str, title: str) -> Figure:
     rows = compared[compared.candidate != base]
     figure, ((ax,),) = new_figure(title, (9.5, 2.1 + 0.4 * len(rows)))
     positions = np.arange(len(rows))[::-1]
-    ax.axvline(0, color=GRAY, linestyle="--", label=base)
+    shown = displayed_candidate(base, short=True)
+    ax.axvline(0, color=GRAY, linestyle="--", label=shown)
     lengths = interval_lengths(rows.difference, rows.low, rows.high)
     ax.errorbar(rows.difference, positions, xerr=lengths, fmt="o", color=BLUE, capsize=4)
-    ax.set_yticks(positions, rows.candidate)
+    ax.set_yticks(positions, _label(rows.candidate))
     ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.xaxis.set_major_locator(MaxNLocator(6))
-    ax.set_xlabel(f"difference in criterion from {base}\n(95% interval over patients)")
+    ax.set_xlabel(f"difference in criterion from {shown}\n(95% interval over patients)")
     ax.grid(axis="x")
     return figure
 
@@ -107,13 +121,20 @@ def plot_auc_by_perturbation(table: pd.DataFrame) -> Figure:
         table: From `rule.auc_by_perturbation`.
     """
     require_rows(table, PERTURBATIONS, "the table of AUCs by perturbation")
-    size = (12, 1.9 + 0.42 * len(table))
-    figure, ((ax,),) = new_figure("AUC on held-out blocks, by perturbation", size)
+    size = (13, 1.9 + 0.42 * len(table))
+    figure, ((ax,),) = new_figure("AUC on held-out images, by perturbation", size)
+    # The errors' scale is logarithmic: one poor row leaves the others their shades.
+    lowest, highest = table.min(axis=None), table.max(axis=None)
+    ticks = [tick for tick in _AUC_TICKS if lowest <= tick <= highest]
     seaborn.heatmap(
         table, annot=True, fmt=".3f", cmap="cividis", ax=ax, annot_kws={"size": 11},
-        cbar_kws={"label": "ROC-AUC"},
+        norm=FuncNorm((_stretch_auc, _shrink_auc), lowest, highest), linewidths=1,
+        cbar_kws={"label": "ROC-AUC", "ticks": ticks, "format": "{x:g}"},
     )  # fmt: skip
-    ax.set_xticklabels([name.replace("_", "\n") for name in table], rotation=0, fontsize=11)
+    titles = ["unperturbed" if name == UNCHANGED else name for name in table]
+    ax.set_xticklabels([name.replace("_", "\n") for name in titles], rotation=0, fontsize=11)
+    ax.set_yticklabels(_label(table.index), rotation=0)
+    ax.set(xlabel="", ylabel="")
     ax.tick_params(length=0)
     return figure
 
@@ -129,21 +150,16 @@ def plot_cost(costs: pd.DataFrame, cost: str, title: str) -> Figure:
     """
     require_rows(costs, ["network", "criterion", "standard_error", cost], "the table of costs")
     figure, ((ax,),) = new_figure("Performance versus cost", (9, 5.2))
-    for row, marker in zip(costs.itertuples(), cycle(_MARKERS), strict=False):
+    for row, (color, marker) in zip(costs.itertuples(), cycle(_NETWORK_LOOKS), strict=False):
         ax.errorbar(
             getattr(row, cost), row.criterion, yerr=row.standard_error, fmt=marker,
-            color=BLUE, capsize=3, markersize=10, label=row.network,
+            color=color, capsize=3, markersize=10, label=displayed_candidate(row.network),
         )  # fmt: skip
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    # Good networks differ in their third digit, bad ones in their first: a scale of errors.
-    ax.set_yscale("function", functions=(_shrink_error, lambda shrunk: 1 - shrunk**2))
-    ax.yaxis.set_major_locator(FixedLocator(_CRITERION_TICKS))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    lowest = (costs.criterion - costs.standard_error).min()
-    ax.set_ylim(lowest - 0.1 * (1 - lowest), 1)
+    _scale_errors(ax, "y")
     ax.set_xlabel(title)
     ax.set_ylabel("criterion (ROC-AUC)")
     ax.margins(x=0.25)
@@ -152,8 +168,61 @@ def plot_cost(costs: pd.DataFrame, cost: str, title: str) -> Figure:
     return figure
 
 
-def _shrink_error(auc: np.ndarray) -> np.ndarray:
-    return -np.sqrt(np.maximum(1 - auc, 0))
+def _scale_errors(ax: Axes, axis: str) -> None:
+    """Scale the axis of an AUC by the logarithm of 1 - AUC.
+
+    Good networks differ in their third digit, bad ones in their first.
+    """
+    scale, ruler = (ax.set_xscale, ax.xaxis) if axis == "x" else (ax.set_yscale, ax.yaxis)
+    scale("function", functions=(_stretch_auc, _shrink_auc))
+    ruler.set_major_locator(FixedLocator(_AUC_TICKS))
+    ruler.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    interval = ax.dataLim.intervalx if axis == "x" else ax.dataLim.intervaly
+    low, high = _stretch_auc(interval)
+    margin = 0.05 * (high - low)
+    ax.set(**{f"{axis}lim": (_shrink_auc(low - margin), _shrink_auc(high + margin))})
+
+
+def _label(names: Iterable[str]) -> list[str]:
+    """Return what is shown for candidates, without the network where all have the same."""
+    same = len({name.split("_")[0] for name in names}) == 1
+    return [displayed_candidate(name, short=same) for name in names]
+
+
+def _stretch_auc(auc: np.ndarray) -> np.ndarray:
+    return -np.log(np.maximum(1 - np.asarray(auc), _LEAST_ERROR))
+
+
+def _shrink_auc(stretched: np.ndarray) -> np.ndarray:
+    return 1 - np.exp(-np.asarray(stretched))
+
+
+@in_house_look
+def plot_operations(rows: dict[str, dict[str, np.ndarray]]) -> Figure:
+    """Show what operations of a network make of an image, one row an operation.
+
+    Each picture has its own gray scale, from its lowest value in black to its highest in white.
+
+    Args:
+        rows: For each operation its pictures by their titles, (h, w) each, equally many in all.
+
+    Raises:
+        ValueError: if there are none, or rows of different lengths.
+    """
+    counts = {len(pictures) for pictures in rows.values()}
+    if len(counts) != 1:
+        raise ValueError(f"rows must have one number of pictures, not {sorted(counts)}")
+    shape = len(rows), counts.pop()
+    figure, axes = new_figure(
+        "What a layer does to one image", (2.4 * shape[1] + 1.2, 2.6 * shape[0] + 0.5), *shape
+    )
+    for line, (name, pictures) in zip(axes, rows.items(), strict=True):
+        for ax, (title, picture) in zip(line, pictures.items(), strict=True):
+            ax.imshow(picture, cmap="gray")
+            ax.set_title(title, fontsize=12)
+            hide_frame(ax)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    return figure
 
 
 @in_house_look

@@ -1,4 +1,4 @@
-"""What flawed validation would have let us claim: notebook 09's demonstrations.
+"""What flawed validation would have let us claim: notebook 11's demonstrations.
 
 `python -m utils.shortcuts.leakage --study full` trains the head of our ResNet50 twice on cached
 activations, once with patients kept apart and once with images split at random, for all epochs of

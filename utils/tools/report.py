@@ -38,6 +38,7 @@ from utils.models.catalogue import BACKBONES
 from utils.models.registry import SHIPPED
 from utils.selection.round_two_scores import EXTERNAL_FILE, HEADLINE, METRICS_FILE
 from utils.tools.model_card import CARD_BLOCKS, card_blocks, shipped_block
+from utils.tools.references import format_references
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ README = ROOT / "README.md"
 SCALING = ROOT / "docs" / "scaling.md"
 MODEL_CARD = ROOT / "MODEL_CARD.md"
 SHIPPED_README = SHIPPED / "README.md"
+REFERENCES = ROOT / "docs" / "references.md"
 RESULTS = ROOT / "results" / "full"
 """What is committed, wherever `RESULTS_DIR` sends the results of a run."""
 
@@ -376,6 +378,11 @@ def render_readme(text: str, results: Path) -> str:
     return replace_blocks(text, blocks)
 
 
+def render_references(text: str, results: Path) -> str:
+    """Return the page of references with its list written again; no result is needed."""
+    return replace_blocks(text, {"references": format_references()})
+
+
 def find_drift(
     text: str, results: Path, render: Callable[[str, Path], str], name: str
 ) -> list[str]:
@@ -406,6 +413,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.scaling: render_scaling,
         arguments.card: render_card,
         arguments.shipped: render_shipped,
+        REFERENCES: render_references,
     }
     try:
         updates = [

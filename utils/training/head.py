@@ -135,10 +135,11 @@ class PlainBatches(keras.utils.PyDataset):
         return (activations,) if self._labels is None else (activations, self._labels[rows])
 
 
-class _WeightsCheckpoint(keras.callbacks.ModelCheckpoint):
+class WeightsCheckpoint(keras.callbacks.ModelCheckpoint):
     """Keep the weights of the best epoch alone; Adam's state would triple the file."""
 
     def set_model(self, model: keras.Model) -> None:
+        """Take the model that is saved: the same layers, without an optimizer."""
         super().set_model(without_optimizer(model))
 
 
@@ -218,8 +219,6 @@ def train_head(
     Returns:
         One row per epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate.
     """
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    identity = _identify_training(head, copies, labels, validation, recipe)
     head.compile(
         # 51 million parameters: the step is bound by how often they pass through memory.
         optimizer=FusedAdam(recipe.learning_rate),
@@ -229,7 +228,7 @@ def train_head(
     )
     keras.utils.set_random_seed(recipe.seed)
     watching = [
-        _WeightsCheckpoint(
+        WeightsCheckpoint(
             checkpoint, monitor="val_loss", save_best_only=True, save_weights_only=True
         ),
         keras.callbacks.ReduceLROnPlateau(
@@ -237,11 +236,8 @@ def train_head(
         ),
         keras.callbacks.EarlyStopping(monitor="val_loss", patience=recipe.stopping_patience),
     ]
-    state = TrainingState(
-        checkpoint.with_name(checkpoint.name.removesuffix(".weights.h5") + ".state"),
-        identity,
-        watching,
-        state_share,
+    state = resume_training(
+        head, copies, labels, validation, recipe, watching, checkpoint, state_share
     )
     if not state.stopped:
         head.fit(
@@ -253,6 +249,51 @@ def train_head(
             verbose=0,
             callbacks=[*watching, TrainingProgress(f"training {head.name}"), state],
         )
+    return finish_training(head, state, checkpoint)
+
+
+def resume_training(
+    head: keras.Model,
+    copies: Sequence[ActivationTable],
+    labels: np.ndarray,
+    validation: ActivationTable,
+    recipe: Recipe,
+    callbacks: Sequence[keras.callbacks.Callback],
+    checkpoint: Path,
+    state_share: float = 0.05,
+) -> TrainingState:
+    """Return the last callback of a training, which keeps its state and goes on from a kept one.
+
+    Args:
+        head: Before its training, compiled or not.
+        copies: One table of training activations for each augmented copy.
+        labels: (n,) 0 or 1.
+        validation: Activations of the plain validation images.
+        recipe: Epochs, learning rate, patience, seed.
+        callbacks: Those whose counters belong to the state.
+        checkpoint: `.weights.h5` file of the best epoch; the state is kept beside it.
+        state_share: Largest share of the time that may go into keeping the state.
+    """
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    return TrainingState(
+        checkpoint.with_name(checkpoint.name.removesuffix(".weights.h5") + ".state"),
+        _identify_training(head, copies, labels, validation, recipe),
+        callbacks,
+        state_share,
+    )
+
+
+def finish_training(head: keras.Model, state: TrainingState, checkpoint: Path) -> pd.DataFrame:
+    """Give a head the best epoch's weights, forget the state and return the history.
+
+    Args:
+        head: After its training.
+        state: From `resume_training`.
+        checkpoint: `.weights.h5` file of the best epoch.
+
+    Returns:
+        One row per epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate.
+    """
     without_optimizer(head).load_weights(checkpoint)
     state.forget()
     table = pd.DataFrame(state.history).assign(epoch=np.arange(1, len(state.history) + 1))
