@@ -60,7 +60,7 @@ def split_sections(text: str) -> dict[str, str]:
 def read_sections(page: str) -> dict[str, str]:
     """Return the sections of a notebook's Markdown cells, or of a document, by their headings.
 
-    The last line of a notebook, which names the next one, uses no term.
+    The roadmap of a notebook and its last line, which name other ones, use no term.
     """
     file = ROOT / page
     assert file.is_file(), f"there is no {page}"
@@ -68,7 +68,9 @@ def read_sections(page: str) -> dict[str, str]:
         return split_sections(file.read_text(encoding="utf-8"))
     cells = nbformat.read(file, as_version=4).cells
     text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    return split_sections(re.sub(r"^Next(:|,) .+$", "", text, flags=re.MULTILINE))
+    return split_sections(
+        re.sub(r"^(Next[:,]|\| \*\*Roadmap\*\*) .+$", "", text, flags=re.MULTILINE)
+    )
 
 
 NOTEBOOKS = {

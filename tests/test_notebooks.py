@@ -130,12 +130,12 @@ BOX = (
     r"\| \*\*Question\*\* \| .+\?", r"\| \*\*You need\*\* \| \w", r"\| \*\*Produces\*\* \| \w",
     r"\| \*\*Reading\*\* \| about \d+ minutes", r"\| \*\*Running\*\* \|.*minute",
     r"\| \*\*Level\*\* \| (beginner|intermediate|advanced) \|",
+    r"\| \*\*Roadmap\*\* \|.*: you are here\*\*",
 )  # fmt: skip
-OLD_BOX = ("Requires / Produces / Run time", "requires:", "produces:", r"run time:.*minute")
 
 
 def check_opening(notebook: NotebookNode) -> list[str]:
-    """Title that asks, three things to learn, requires, produces, run time, imports, parameters."""
+    """Title that asks, box, three things to learn, imports, parameters."""
     found = []
     first, code = notebook.cells[0].source, cells_of(notebook, "code")
     title = first.splitlines()[0] if first else ""
@@ -145,7 +145,7 @@ def check_opening(notebook: NotebookNode) -> list[str]:
     bullets = re.findall(r"^[-*] ", learn[1], re.MULTILINE) if learn else []
     if len(bullets) != 3:
         found.append(f"`You will learn` has {len(bullets)} bullets; it must have 3")
-    for word in BOX if "alert-info" in first else OLD_BOX:
+    for word in BOX:
         if not re.search(word, first, re.IGNORECASE):
             found.append(f"the first cell does not say {word!r}")
     if not code or any(
@@ -374,6 +374,23 @@ def read_committed(name: str) -> NotebookNode:
     return nbformat.read(file, as_version=4)
 
 
+def test_every_notebook_has_the_same_roadmap():
+    """All notebooks in order, each a link but the one at hand."""
+    words = {}
+    for name in NAMES:
+        (line,) = re.findall(
+            r"^\| \*\*Roadmap\*\* \| (.+) \|$", read_committed(name).cells[0].source, re.M
+        )
+        stops = line.split(" · ")
+        assert [stop.strip("[*")[:2] for stop in stops] == [each[:2] for each in NAMES]
+        for each, stop in zip(NAMES, stops, strict=True):
+            pattern = (
+                r"\*\*(.+): you are here\*\*" if each == name else rf"\[(.+)\]\({each}\.ipynb\)"
+            )
+            assert (found := re.fullmatch(pattern, stop)), f"{name}: {stop!r}"
+            assert words.setdefault(each, found[1]) == found[1]
+
+
 def test_no_other_notebook_is_there():
     assert {file.stem for file in (ROOT / "notebooks").glob("*.ipynb")} <= set(NAMES)
 
@@ -449,6 +466,20 @@ def picture(pixels: np.ndarray) -> NotebookNode:
 
 OPENING = """# Is it right?
 
+<div class="alert alert-info">
+
+| | |
+|---|---|
+| **Question** | Is it right? |
+| **You need** | nothing |
+| **Produces** | nothing |
+| **Reading** | about 5 minutes |
+| **Running** | one minute |
+| **Level** | beginner |
+| **Roadmap** | **01 small: you are here** |
+
+</div>
+
 In this notebook, we ask.
 
 **You will learn**
@@ -457,12 +488,6 @@ In this notebook, we ask.
 - two, on
   two lines;
 - three.
-
-**Requires / Produces / Run time**
-
-- requires: nothing
-- produces: nothing
-- run time: one minute
 """
 CLOSING = """## What we found
 
@@ -520,26 +545,11 @@ def test_closing_may_have_exercises_in_prose():
     assert check_closing(notebook) == check_exercises(notebook) == []
 
 
-NEW_BOX = """<div class="alert alert-info">
-
-| | |
-|---|---|
-| **Question** | Is it right? |
-| **You need** | nothing |
-| **Produces** | nothing |
-| **Reading** | about 5 minutes |
-| **Running** | one minute |
-| **Level** | beginner |
-
-</div>
-"""
-
-
-@pytest.mark.parametrize("line", [None, *NEW_BOX.splitlines()[4:10]])
-def test_a_box_may_say_what_is_needed(line):
+@pytest.mark.parametrize("line", [None, *[x for x in OPENING.splitlines() if "| **" in x]])
+def test_a_box_must_say_what_is_needed(line):
     notebook = good_notebook()
-    opening = OPENING.split("**Requires")[0] + (NEW_BOX.replace(line, "") if line else NEW_BOX)
-    notebook.cells[0].source = opening
+    if line:
+        notebook.cells[0].source = OPENING.replace(line, "")
     assert bool(check_opening(notebook)) == bool(line)
 
 
@@ -601,7 +611,7 @@ FIGURE_ALONE = picture(np.eye(8, dtype=np.uint8) * 255)
 DEFECTS = [
     (check_opening, "question", replace(0, "Is it right?", "It is right.")),
     (check_opening, "2 bullets", replace(0, "- three.\n", "")),
-    (check_opening, "run time:", replace(0, "one minute", "long")),
+    (check_opening, "Running", replace(0, "one minute", "long")),
     (check_opening, "imports alone", replace(1, "from", "x = 1\nfrom")),
     (check_opening, "second code cell", tag(3, name="other")),
     (check_parameters, "0 cells", tag(3, name="other")),

@@ -116,8 +116,8 @@ TOOLS = {
 """Required packages that commands call, pytest or Sphinx loads or that hold a file; no code imports
 them."""
 PACKAGE_OF_MODULE = {
-    "PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image", "yaml": "pyyaml",
-    "tf_keras_vis": "tf-keras-vis",
+    "IPython": "ipython", "PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image",
+    "yaml": "pyyaml", "tf_keras_vis": "tf-keras-vis",
 }  # fmt: skip
 
 
