@@ -14,8 +14,7 @@ from utils.tools.numbers import NUMBER, QUOTED, NumbersError, documents, fill_in
 CONSTANTS = (
     # Settings of the study, and what they are compared with.
     r"\d+ x \d+", r"\d+ pixels", r"§ at 128, § at 160", r"more than at 160", r"128 instead of 96",
-    r"240 chest \*phantoms\*", r"85% of the films of a class",
-    r"200 bootstrap resamples", r"95% of 1,000 draws", r"out of 255",
+    r"240 chest \*phantoms\*", r"200 bootstrap resamples", r"95% of 1,000 draws", r"out of 255",
     r"\(255 - x\)", r"500 images", r"seed 42, a validation share of 0\.15", r"x 2,048 numbers",
     r"random crops of 8% to 100%", r"threshold \(0\.5\) and goals",
     r"100 labeled normal radiographs",
