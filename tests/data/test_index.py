@@ -188,6 +188,14 @@ def test_open_dataset_says_how_to_get_one(tmp_path, monkeypatch):
         open_dataset("chest_xray")
 
 
+def test_the_phantoms_of_the_sample_come_from_two_sites(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(
+        "utils.data.index.write_phantom_dataset", lambda *given, **how: (given, how)
+    )
+    assert open_dataset("phantoms") == ((tmp_path / "phantoms",), {"sites": True})
+
+
 def test_images_of_every_kind_become_rgb(tmp_path):
     gray = np.arange(256, dtype=np.uint8).reshape(16, 16)
     Image.fromarray(gray).save(tmp_path / "gray.png")

@@ -15,6 +15,7 @@ from utils.evaluation.two_sites import (
     judge_questions,
     list_measures,
     measure_models,
+    summarize_flips,
 )
 from utils.phantoms.sites import SITES
 
@@ -80,6 +81,25 @@ def test_flips_are_counted_by_class_and_direction():
     assert rows.loc["PNEUMONIA", columns].tolist() == [0.5, 0.25, 0.25]
     both = count_flips({"one": [make_table(PERFECT, FILM, PAIR)] * 3}, SEEDS)
     assert both.seed.tolist() == [43, 43, 44, 44, 45, 45]
+
+
+def test_flips_of_one_network_are_summarized_with_an_exact_interval():
+    table = make_table(PERFECT, FILM, PAIR)
+    found = summarize_flips(table[table.split != "validation"], RESAMPLES, 3)
+    assert found.index.tolist() == ["flips", "change"] and (found.children == 8).all()
+    # Clopper and Pearson's interval of 3 of 8.
+    assert found.loc["flips", ["value", "low", "high"]].tolist() == [0.375, 0.085233, 0.755137]
+    changes = np.abs(np.subtract(FILM, PAIR))
+    value, low, high = found.loc["change", ["value", "low", "high"]]
+    assert value == pytest.approx(changes.mean(), abs=1e-6)
+    reach = 1.96 * changes.std() / np.sqrt(8)
+    assert (low, high) == pytest.approx((value - reach, value + reach), abs=0.03)
+    none = summarize_flips(make_table(PERFECT, FILM, FILM), 20, 3).loc["flips"]
+    assert none.value == none.low == 0 and none.high == pytest.approx(
+        1 - 0.025 ** (1 / 8), abs=1e-6
+    )
+    with pytest.raises(PredictionsError, match="predict both again"):
+        summarize_flips(table[table.image_id != "test_pair/A/test-0001.png"], 20, 3)
 
 
 def test_flips_have_the_interval_of_a_proportion():

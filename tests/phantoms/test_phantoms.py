@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from utils.data.index import build_index, count_crossings, parse_name
 from utils.phantoms import sets
 from utils.phantoms.rendering import render_phantom
 from utils.phantoms.sets import (
+    CHILDREN_PER_SEED,
     CLASS_SHARES,
     DEFAULT_IMAGES,
     SMALLEST_DATASET,
@@ -29,6 +31,7 @@ from utils.phantoms.sets import (
     plan_phantom_dataset,
     write_phantom_dataset,
 )
+from utils.phantoms.sites import SITE_OF_CLASS
 
 MEAN_INTENSITY_BAND = (0.25, 0.75)
 RESNET_BAND = (0.82, 0.98)
@@ -64,6 +67,12 @@ def head_auc(features, labels):
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     return write_phantom_dataset(tmp_path_factory.mktemp("data") / "phantoms", SMALLEST_DATASET)
+
+
+@pytest.fixture(scope="module")
+def site_dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sites") / "phantoms"
+    return write_phantom_dataset(folder, SMALLEST_DATASET, sites=True)
 
 
 # One phantom
@@ -183,14 +192,10 @@ def test_the_plan_has_the_promised_classes_patients_and_oddities():
     seeds = {split: {i.patient_seed for i in plan if i.split == split} for split in numbers}
     assert seeds["train"].isdisjoint(seeds["test"])
 
-    twins = Counter((image.patient_seed, image.etiology, image.view) for image in plan)
+    twins = Counter(image.film for image in plan)
     twice = [key for key, count in twins.items() if count > 1]
     assert sorted(key[1] == "normal" for key in twice) == [False, True]
-    assert all(
-        image.split == "train"
-        for image in plan
-        if (image.patient_seed, image.etiology, image.view) in twice
-    )
+    assert all(image.split == "train" for image in plan if image.film in twice)
     both = [
         seed
         for seed in seeds["train"]
@@ -203,8 +208,28 @@ def test_the_plan_has_the_promised_classes_patients_and_oddities():
     )
 
 
-def test_the_data_set_on_disk_is_what_the_loader_reads(dataset):
-    plan = plan_phantom_dataset(SMALLEST_DATASET)
+def test_sites_are_planned_in_their_shares_and_change_nothing_else():
+    plan = plan_phantom_dataset(sites=True)
+    assert [replace(image, site=None) for image in plan] == plan_phantom_dataset()
+    site_of = {}
+    for image in plan:
+        assert site_of.setdefault(image.film, image.site) == image.site, "one film, two sites"
+    for split, share in sets.SITE_SHARES.items():
+        for etiology in ETIOLOGIES:
+            films = {image.film for image in plan
+                     if (image.split, image.etiology) == (split, etiology)}  # fmt: skip
+            own = SITE_OF_CLASS[int(etiology != "normal")]
+            assert sum(site_of[film] == own for film in films) == round(share * len(films))
+    # The two films of one child need not be of one site, and no film is a registered one's.
+    assert len({(image.patient_seed, image.site) for image in plan}) > 150
+    reserved = range(2101 * CHILDREN_PER_SEED, 2304 * CHILDREN_PER_SEED)
+    assert not any(image.patient_seed in reserved for image in plan)
+
+
+@pytest.mark.parametrize("sites", [False, True])
+def test_the_data_set_on_disk_is_what_the_loader_reads(sites, dataset, site_dataset):
+    dataset = site_dataset if sites else dataset
+    plan = plan_phantom_dataset(SMALLEST_DATASET, sites=sites)
     files = {path.relative_to(dataset).as_posix() for path in dataset.rglob("*.jpeg")}
     assert files == {image.image_id for image in plan}
     assert read_json(dataset / "source.json") == {
@@ -212,10 +237,11 @@ def test_the_data_set_on_disk_is_what_the_loader_reads(dataset):
         "seed": sets.DEFAULT_SEED,
         "n_images": SMALLEST_DATASET,
         "version": sets.PHANTOM_VERSION,
+        **({"site_shares": {"train": 0.85, "test": 0.5}} if sites else {}),
     }
     assert {path.name for path in dataset.iterdir()} == {"train", "test", "masks", "source.json"}
     for image in plan:
-        phantom = render_phantom(image.patient_seed, image.etiology, image.view)
+        phantom = render_phantom(*image.film, site=image.site)
         with Image.open(dataset / image.image_id) as stored:
             assert (stored.mode, stored.size) == ("L", (IMAGE_SIZE, IMAGE_SIZE))
             error = np.asarray(stored).astype(int) - phantom.image
@@ -243,9 +269,9 @@ def test_patients_never_cross_the_splits(tmp_path):
 
 
 def test_duplicates_are_byte_identical(tmp_path):
-    plan = plan_phantom_dataset()
-    twins = Counter((image.patient_seed, image.etiology, image.view) for image in plan)
-    repeated = [i for i in plan if twins[i.patient_seed, i.etiology, i.view] > 1]
+    plan = plan_phantom_dataset(sites=True)
+    twins = Counter(image.film for image in plan)
+    repeated = [image for image in plan if twins[image.film] > 1]
     for image in repeated:
         sets._write_image(tmp_path, image)
     contents = Counter((tmp_path / image.image_id).read_bytes() for image in repeated)
@@ -253,7 +279,7 @@ def test_duplicates_are_byte_identical(tmp_path):
 
 
 def test_a_data_set_that_is_there_is_left_alone(dataset, monkeypatch):
-    def refuse(*arguments):
+    def refuse(*arguments, **site):
         raise AssertionError("rendered although all was there")
 
     monkeypatch.setattr(sets, "render_phantom", refuse)
@@ -267,6 +293,8 @@ def test_another_data_set_is_refused_and_stays(dataset, tmp_path):
         write_phantom_dataset(dataset, SMALLEST_DATASET, seed=1)
     with pytest.raises(PhantomError, match="delete the folder"):
         write_phantom_dataset(dataset, SMALLEST_DATASET + 1)
+    with pytest.raises(PhantomError, match="site_shares.*delete the folder"):
+        write_phantom_dataset(dataset, SMALLEST_DATASET, sites=True)
     foreign = tmp_path / "phantoms"
     (foreign / "train").mkdir(parents=True)
     with pytest.raises(PhantomError, match="no source.json"):
@@ -290,10 +318,10 @@ def test_an_interrupted_rendering_leaves_nothing(tmp_path, monkeypatch, stop):
     rendered = itertools.count()
     render = render_phantom
 
-    def render_some(*arguments):
+    def render_some(*arguments, **site):
         if next(rendered) == 5:
             raise stop
-        return render(*arguments)
+        return render(*arguments, **site)
 
     monkeypatch.setattr(sets, "render_phantom", render_some)
     root = tmp_path / "phantoms"

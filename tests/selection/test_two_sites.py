@@ -2,6 +2,8 @@
 
 import re
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,15 +11,18 @@ import pytest
 from PIL import Image
 
 from tests.builders import build_small_backbone
+from utils.common.constants import CLASS_NAMES, PREDICTION_COLUMNS
 from utils.common.files import file_sha256, read_json
 from utils.common.paths import ROOT, dataset_dir, model_file, provenance_file
 from utils.common.study import load_study
 from utils.evaluation.predictions import etiology_of, load_predictions
-from utils.evaluation.two_sites import FILM_SPLITS, MEASURES
+from utils.evaluation.two_sites import FILM_SPLITS, MEASURES, summarize_flips
 from utils.models.architectures import build_network
 from utils.models.export import export_model
 from utils.models.pretrained import Weights
 from utils.phantoms.rendering import render_phantom
+from utils.phantoms.sets import SMALLEST_DATASET, plan_phantom_dataset, write_phantom_dataset
+from utils.phantoms.sites import SITES
 from utils.selection import round_two, two_sites
 from utils.selection.choices import SelectionError, round_two_networks
 from utils.selection.round_two import ABLATION
@@ -29,6 +34,7 @@ from utils.selection.two_sites import (
     SETS,
     SETTINGS,
     list_round_two,
+    predict_sample_pairs,
     render_films,
     result_file,
     run_experiment,
@@ -115,6 +121,35 @@ def test_films_and_their_pairs_are_rendered_once(folders, monkeypatch):
     (root / film.image_id).unlink()
     pd.testing.assert_frame_equal(render_films()[1], films)
     assert rendered == [(int(child), etiology)]
+
+
+def test_children_of_the_sample_are_predicted_at_both_sites(folders, monkeypatch):
+    plan = partial(plan_phantom_dataset, SMALLEST_DATASET)
+    monkeypatch.setattr(two_sites, "plan_phantom_dataset", plan)
+    network = SimpleNamespace(
+        input_shape=(None, 224, 224, 3),
+        predict_on_batch=lambda images: np.tile(images.mean((1, 2, 3))[:, None] / 255, 2),
+    )
+    table = predict_sample_pairs(network)
+    assert tuple(table.columns) == PREDICTION_COLUMNS
+    test = [image for image in plan(sites=True) if image.split == "test"]
+    seeds = {image.patient_seed for image in test}
+    assert len(seeds) < len(test), "there is a child with two films, of which one is taken"
+    assert (summarize_flips(table, 20, 3).children == len(seeds)).all()
+    sample = write_phantom_dataset(folders / "phantoms", SMALLEST_DATASET, sites=True)
+    for image in [image for image in test if image.view == 0]:
+        name = f"{CLASS_NAMES[int(image.etiology != 'normal')]}-{image.patient_seed}.png"
+        at = {site: f"test{'' if site == image.site else '_pair'}/{site}/{name}" for site in SITES}
+        for site, image_id in at.items():
+            drawn = render_phantom(*image.film, site=site).image
+            with Image.open(dataset_dir("sample_pairs") / image_id) as kept:
+                np.testing.assert_array_equal(np.asarray(kept), drawn)
+            row = table[table.image_id == image_id].iloc[0]
+            assert row.probability == pytest.approx(drawn.mean() / 255, abs=1e-5)
+        with Image.open(sample / image.image_id) as film:
+            shown = np.asarray(film, float)
+        here = render_phantom(*image.film, site=image.site).image
+        assert np.abs(shown - here).mean() < 3, "the film is not the one of the sample"
 
 
 def test_no_film_is_rendered_by_code_that_is_not_committed(folders, monkeypatch):

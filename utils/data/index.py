@@ -103,12 +103,14 @@ def assign_split(name: ImageName, seed: int, validation_fraction: float) -> str:
 def open_dataset(name: str) -> Path:
     """Return the root of `chest_xray` or `phantoms` below `data/`, rendering the phantoms if new.
 
+    These phantoms are films of two sites (`docs/phantoms.md`).
+
     Raises:
         DatasetError: if the real data set is not there.
     """
     root = dataset_dir(name)
     if name == "phantoms":
-        return write_phantom_dataset(root)
+        return write_phantom_dataset(root, sites=True)
     if not root.is_dir():
         raise DatasetError(f"there is no data set at {root}; run `make data`")
     return root

@@ -14,8 +14,8 @@ import pandas as pd
 
 from utils.common.constants import CLASS_NAMES, SCORED_SPLITS
 from utils.common.progress import track
-from utils.evaluation.bootstrap import resample_rows
-from utils.evaluation.intervals import CONFIDENCE
+from utils.evaluation.bootstrap import mean_interval, resample_rows
+from utils.evaluation.intervals import CONFIDENCE, binomial_interval
 from utils.evaluation.metrics import auc_by_ranks
 from utils.evaluation.predictions import PredictionsError, select_split
 from utils.evaluation.thresholds import is_positive
@@ -208,6 +208,33 @@ def count_flips(tables: Mapping[str, Sequence[pd.DataFrame]], seeds: Sequence[in
                 "pneumonia_at_B_alone": (second & ~first).mean(),
             })  # fmt: skip
     return pd.DataFrame(rows).astype({"seed": "Int64"}).round(_DIGITS)
+
+
+def summarize_flips(table: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """Return how far one network's answers to the test children follow the site.
+
+    Args:
+        table: Predictions of the splits `test` and `test_pair`.
+        resamples: Bootstrap resamples of the children, for the change.
+        seed: Of the resamples.
+
+    Returns:
+        Rows `flips`, of the children the proportion whose answer at 0.5 is not the same for both
+        films, with an exact interval, and `change`, the mean absolute change of the probability;
+        columns children, value, low, high.
+
+    Raises:
+        PredictionsError: if a film has no pair.
+    """
+    test, film = _stack({"network": [table]}, "test")
+    pair = _stack_pairs({"network": [table]}, test)
+    flipped = (is_positive(film, _THRESHOLD) != is_positive(pair, _THRESHOLD))[0]
+    low, high = binomial_interval(int(flipped.sum()), len(flipped))
+    change = mean_interval(np.abs(film - pair)[0], test.patient_id.to_numpy(), resamples, seed)
+    rows = {"flips": {"value": flipped.mean(), "low": low, "high": high}, "change": change}
+    found = pd.DataFrame.from_dict(rows, orient="index").round(_DIGITS)
+    found.insert(0, "children", len(test))
+    return found
 
 
 def list_measures(measured: Measured) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import shutil
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ TEST_SHARE = 0.25
 CLASS_SHARES = {"normal": 0.38, "bacteria": 0.345, "virus": 0.275}
 """Shares of images in every split: about 62% pneumonia, bacterial to viral 5 to 4."""
 IMAGES_PER_PATIENT = {1: 0.45, 2: 0.3, 3: 0.15, 4: 0.1}
+SITE_SHARES = {"train": 0.85, "test": 0.5}
+"""Of a data set from two sites, the share of films at their class's own, `sites.SITE_OF_CLASS`."""
 JPEG_QUALITY = 95
 CHILDREN_PER_SEED = 10_000
 """Children that one seed of `plan_site_films` has for itself."""
@@ -49,6 +51,13 @@ class PlannedImage:
     etiology: str
     patient_seed: int
     view: int
+    site: str | None = None
+    """Key of `sites.SITES`; None where acquisition has habits of no room."""
+
+    @property
+    def film(self) -> tuple[int, str, int]:
+        """What is the same in two images only if they are one film under two names."""
+        return self.patient_seed, self.etiology, self.view
 
     @property
     def image_id(self) -> str:
@@ -58,7 +67,7 @@ class PlannedImage:
 
 
 def plan_phantom_dataset(
-    n_images: int = DEFAULT_IMAGES, seed: int = DEFAULT_SEED
+    n_images: int = DEFAULT_IMAGES, seed: int = DEFAULT_SEED, *, sites: bool = False
 ) -> list[PlannedImage]:
     """Plan a data set: who is imaged how often, in which split, under which name.
 
@@ -69,6 +78,8 @@ def plan_phantom_dataset(
     Args:
         n_images: Number of images, at least 24.
         seed: Seed of everything.
+        sites: Whether each film is taken at a site, in the shares `SITE_SHARES` of each etiology;
+            all else is the same.
     """
     if n_images < SMALLEST_DATASET:
         raise ValueError(f"n_images must be at least {SMALLEST_DATASET}, not {n_images}")
@@ -80,7 +91,20 @@ def plan_phantom_dataset(
         patients = _plan_patients(random, count)
         plan += _name_images(split, patients, first_number, random)
         first_number = (first_number + len(patients) + 99) // 100 * 100 + 1
-    return plan
+    return _take_at_sites(plan, seed) if sites else plan
+
+
+def _take_at_sites(plan: list[PlannedImage], seed: int) -> list[PlannedImage]:
+    """Return the images, each film at one site, by a random stream that draws nothing else."""
+    random = np.random.default_rng([seed, len(plan), len(SITES)])
+    site_of: dict[tuple[int, str, int], str] = {}
+    for split, share in SITE_SHARES.items():
+        for etiology in CLASS_SHARES:
+            own = (image for image in plan if (image.split, image.etiology) == (split, etiology))
+            films = list(dict.fromkeys(image.film for image in own))
+            sites = _share_sites(etiology, len(films), share)
+            site_of |= zip(films, random.permutation(sites).tolist(), strict=True)
+    return [replace(image, site=site_of[image.film]) for image in plan]
 
 
 def _plan_patients(random: Generator, n_images: int) -> list[tuple[str, int]]:
@@ -140,13 +164,23 @@ def plan_site_films(seed: int, n_films: int, share: float) -> list[PlannedFilm]:
         )
     kinds = []
     for etiology, count in _count_etiologies(n_films).items():
-        own = SITE_OF_CLASS[NORMAL if etiology == "normal" else PNEUMONIA]
-        (other,) = SITES.keys() - {own}
-        here = round(share * count)
-        kinds += [(etiology, own)] * here + [(etiology, other)] * (count - here)
+        kinds += [(etiology, site) for site in _share_sites(etiology, count, share)]
     order = np.random.default_rng([seed, n_films]).permutation(n_films)
     first = CHILDREN_PER_SEED * seed
     return [PlannedFilm(first + n, *kinds[place]) for n, place in enumerate(order)]
+
+
+def other_site(site: str) -> str:
+    """Return the one of the two sites that is not `site`."""
+    (other,) = SITES.keys() - {site}
+    return other
+
+
+def _share_sites(etiology: str, count: int, share: float) -> list[str]:
+    """Return the sites of films of one etiology, those at its class's own site first."""
+    own = SITE_OF_CLASS[NORMAL if etiology == "normal" else PNEUMONIA]
+    here = round(share * count)
+    return [own] * here + [other_site(own)] * (count - here)
 
 
 def _count_etiologies(n_images: int) -> dict[str, int]:
@@ -172,7 +206,7 @@ def _add_oddities(
 
 
 def write_phantom_dataset(
-    root: Path, n_images: int = DEFAULT_IMAGES, seed: int = DEFAULT_SEED
+    root: Path, n_images: int = DEFAULT_IMAGES, seed: int = DEFAULT_SEED, *, sites: bool = False
 ) -> Path:
     """Write a phantom data set in the layout of the Kaggle one, unless it is there already.
 
@@ -185,6 +219,7 @@ def write_phantom_dataset(
         root: Folder of the data set.
         n_images: Number of images, at least 24.
         seed: Seed of everything.
+        sites: Whether the images are films of two sites; see `plan_phantom_dataset`.
 
     Returns:
         `root`.
@@ -192,10 +227,12 @@ def write_phantom_dataset(
     Raises:
         PhantomError: if `root` holds something else; it is left as it is.
     """
-    plan = plan_phantom_dataset(n_images, seed)
+    plan = plan_phantom_dataset(n_images, seed, sites=sites)
     source = {
         "source": "phantoms", "seed": seed, "n_images": n_images, "version": PHANTOM_VERSION,
     }  # fmt: skip
+    if sites:
+        source["site_shares"] = SITE_SHARES
     if _is_complete(root, source, plan):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -241,7 +278,7 @@ def _is_complete(root: Path, source: dict[str, Any], plan: list[PlannedImage]) -
 
 
 def _write_image(root: Path, planned: PlannedImage) -> None:
-    phantom = render_phantom(planned.patient_seed, planned.etiology, planned.view)
+    phantom = render_phantom(*planned.film, site=planned.site)
     image_file, mask_file = root / planned.image_id, _mask_file(root, planned.image_id)
     for file in (image_file, mask_file):
         file.parent.mkdir(parents=True, exist_ok=True)

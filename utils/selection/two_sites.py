@@ -10,13 +10,16 @@ goes on where it was interrupted, and where all predictions are there it only sc
   `evaluation.two_sites`.
 
 Round two's networks are measured where they are, by ten crops, which are part of them.
+
+The sample study measures flips of its own: `predict_sample_pairs`, then `summarize_flips` and
+`count_flips` of `evaluation.two_sites`.
 """
 
 import argparse
 import functools
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -42,11 +45,12 @@ from utils.evaluation.two_sites import (
     list_measures,
     measure_models,
 )
+from utils.models.prediction import predict_files
 from utils.models.pretrained import WeightsError
+from utils.models.registry import Network
 from utils.models.weights import resolve_weights
 from utils.phantoms.rendering import render_phantom
-from utils.phantoms.sets import PlannedFilm, plan_site_films
-from utils.phantoms.sites import SITES
+from utils.phantoms.sets import PlannedFilm, other_site, plan_phantom_dataset, plan_site_films
 from utils.selection.choices import SelectionError, round_two_networks
 from utils.selection.final_models import train_and_export_head
 from utils.selection.round_two import (
@@ -95,14 +99,43 @@ def render_films() -> tuple[Path, pd.DataFrame]:
         `data/two_sites`, and a row per film: image_id, patient_id, split, label, pixel_sha256.
         Pairs of validation and test are of the splits `validation_pair` and `test_pair`.
     """
+    planned = ((split, film) for split, given in SETS.items() for film in plan_site_films(*given))
+    return _render_with_pairs(dataset_dir("two_sites"), planned)
+
+
+def predict_sample_pairs(network: Network) -> pd.DataFrame:
+    """Let a network predict each test child of the sample, and the same child at the other site.
+
+    Of each child the first film is taken, rendered again without the loss of a JPEG. Films are kept
+    in `data/sample_pairs`.
+
+    Args:
+        network: From (n, 224, 224, 3) RGB in [0, 255] to (n, 2) probabilities.
+
+    Returns:
+        Rows as of a prediction file, of the splits `test` and `test_pair`.
+    """
+    first: dict[int, PlannedFilm] = {}
+    for image in plan_phantom_dataset(sites=True):
+        if image.split == "test":
+            film = PlannedFilm(image.patient_seed, image.etiology, image.site)
+            first.setdefault(image.patient_seed, film)
+    planned = (("test", film) for film in first.values())
+    root, films = _render_with_pairs(dataset_dir("sample_pairs"), planned)
+    films = films.rename(columns={"label": "y_true"})
+    films["probability"] = predict_files(network, root, films.image_id, "films of two sites")
+    return films[list(PREDICTION_COLUMNS)]
+
+
+def _render_with_pairs(
+    root: Path, planned: Iterable[tuple[str, PlannedFilm]]
+) -> tuple[Path, pd.DataFrame]:
+    """Render films, each with its split, and the pairs of those outside training; see above."""
     films = []
-    for split, given in SETS.items():
-        for film in plan_site_films(*given):
-            films.append((split, film))
-            if split != "train":
-                (other,) = SITES.keys() - {film.site}
-                films.append((split + PAIR, replace(film, site=other)))
-    root = dataset_dir("two_sites")
+    for split, film in planned:
+        films.append((split, film))
+        if split != "train":
+            films.append((split + PAIR, replace(film, site=other_site(film.site))))
     with ThreadPoolExecutor() as pool:
         rows = pool.map(lambda film: _render_film(root, *film), films)
         index = pd.DataFrame(track(rows, "films of two sites", len(films)))

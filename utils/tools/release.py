@@ -18,10 +18,10 @@ from pathlib import Path
 import keras
 
 from utils.common.files import read_json, write_json
-from utils.common.paths import final_name, model_file, predictions_file, results_dir
+from utils.common.paths import dataset_dir, final_name, model_file, predictions_file, results_dir
 from utils.common.provenance import read_provenance
 from utils.common.study import load_study
-from utils.data.index import build_index, open_dataset
+from utils.data.index import build_index
 from utils.evaluation.calibration import fit_temperature
 from utils.evaluation.external import HALF
 from utils.evaluation.predictions import load_predictions, select_split
@@ -38,6 +38,7 @@ from utils.models.registry import (
     open_shipped_model,
     register_model,
 )
+from utils.phantoms.sets import write_phantom_dataset
 from utils.selection.choices import RELEASED, ROUND_TWO_RECIPES, ROUND_TWO_SEEDS
 from utils.tools.guard import release_guard
 from utils.tools.predict import score_folder, write_scores
@@ -105,8 +106,11 @@ def release_onnx() -> Path:
 
 
 def copy_phantoms(folder: Path) -> None:
-    """Copy a few phantoms of each class into a folder, in the layout that `EVALUATE=1` reads."""
-    root = open_dataset("phantoms")
+    """Copy a few phantoms of each class into a folder, in the layout that `EVALUATE=1` reads.
+
+    They were taken at no site, as the sample study's were when the first model was released.
+    """
+    root = write_phantom_dataset(dataset_dir("phantoms_without_site"))
     index = build_index(root, seed=0, validation_fraction=0.5)
     for row in index[index.split == "test"].groupby("label").head(_PHANTOMS_PER_CLASS).itertuples():
         source = root / row.image_id
