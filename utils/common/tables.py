@@ -1,5 +1,6 @@
 """Show a table in a notebook, and keep it as it was displayed, so that a text can quote it."""
 
+import re
 from html import escape
 
 import pandas as pd
@@ -26,9 +27,9 @@ class ShownTable:
     def _repr_html_(self) -> str:
         """Return the first columns, and the whole table to fold out where there are more."""
         cells = _as_displayed(self._table)
-        html = cells.iloc[:, :COLUMNS].to_html(index=_has_names(cells), border=0)
+        html = _to_html(cells.iloc[:, :COLUMNS])
         if folded := [str(column) for column in cells.columns[COLUMNS:]]:
-            whole = cells.to_html(index=_has_names(cells), border=0)
+            whole = _to_html(cells)
             summary = escape(f"All columns, also: {', '.join(folded)}")
             html += f"\n<details><summary>{summary}</summary>\n{whole}\n</details>"
         return html
@@ -55,6 +56,12 @@ def write_table(table: pd.DataFrame, study_name: str, name: str) -> None:
 
 def _has_names(table: pd.DataFrame) -> bool:
     return not pd.api.types.is_integer_dtype(table.index)
+
+
+def _to_html(cells: pd.DataFrame) -> str:
+    """Return cells as HTML with a line for each row: saved notebooks are compared line by line."""
+    html = cells.to_html(index=_has_names(cells), border=0)
+    return re.sub(r"\n\s*(?=<t[hd]|</tr)", "", html)
 
 
 def _as_displayed(table: pd.DataFrame) -> pd.DataFrame:
