@@ -281,7 +281,7 @@ def read_rows(file):
 @pytest.mark.parametrize(("name", "file"), SHOWN, ids=lambda value: getattr(value, "stem", ""))
 def test_a_shown_table_stands_in_its_notebook(name, file):
     texts = [text for cell in cells_of(read_committed(name), "code") for text in texts_of(cell)]
-    lines = [" ".join(line.split()) for line in "".join(texts).splitlines()]
+    lines = [" ".join(line.split()) for line in "\n".join(texts).splitlines()]
     rows = read_rows(file)
     assert rows and stands_in(lines, rows)
     last = rows[-1][-1]
