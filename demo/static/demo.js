@@ -44,7 +44,7 @@ function showAnswer(answer) {
     `From ${percent(answer.calibrated_threshold)} on, the mark on the bar, the model predicts PNEUMONIA. ` +
     (answer.is_own
       ? "This threshold is assumed, and was not chosen on any image."
-      : `The threshold was chosen on held-out patients, not on the test set. Before scaling: ${before}.`));
+      : `The threshold was not chosen on the test set. Before scaling: ${before}.`));
   element("image").src = answer.image;
   element("heat").src = answer.heat_map;
   show("explained", `${map} for ${answer.label}`);
