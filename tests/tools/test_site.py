@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from nbformat import NotebookNode
 
 from tests.test_notebooks import cells_of, pictures_of, read_committed, texts_of
 from tests.test_repository import make_targets
@@ -44,7 +45,11 @@ NOTEBOOKS = sorted(file.stem for file in (ROOT / "notebooks").glob("[0-9]*.ipynb
 def text_of(page: Path) -> str:
     """Return the text of a page, without tags and runs of blanks."""
     body = re.sub(r"(?s)<(script|style).*?</\1>", " ", page.read_text(encoding="utf-8"))
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", "", body)).split())
+    return " ".join(without_tags(body).split())
+
+
+def without_tags(text: str) -> str:
+    return html.unescape(re.sub(r"<[^>]+>", "", text))
 
 
 # ---- the built site
@@ -123,11 +128,21 @@ def test_notebooks_are_in_order_and_as_they_were_saved(site):
     for name in NOTEBOOKS:
         page, notebook = site / "notebooks" / f"{name}.html", read_committed(name)
         shown = text_of(page)
-        printed = [text for cell in cells_of(notebook, "code") for text in texts_of(cell)]
+        printed = [text for cell in cells_of(notebook, "code") for text in list_displayed(cell)]
         assert [text for text in printed if " ".join(text.split()) not in shown] == []
         pictures = re.findall(r'<img [^>]*src="\.\./_images/', page.read_text(encoding="utf-8"))
         drawn = sum(cell.source.count("![") for cell in cells_of(notebook, "markdown"))
         assert len(pictures) == len(pictures_of(notebook)) + drawn
+
+
+def list_displayed(cell):
+    """Return the texts that a code cell shows on a page: the HTML of an output that has it."""
+    texts = []
+    for output in cell.outputs:
+        shown = output.get("data", {}).get("text/html")
+        alone = NotebookNode(outputs=[output])
+        texts += texts_of(alone) if shown is None else [without_tags(shown)]
+    return texts
 
 
 @pytest.mark.slow
