@@ -7,7 +7,7 @@ away; the decorator `exercise` turns this into the verdict. Printing is the purp
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -95,6 +95,27 @@ def read_range(answer: Any, what: str, low: float, high: float) -> tuple[float, 
             f"{what} must start with its lower end; {first:g} is not below {second:g}"
         )
     return first, second
+
+
+def check_statements(answer: Any, hints: Mapping[str, str], missing: Mapping[str, str]) -> None:
+    """Check an answer that names those of some statements that follow, by their letters.
+
+    Args:
+        answer: The student's answer, a set of letters.
+        hints: Why each statement that does not follow might be doubted, by its letter.
+        missing: What leads to each statement that follows, by its letter.
+
+    Raises:
+        WrongAnswer: if it is no such set, has a wrong letter, or lacks one.
+    """
+    *first, last = sorted({*hints, *missing})
+    if not isinstance(answer, Iterable) or not set(answer) <= {*first, last}:
+        quoted = ", ".join(f'"{letter}"' for letter in first)
+        raise WrongAnswer(f'give a set of letters out of {quoted} and "{last}"')
+    if wrong := sorted(set(answer) & set(hints)):
+        raise WrongAnswer(hints[wrong[0]])
+    if lacking := sorted(set(missing) - set(answer)):
+        raise WrongAnswer(f"{len(lacking)} more: {missing[lacking[0]]}")
 
 
 def call(function: Any, *inputs: Any) -> Any:

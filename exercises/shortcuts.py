@@ -5,12 +5,11 @@ from itertools import permutations
 
 from scipy.stats import spearmanr
 
-from exercises.checking import WrongAnswer, exercise, read_number
+from exercises.checking import WrongAnswer, check_statements, exercise, read_number
 
 MODELS, WANTED = 5, 0.9
 LUCK_TOLERANCE = 0.01
 
-FOLLOWS = {"a", "c"}
 _HINTS = {
     "b": (
         "b: the AUC may have fallen, too. A network that uses the lungs and something else still "
@@ -64,14 +63,7 @@ def check_covered(follows: Iterable[str]) -> str:
     Args:
         follows: Letters of the statements that follow.
     """
-    letters = {"a", "b", "c", "d"}
-    if not isinstance(follows, Iterable) or not set(follows) <= letters:
-        raise WrongAnswer('give a set of letters out of "a", "b", "c" and "d"')
-    chosen = set(follows)
-    if wrong := sorted(chosen - FOLLOWS):
-        raise WrongAnswer(_HINTS[wrong[0]])
-    if missing := sorted(FOLLOWS - chosen):
-        raise WrongAnswer(f"{len(missing)} more: {_MISSING[missing[0]]}")
+    check_statements(follows, _HINTS, _MISSING)
     return (
         "something outside the template tells the classes apart. What it is, and how much of the "
         "answer on whole images rests on it, takes other experiments"

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from exercises.checking import WrongAnswer, call, exercise, read_number
+from exercises.checking import WrongAnswer, call, check_statements, exercise, read_number
 
-FOLLOWS = {"a", "c"}
 _HINTS = {
     "b": (
         "b: has anyone checked whether the regions are right? The maps were compared with each "
@@ -36,14 +35,7 @@ def check_unmoved(follows: Iterable[str]) -> str:
     Args:
         follows: Letters of the statements that follow.
     """
-    letters = {"a", "b", "c", "d"}
-    if not isinstance(follows, Iterable) or not set(follows) <= letters:
-        raise WrongAnswer('give a set of letters out of "a", "b", "c" and "d"')
-    chosen = set(follows)
-    if wrong := sorted(chosen - FOLLOWS):
-        raise WrongAnswer(_HINTS[wrong[0]])
-    if missing := sorted(FOLLOWS - chosen):
-        raise WrongAnswer(f"{len(missing)} more: {_MISSING[missing[0]]}")
+    check_statements(follows, _HINTS, _MISSING)
     return (
         "such a map shows the image, not the network. It may still look convincing, because the "
         "eye finds ribs and lungs in it"
