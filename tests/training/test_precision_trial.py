@@ -44,6 +44,7 @@ def trained(tmp_path, monkeypatch):
     return trained
 
 
+@pytest.mark.slow
 def test_every_seed_is_trained_in_either_precision_and_once(trained, capsys):
     table = run_trial("full")
     names = [f"{precision}_seed{seed}" for precision in ("float32", "bfloat16") for seed in SEEDS]
