@@ -38,7 +38,7 @@ from utils.data.images import DatasetError
 from utils.evaluation.metrics import paired_difference
 from utils.evaluation.predictions import PredictionsError
 from utils.models.pretrained import WeightsError
-from utils.training.precision import CPU_FACTS, cpu_flags
+from utils.training.precision import CPU_FACTS, RECORDED_FLAGS, cpu_flags
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ QUICK = {
     "steps": 2, "extracted_images": 4, "scored_images": 4, "workers": (0, 1), "weights": "random",
 }  # fmt: skip
 """Settings of the test that the command works."""
-REPORTED_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+REPORTED_FLAGS = ("avx2", *RECORDED_FLAGS)
 
 
 def plan_jobs(settings: BenchSettings) -> list[str]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from utils.common.constants import NORMAL, PNEUMONIA
 from utils.evaluation.bootstrap import bootstrap_bounds
-from utils.evaluation.metrics import predictive_values
+from utils.evaluation.metrics import RankedImages, predictive_values
 from utils.evaluation.predictions import patients_known
 from utils.evaluation.thresholds import is_positive, net_benefit
 
@@ -53,19 +53,12 @@ def _precision_at(true_positives: np.ndarray, false_positives: np.ndarray) -> np
 
 
 def _band(predictions: pd.DataFrame, resamples: int, seed: int, curve: Curve) -> pd.DataFrame:
-    probability = predictions.probability.to_numpy(np.float64)
-    order = np.argsort(-probability, kind="stable")
-    ranked = probability[order]
-    # Rows of equal probability are one group: no threshold can separate them.
-    groups = np.flatnonzero(np.append(True, np.diff(ranked) != 0))
-    with_pneumonia = (predictions.y_true.to_numpy() == PNEUMONIA)[order]
+    ranked = RankedImages(
+        predictions.y_true.to_numpy(), predictions.probability.to_numpy(np.float64)
+    )
 
     def score(weights: np.ndarray) -> np.ndarray:
-        weights = weights[:, order]
-        positives, negatives = (
-            np.add.reduceat(weights * chosen, groups, axis=1).cumsum(axis=1)
-            for chosen in (with_pneumonia, ~with_pneumonia)
-        )
+        positives, negatives = (part.cumsum(axis=1) for part in ranked.count(weights))
         return np.stack([curve(*pair) for pair in zip(positives, negatives, strict=True)], axis=1)
 
     level = "patient" if patients_known(predictions) else "image"

@@ -135,6 +135,35 @@ def predictive_values(
     return ppv, npv
 
 
+class RankedImages:
+    """Rows sorted by probability once, to count them under many weightings at every threshold."""
+
+    def __init__(self, y_true: np.ndarray, probability: np.ndarray) -> None:
+        """Sort rows with (n,) labels of 0 or 1 and (n,) probabilities."""
+        self._order = np.argsort(-probability, kind="stable")
+        ranked = probability[self._order]
+        self._with_pneumonia = (y_true[self._order] == PNEUMONIA).astype(np.float64)
+        # Rows of equal probability are one group: no threshold can separate them.
+        self._groups = np.flatnonzero(np.append(True, np.diff(ranked) != 0))
+        self.probability = ranked[self._groups]
+        """Of each group, from the highest to the lowest."""
+
+    def count(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Count the rows of each group with and without pneumonia.
+
+        Args:
+            weights: (resamples, n) whole numbers, in the order of the rows as they came.
+
+        Returns:
+            Two arrays (resamples, groups); their running sums are true and false positives.
+        """
+        weights = weights[:, self._order].astype(np.float64)
+        return (
+            np.add.reduceat(weights * self._with_pneumonia, self._groups, axis=1),
+            np.add.reduceat(weights * (1 - self._with_pneumonia), self._groups, axis=1),
+        )
+
+
 class _Scorer:
     """All metrics of one set of predictions under many weightings of its rows at once.
 
@@ -144,23 +173,15 @@ class _Scorer:
     """
 
     def __init__(self, y_true: np.ndarray, probability: np.ndarray, threshold: float) -> None:
-        self._order = np.argsort(-probability, kind="stable")
-        ranked = probability[self._order]
-        self._with_pneumonia = (y_true[self._order] == PNEUMONIA).astype(np.float64)
-        # Rows of equal probability are one group: no threshold can separate them.
-        self._groups = np.flatnonzero(np.append(True, np.diff(ranked) != 0))
+        self._ranked = RankedImages(y_true, probability)
         self._predicted_at = {
-            cut: int(is_positive(ranked[self._groups], cut).sum()) for cut in (0.5, threshold)
+            cut: int(is_positive(self._ranked.probability, cut).sum()) for cut in (0.5, threshold)
         }
         self._threshold = threshold
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         """Score (resamples, n) whole-number weights; return (metrics, resamples)."""
-        weights = weights[:, self._order].astype(np.float64)
-        with_pneumonia = np.add.reduceat(weights * self._with_pneumonia, self._groups, axis=1)
-        without_pneumonia = np.add.reduceat(
-            weights * (1 - self._with_pneumonia), self._groups, axis=1
-        )
+        with_pneumonia, without_pneumonia = self._ranked.count(weights)
         true_positives = with_pneumonia.cumsum(axis=1)
         false_positives = without_pneumonia.cumsum(axis=1)
         positives, negatives = true_positives[:, -1], false_positives[:, -1]

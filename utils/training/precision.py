@@ -15,6 +15,8 @@ CPU_FACTS = Path("/proc/cpuinfo")
 _FLOAT16_SINCE = (7, 0)
 """Compute capability from which NVIDIA GPUs have units for float16."""
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+RECORDED_FLAGS = ("avx512f", "avx512_bf16", "amx_bf16")
+"""Instruction sets that records name: what computes bfloat16, and how, depends on them."""
 
 
 class HardwareError(ValueError):

@@ -29,14 +29,12 @@ from utils.models.pretrained import WeightsError
 from utils.models.weights import resolve_study_weights
 from utils.training.activations import CacheSpaceError, training_copies
 from utils.training.head import HeadData, Recipe, prepare_head_data, score_head, train_head
-from utils.training.precision import cpu_flags
+from utils.training.precision import RECORDED_FLAGS, cpu_flags
 
 BOUND = 0.005
 """Of the mean difference of the validation ROC-AUC, registered in `docs/round_two.md`."""
 COMPARED = ("float32", "bfloat16")
 TRIAL = "precision_trial"
-HARDWARE = ("avx512f", "avx512_bf16", "amx_bf16")
-"""Instruction sets that are recorded: what computes bfloat16, and how, depends on them."""
 _BACKBONE = "resnet50"
 
 
@@ -59,7 +57,7 @@ def run_trial(study_name: str) -> pd.DataFrame:
         "weights": weights.provenance(),
         "recipe": Recipe.of_study(study).describe() | {"views": study.views},
         "seeds": list(study.final_seeds),
-        "processor": {flag: flag in cpu_flags() for flag in HARDWARE},
+        "processor": {flag: flag in cpu_flags() for flag in RECORDED_FLAGS},
     }
 
     def train(data: HeadData, precision: str, seed: int) -> dict[str, Any]:
