@@ -251,6 +251,7 @@ def find_collisions(figure: Figure) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_as_it_is_and_as_it_is_saved(name, tmp_path, monkeypatch):
     monkeypatch.setenv("FIGURES_DIR", str(tmp_path))
@@ -285,6 +286,7 @@ def test_a_figure_as_it_is_and_as_it_is_saved(name, tmp_path, monkeypatch):
     np.testing.assert_array_equal(np.random.get_state()[1], random)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_every_picture_of_a_phantom_is_marked(name):
     figure = PICTURES[name]()
@@ -370,6 +372,7 @@ def test_equal_figures_are_equal_files(tmp_path, monkeypatch):
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures_of_patients_are_not_saved(name, tmp_path, monkeypatch):
     monkeypatch.setenv("FIGURES_DIR", str(tmp_path))

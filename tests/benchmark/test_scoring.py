@@ -59,6 +59,7 @@ def test_the_command_answers_the_same_both_ways(tmp_path):
     assert onnx_peak is None or onnx_peak < keras_peak / 2, "TensorFlow was loaded for it"
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_says_why(tmp_path):
     with pytest.raises(BenchError, match="there is no model 'nobody'"):
         run_predict(tmp_path, "nobody", "many")

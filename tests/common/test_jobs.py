@@ -49,6 +49,7 @@ def who_did(folder: Path) -> dict[str, list[str]]:
 # ---- in this process
 
 
+@pytest.mark.slow
 def test_pieces_run_here_and_without_dask_by_default(tmp_path):
     command = [sys.executable, "-m", "tests.common.pieces", "note", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -102,6 +102,7 @@ def test_flips_of_one_network_are_summarized_with_an_exact_interval():
         summarize_flips(table[table.image_id != "test_pair/A/test-0001.png"], 20, 3)
 
 
+@pytest.mark.slow
 def test_flips_have_the_interval_of_a_proportion():
     flipped = np.arange(400) % 200 < 30  # 15% of each class
     film = np.full(400, 0.4)
@@ -113,6 +114,7 @@ def test_flips_have_the_interval_of_a_proportion():
     assert found["high"] == pytest.approx(0.15 + reach, abs=0.004)
 
 
+@pytest.mark.slow
 def test_the_gap_has_the_spread_of_two_independent_sets():
     validation, film = draw(200, 1, 2.0), draw(400, 2, 1.2)
     measured = measure_models({"one": [make_table(validation, film)]}, SEEDS, RESAMPLES, 3)
@@ -144,6 +146,7 @@ def test_a_difference_is_paired_by_children():
     assert gaps == pytest.approx(found, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_seeds_are_resampled_the_same_for_both_models():
     film, never, always = np.full(40, 0.4), np.full(40, 0.4), np.full(40, 0.6)
     networks = [make_table(draw(20, 1), film, pair) for pair in (never, never, always)]

@@ -275,6 +275,7 @@ def build_sigmoid_twin(model: keras.Model) -> keras.Model:
     return twin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("class_index", [NORMAL, PNEUMONIA])
 def test_one_sigmoid_unit_is_explained_for_both_classes(method, class_index):

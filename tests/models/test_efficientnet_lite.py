@@ -44,6 +44,7 @@ def classifier():
     return model
 
 
+@pytest.mark.slow
 def test_the_converted_network_recognizes_photographs(classifier):
     images = np.stack([photograph(name) for name in CLASSES])
     probabilities = classifier.predict(images, verbose=0)

@@ -138,6 +138,7 @@ def test_the_shipped_guard_is_the_recorded_file_and_holds_no_pixels():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_released_guard_says_little_of_phantoms_and_something_where_they_are_turned():
     """Their pose is not always the one that is named; radiographs are in results/full/guard.csv."""
     shipped = open_shipped_model()

@@ -53,6 +53,7 @@ def phantoms() -> np.ndarray:
     return np.stack([load_image(file) for file in sorted(PHANTOMS.rglob("*.jpeg"))])
 
 
+@pytest.mark.slow
 def test_onnx_runtime_keeps_no_record_of_who_scores_and_reports_to_nobody(tmp_path):
     code = "from utils.models.registry import open_shipped_model; open_shipped_model().open()"
     # Its telemetry stands still in workflows, where it would hide that it was left on.
@@ -135,6 +136,7 @@ def test_features_are_those_of_keras(shipped, whole, phantoms):
         )
 
 
+@pytest.mark.slow
 def test_one_run_gives_the_same_probabilities_and_features_to_the_bit(shipped, phantoms):
     images = np.concatenate([phantoms, 255 - phantoms])
     probabilities, features = shipped.predict_with_features(images)

@@ -226,6 +226,7 @@ def test_sites_are_planned_in_their_shares_and_change_nothing_else():
     assert not any(image.patient_seed in reserved for image in plan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sites", [False, True])
 def test_the_data_set_on_disk_is_what_the_loader_reads(sites, dataset, site_dataset):
     dataset = site_dataset if sites else dataset

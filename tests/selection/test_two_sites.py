@@ -123,6 +123,7 @@ def test_films_and_their_pairs_are_rendered_once(folders, monkeypatch):
     assert rendered == [(int(child), etiology)]
 
 
+@pytest.mark.slow
 def test_children_of_the_sample_are_predicted_at_both_sites(folders, monkeypatch):
     plan = partial(plan_phantom_dataset, SMALLEST_DATASET)
     monkeypatch.setattr(two_sites, "plan_phantom_dataset", plan)

@@ -121,6 +121,7 @@ def test_clean_notebook_drops_logs_times_and_paths():
     assert notebook.metadata.kernelspec.name == "python3"
 
 
+@pytest.mark.slow
 def test_run_injects_cleans_and_records_minutes(tmp_path):
     source = write_notebook(
         tmp_path / "notebooks" / "01_small.ipynb",
@@ -216,6 +217,7 @@ def test_solutions_are_filled_in_and_the_notebook_stays_empty(tmp_path, caplog):
     assert "AssertionError: not answered yet" in caplog.text
 
 
+@pytest.mark.slow
 def test_failed_solution_is_named_with_its_hint(tmp_path, caplog):
     check = "from exercises.checking import WrongAnswer\nraise WrongAnswer('think of six')"
     source = write_exercise(tmp_path, check)
@@ -237,6 +239,7 @@ def test_solutions_that_do_not_fit_run_nothing(tmp_path, caplog):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_notebook_without_exercises_needs_no_solutions(tmp_path):
     source = write_notebook(tmp_path / "01_small.ipynb", code_cell(PARAMETERS, "parameters"))
     assert main([str(source), "--solutions", "--output", "out.ipynb"]) == 0
@@ -245,6 +248,7 @@ def test_notebook_without_exercises_needs_no_solutions(tmp_path):
 # ---- failures
 
 
+@pytest.mark.slow
 def test_failed_cell_is_named_and_leaves_no_target(tmp_path, caplog):
     source = write_notebook(
         tmp_path / "03_small.ipynb",
@@ -261,6 +265,7 @@ def test_failed_cell_is_named_and_leaves_no_target(tmp_path, caplog):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_next_success_removes_the_failed_copy(tmp_path):
     source = write_notebook(tmp_path / "03_small.ipynb", code_cell(PARAMETERS, "parameters"))
     target = tmp_path / "out" / "03_small.ipynb"

@@ -65,6 +65,7 @@ def fitted(features):
     return fit_guard(features, contrast, np.arange(400) // 2 % 2, patients, seed=0)
 
 
+@pytest.mark.slow
 def test_limits_flag_about_the_stated_proportions_of_other_patients(fitted, features):
     assert fitted.constant_limit == CONSTANT_SHARE * 20
     other = draw_features(1, 2000)
@@ -116,6 +117,7 @@ def test_foreign_images_are_pictures_of_the_networks_size():
     assert foreign["nearly black"].max() < 6
 
 
+@pytest.mark.slow
 def test_a_guard_is_not_fitted_to_other_data_than_its_network(tmp_path, monkeypatch):
     for file in SHIPPED.iterdir():
         if file.is_file() and file.name != registry.RECORD:

@@ -453,6 +453,7 @@ def test_images_below_the_home_folder_are_found(shipped, tmp_path, monkeypatch):
     assert run("--images", "~/images", "--out", tmp_path / "s.csv") == 0
 
 
+@pytest.mark.slow
 def test_walking_and_reading_need_no_keras(tmp_path):
     save(tmp_path / "a.png", 40)
     code = (

@@ -110,6 +110,7 @@ def test_the_committed_phantoms_are_rendered_and_nothing_else(tmp_path):
         assert np.abs(here - there).mean() < 2, f"{name} is not the phantom of that name"
 
 
+@pytest.mark.slow
 def test_the_shipped_model_says_here_what_it_said_there(tmp_path, monkeypatch):
     """The check that `models/README.md` offers to everybody."""
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
@@ -134,6 +135,7 @@ def test_a_model_without_ten_crops_has_none_to_leave_out(tmp_path, monkeypatch, 
     assert "small always answers by the whole image: leave PLAIN out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_shipped_model_is_guarded(tmp_path, monkeypatch, capsys):
     """What is no radiograph, or one the wrong way, has a probability and a remark."""
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
