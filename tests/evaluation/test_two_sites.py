@@ -16,6 +16,8 @@ from utils.evaluation.two_sites import (
     list_measures,
     measure_models,
     summarize_flips,
+    tabulate_models,
+    tabulate_questions,
 )
 from utils.phantoms.sites import SITES
 
@@ -210,3 +212,25 @@ def test_what_cannot_be_compared_is_refused():
     elsewhere = table.assign(image_id=table.image_id.str.replace("test/A", "test/C"))
     with pytest.raises(PredictionsError, match="one film a child, named test/A/.*test/C/"):
         measure_models({"one": [elsewhere]}, SEEDS, 20, 0)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # resamples of four a site
+def test_tables_to_be_read_say_what_was_measured():
+    perfect, worse = make_table(PERFECT, FILM, PAIR), make_table(PERFECT, FILM, FILM)
+    tables = {"one": [perfect] * 3, "two": [worse]}
+    measured = measure_models(tables, SEEDS, 20, 0)
+    asked = [("flips", "one", "two", "interval above 0"), ("gap", "one", None, "at least 0.05")]
+    models = tabulate_models(list_measures(measured))
+    found = measured.compare("flips", "one")
+    shown = f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+    assert models.loc["one", "flips"] == shown
+    assert models.loc["two", "flips"] == "0.000 [0.000, 0.000]"
+    questions = tabulate_questions(judge_questions(measured, asked))
+    assert questions.measure.tolist() == ["flips", "gap"]
+    assert questions.model.tolist() == ["one minus two", "one"]
+    assert questions.met.tolist() == [
+        "yes" if found["low"] > 0 else "no",
+        "yes" if measured.compare("gap", "one")["value"] >= 0.05 else "no",
+    ]
+    signed = f"{found['value']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+    assert questions["mean"][0] == signed

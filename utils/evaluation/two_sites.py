@@ -18,6 +18,7 @@ from utils.evaluation.bootstrap import mean_interval, resample_rows
 from utils.evaluation.intervals import CONFIDENCE, binomial_interval
 from utils.evaluation.metrics import auc_by_ranks
 from utils.evaluation.predictions import PredictionsError, select_split
+from utils.evaluation.tables import format_interval
 from utils.evaluation.thresholds import is_positive
 
 PAIR = "_pair"
@@ -31,6 +32,11 @@ MEASURES = (
 """Validation ROC-AUC minus test ROC-AUC; of the test children, the proportion whose answer at 0.5
 is not the same for both films, and the mean absolute change of the probability; then ROC-AUCs,
 those of the test films at each site, too."""
+COLUMNS = {
+    "gap": "gap", "flips": "flips", "test_auc": "test AUC", "validation_auc": "validation AUC",
+    "change": "change",
+}  # fmt: skip
+"""Measures that a table of models shows, by the title of their column."""
 GOALS = {
     "at least 0.05": lambda row: row["value"] >= 0.05,
     "interval above 0": lambda row: row["low"] > 0,
@@ -264,3 +270,34 @@ def judge_questions(
         row |= measured.compare(measure, first, second)
         rows.append(row | {"goal": goal, "met": GOALS[goal](row)})
     return pd.DataFrame(rows)
+
+
+def tabulate_models(measures: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per model to be read: each of `COLUMNS` as `0.123 [0.100, 0.150]`.
+
+    Args:
+        measures: From `list_measures`.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    for row in measures.to_dict("records"):
+        if title := COLUMNS.get(row["measure"]):
+            rows.setdefault(row["model"], {})[title] = format_interval(row)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS.values()))
+    return table.rename_axis("model")
+
+
+def tabulate_questions(questions: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per registered question to be read: what was measured, its goal, the answer.
+
+    Args:
+        questions: From `judge_questions`.
+    """
+    names = questions[["model", "minus"]].fillna("")
+    compared = names.model + np.where(names.minus == "", "", " minus " + names.minus)
+    return pd.DataFrame({
+        "measure": questions.measure.replace(COLUMNS),
+        "model": compared,
+        "mean": [format_interval(row, signed=True) for row in questions.to_dict("records")],
+        "goal": questions.goal,
+        "met": np.where(questions.met, "yes", "no"),
+    })  # fmt: skip
