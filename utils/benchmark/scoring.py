@@ -67,11 +67,11 @@ def _median(values: list[float | None]) -> float | None:
 
 def register_in_keras(folder: Path) -> str:
     """Register the Keras file of the released model among a study's models; return its name."""
-    shipped = open_shipped_model()
+    released = open_shipped_model()
     folder.mkdir(parents=True)
-    file = Path(shutil.copy(shipped.file, folder))
+    file = Path(shutil.copy(released.file, folder))
     register_model(
-        folder, _KERAS_NAME, file, shipped.threshold, shipped.temperature, shipped.description
+        folder, _KERAS_NAME, file, released.threshold, released.temperature, released.description
     )
     return _KERAS_NAME
 

@@ -191,7 +191,7 @@ def open_guard(scorer: Scorer, network: Network) -> GuardedNetwork:
 
     Args:
         scorer: Model that scores.
-        network: Of `scorer.open()`; where it is the shipped one, one run gives both scores and
+        network: Of `scorer.open()`; where it is the released one, one run gives both scores and
             features.
 
     Raises:
@@ -201,7 +201,7 @@ def open_guard(scorer: Scorer, network: Network) -> GuardedNetwork:
 
     if scorer.guard is not None:
         return GuardedNetwork(network, load_guard(scorer.guard))
-    shipped = open_shipped_model()
-    if shipped.onnx is None or shipped.guard is None:
+    released = open_shipped_model()
+    if released.onnx is None or released.guard is None:
         raise ModelError("the released model has no guard; restore it: git checkout -- models")
-    return GuardedNetwork(OnnxNetwork(shipped.onnx), load_guard(shipped.guard))
+    return GuardedNetwork(OnnxNetwork(released.onnx), load_guard(released.guard))

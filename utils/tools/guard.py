@@ -202,14 +202,14 @@ def release_guard(study: Study) -> Path:
     Raises:
         DatasetError: if they are not there, or are others.
     """
-    shipped = open_shipped_model()
-    network, file = open_whole_image(shipped), guard_file(shipped.onnx)
+    released = open_shipped_model()
+    network, file = open_whole_image(released), guard_file(released.onnx)
     root, index = open_study_index(study)
-    record = shipped.file.parent / RECORD
+    record = released.file.parent / RECORD
     models = read_json(record)
-    if models[shipped.name]["dataset"]["fingerprint"] != dataset_fingerprint(index):
+    if models[released.name]["dataset"]["fingerprint"] != dataset_fingerprint(index):
         raise DatasetError(
-            f"{root} is not the data that {shipped.name} was trained on: its guard would judge by "
+            f"{root} is not the data that {released.name} was trained on: its guard would judge by "
             "other images; make data, and name the study of the network: STUDY=full"
         )
     rows = index[index.split == "train"]
@@ -218,7 +218,7 @@ def release_guard(study: Study) -> Path:
     patients = rows.patient_id.where(rows.patient_id != "", rows.image_id)
     guard = fit_guard(features, measure_contrast(images), rows.label, patients, study.seed)
     guard.save(file)
-    models[shipped.name]["guard"] = {"file": file.name, "sha256": file_sha256(file)}
+    models[released.name]["guard"] = {"file": file.name, "sha256": file_sha256(file)}
     write_json(record, models)
     write_csv(table_file(study.study, TABLE), measure_guard(guard, network, study))
     return file
