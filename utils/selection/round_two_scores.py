@@ -15,6 +15,7 @@ from utils.common.constants import EXTERNAL_SPLIT, PNEUMONIA, SCORED_SPLITS
 from utils.common.files import read_json, write_json
 from utils.common.paths import external_file, final_name, predictions_file, results_dir, table_file
 from utils.evaluation.calibration import correct_prevalence, evaluate_calibration
+from utils.evaluation.curves import decision_curve
 from utils.evaluation.external import BALANCED, HALF, LOCAL_NORMALS, score_external
 from utils.evaluation.intervals import DECIMALS, with_null
 from utils.evaluation.metrics import evaluate_predictions, paired_differences
@@ -26,7 +27,6 @@ from utils.evaluation.predictions import (
     select_split,
 )
 from utils.evaluation.study_metrics import evaluate_seeds
-from utils.evaluation.thresholds import net_benefit
 from utils.models.registry import SHIPPED_MODEL
 from utils.selection.choices import (
     ENSEMBLE,
@@ -234,18 +234,13 @@ def _score_seeds(
 
 def _draw_curve(parts: Mapping[str, pd.DataFrame], prevalence: float) -> list[dict[str, float]]:
     """Return the net benefit of models on test by threshold; treating nobody has 0."""
-    labels = next(iter(parts.values())).y_true
-    rows = []
-    for threshold in CURVE:
-        row = {
-            "threshold": threshold,
-            "treat_all": net_benefit(labels, np.ones(len(labels)), threshold),
-        }
-        for name, part in parts.items():
-            for kind, each in _correct(part, prevalence).items():
-                row[f"{name}, {kind}"] = net_benefit(each.y_true, each.probability, threshold)
-        rows.append({key: round(value, DECIMALS) for key, value in row.items()})
-    return rows
+    kinds = {
+        f"{name}, {kind}": rows for name, part in parts.items()
+        for kind, rows in _correct(part, prevalence).items()
+    }  # fmt: skip
+    curve = decision_curve(kinds, CURVE).round(DECIMALS)
+    curve.insert(1, "treat_all", curve.pop("treat all"))
+    return curve.to_dict("records")
 
 
 def score_external_set(
