@@ -85,8 +85,9 @@ NOTEBOOKS += $(1)
 $(EXECUTED_DIR)/$(1).ipynb: $(foreach number,$(2),$(EXECUTED_DIR)/$(filter $(number)_%,$(NOTEBOOKS)).ipynb) \
 	$(wildcard $(addprefix results/full/,$(call published,$(3))) $(if $(SOLUTIONS),exercises/solutions/$(1).md))
 endef
-# The full study's own notebooks write these files, all but one.
-published = $(if $(filter full,$(STUDY)),$(filter views_cost.csv,$(1)),$(1))
+# The full study's own notebooks write some of these files.
+OWN = pixel_baselines.csv histories/% provenance/%
+published = $(if $(filter full,$(STUDY)),$(filter-out $(OWN),$(1)),$(1))
 
 NOTEBOOKS :=
 $(call notebook, 01_data_exploration  ,       , pixel_baselines.csv)
@@ -97,9 +98,9 @@ $(call notebook, 05_evaluation        , 03 04 ,)
 $(call notebook, 06_grad_cam          , 04    ,)
 $(call notebook, 07_fine_tuning       , 04    ,)
 $(call notebook, 08_architectures     , 07    ,)
-$(call notebook, 09_outside_validation, 05 08 ,)
-$(call notebook, 10_operating_point   , 09    ,)
-$(call notebook, 11_shortcuts         , 09    ,)
+$(call notebook, 09_outside_validation, 05 08 , round_two_metrics.json external_metrics.json)
+$(call notebook, 10_operating_point   , 09    , round_two_metrics.json)
+$(call notebook, 11_shortcuts         , 09    , two_sites/measures.csv two_sites/questions.csv)
 $(call notebook, 12_trusting_heat_maps, 09    ,)
 SOURCES := $(NOTEBOOKS:%=notebooks/%.ipynb)
 EXECUTED := $(NOTEBOOKS:%=$(EXECUTED_DIR)/%.ipynb)

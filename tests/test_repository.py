@@ -55,6 +55,7 @@ CURVES = {
     "09_precision_recall.png",
     "09_roc.png",
     "10_decision_curve.png",
+    "10_decision_curve_two.png",
     "10_operating_point.png",
     "10_reliability.png",
     "12_attention.png",

@@ -14,7 +14,12 @@ from utils.common.files import write_csv, write_json
 from utils.common.paths import ROOT, choices_file, external_file, predictions_file, table_file
 from utils.evaluation import external
 from utils.evaluation.predictions import from_log_odds, log_odds
-from utils.evaluation.tables import goals_table, models_table, resampled_seeds_table
+from utils.evaluation.tables import (
+    calibration_table,
+    goals_table,
+    models_table,
+    resampled_seeds_table,
+)
 from utils.selection import round_two_scores
 from utils.selection.choices import (
     ENSEMBLE,
@@ -208,6 +213,12 @@ def test_tables_are_made_for_reading(results):
     models = models_table(scores, ["roc_auc", "ppv"])
     assert list(models.columns) == ["images", "ROC-AUC", "PPV"] and "shipped" in models.index
     assert len(models_table(scores, ["roc_auc"], "number_known")) == 4
+    calibration = calibration_table(scores)
+    assert len(calibration) == 4 * 2
+    row = calibration.loc["released, test"]
+    found = scores["models"]["released"]["calibration"]["test"]
+    assert row["ECE, corrected"] == f"{found['prevalence_corrected']['ece']:.3f}"
+    assert row.intercept != row["intercept, corrected"]
     assert "(" in resampled_seeds_table(scores).loc["lite0_96_crops", "ROC-AUC"]
 
 

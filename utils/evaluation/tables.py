@@ -203,6 +203,28 @@ def models_table(
     return pd.DataFrame.from_dict(rows, orient="index", columns=titles)
 
 
+def calibration_table(scores: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the calibration of the models of `round_two_metrics.json` that have one, as text.
+
+    A row per model and split; `corrected` is for having been trained with balanced classes, which
+    moves the intercept and leaves the slope.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    for name, scored in scores["models"].items():
+        for split, kinds in scored.get("calibration", {}).items():
+            found, corrected = kinds["as_is"], kinds["prevalence_corrected"]
+            rows[f"{displayed(name)}, {split}"] = {
+                "intercept": format_interval(found["intercept"], 2, signed=True),
+                "intercept, corrected": format_interval(corrected["intercept"], 2, signed=True),
+                "ECE": f"{found['ece']:.3f}",
+                "ECE, corrected": f"{corrected['ece']:.3f}",
+                "slope": format_interval(found["slope"], 2),
+                "Brier score": f"{found['brier']:.3f}",
+                "Brier score, corrected": f"{corrected['brier']:.3f}",
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def resampled_seeds_table(scores: Mapping[str, Any]) -> pd.DataFrame:
     """Return mean and range over the seeds, and the ROC-AUC's interval over seeds and patients."""
     rows = {
