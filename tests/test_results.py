@@ -1,5 +1,6 @@
 """The committed results of the full study are complete, and no broken model's."""
 
+import pandas as pd
 import pytest
 
 from utils.common.files import read_json
@@ -14,11 +15,13 @@ from utils.evaluation.predictions import (
     select_split,
 )
 from utils.evaluation.thresholds import choose_validation_threshold
+from utils.evaluation.two_sites import FILM_SPLITS, count_flips, list_measures, measure_models
 from utils.models.catalogue import BACKBONES
 from utils.selection import candidates as candidate_list
-from utils.selection import comparison, rule
+from utils.selection import comparison, rule, two_sites
 from utils.selection.choices import ENSEMBLE_TWO, RELEASED, round_two_networks
 from utils.selection.round_two_scores import METRICS_FILE, read_models
+from utils.shortcuts.pixel_baselines import BASELINES
 
 MODELS = list_models(published_results_dir())
 STUDY = load_study("full")
@@ -178,6 +181,33 @@ def test_round_two_is_scored_from_its_predictions():
             values = compute_metrics(rows.y_true, rows.probability, stored[name]["threshold"])
             found = {metric: stored[name][split][metric]["value"] for metric in values}
             assert found == pytest.approx(values, nan_ok=True)
+
+
+@pytest.mark.usefixtures("published")
+def test_two_sites_are_measured_from_their_predictions():
+    round_two = [name.removeprefix("final/") for name in round_two_networks()]
+    files = {
+        name: [f"{name}_seed{seed}" for seed in two_sites.SEEDS]
+        for name in (two_sites.HEAD, *two_sites.SETTINGS)
+    } | {name: [name] for name in (*BASELINES, *round_two)}
+    tables = {
+        name: [
+            load_predictions(two_sites.result_file("full", f"predictions/{file}"), FILM_SPLITS)
+            for file in own
+        ]
+        for name, own in files.items()
+    }
+    stored = pd.read_csv(two_sites.result_file("full", "measures"))
+    found = list_measures(measure_models(tables, two_sites.SEEDS, 2, 0))
+    pd.testing.assert_frame_equal(
+        found.drop(columns=["low", "high"]), stored.drop(columns=["low", "high"])
+    )
+    flips = pd.read_csv(two_sites.result_file("full", "flips")).astype({"seed": "Int64"})
+    pd.testing.assert_frame_equal(count_flips(tables, two_sites.SEEDS), flips)
+    questions = pd.read_csv(two_sites.result_file("full", "questions"))
+    asked = questions[["measure", "model", "minus"]].astype(object).where(questions.notna(), None)
+    assert [*map(tuple, asked.to_numpy())] == [question[:3] for question in two_sites.QUESTIONS]
+    assert (questions.high > questions.value).all() and (questions.low < questions.value).all()
 
 
 @scored

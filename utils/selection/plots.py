@@ -35,13 +35,13 @@ _NETWORK_LOOKS = tuple(zip((BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY), "osD^v
 """Color and marker of each network in turn."""
 _TWO_SITES_LABELS = {
     "gap": "gap: ROC-AUC in validation,\nwhere site and class go together, minus test",
-    "flips": "flips: test children whose answer\nis another one at the other site",
+    "flips": "flips: test children whose\npredicted class changes with the site",
 }
 _TWO_SITES_MODELS = {
-    "recipe": "frozen ResNet50",
-    "no_crop": "EfficientNet-Lite0,\nflip",
-    "robust": "EfficientNet-Lite0,\nrobust augmentation",
-    "crop_08": "EfficientNet-Lite0,\nflip, crop of 8% to 100%",
+    "recipe": "recipe\n(frozen ResNet50)",
+    "no_crop": "no_crop\n(flip alone)",
+    "robust": "robust\n(robust augmentation)",
+    "crop_08": "crop_08\n(crops of 8% to 100%)",
 }
 _AUC_TICKS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998)
 _LEAST_ERROR = 1e-3
