@@ -32,6 +32,7 @@ from utils.selection.ablation import (
     predict_ablation,
     require_scored,
     score_networks,
+    tabulate_criteria,
 )
 from utils.selection.choices import SelectionError
 
@@ -117,6 +118,12 @@ def test_criteria_are_judged_by_settings(results):
     assert judged.regret_low["perturbed"] <= 0 <= judged.regret_high["perturbed"]
     kept = pd.read_csv(table_file("full", "ablation_criteria"))
     assert kept.chosen.tolist() == judged.chosen.tolist()
+    shown = tabulate_criteria(kept).set_index("criterion")
+    row = judged.loc["validation"]
+    assert shown.regret["validation"] == (
+        f"{row.regret:.3f} [{row.regret_low:.3f}, {row.regret_high:.3f}]"
+    )
+    assert shown["Spearman's correlation"]["validation"].startswith(f"{row.spearman:.2f} [")
 
 
 def test_the_ablation_waits_for_the_scores(tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ from utils.data.splits import PLAIN, open_development, plain_fold
 from utils.evaluation.bootstrap import resample_rows
 from utils.evaluation.metrics import auc_by_ranks, compute_metrics
 from utils.evaluation.predictions import load_predictions, select_split
-from utils.evaluation.tables import format_range
+from utils.evaluation.tables import format_columns, format_range
 from utils.models.export import find_gray
 from utils.models.recipe import Candidate
 from utils.selection.choices import SelectionError
@@ -218,6 +218,21 @@ def judge_settings(
     )
     write_csv(table_file(study_name, CRITERIA_TABLE), table.round(6))
     return table.round(6)
+
+
+def tabulate_criteria(judged: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per criterion to be read, its correlation and its regret with intervals.
+
+    Args:
+        judged: From `judge_settings`.
+    """
+    named = judged.rename(columns={"low": "spearman_low", "high": "spearman_high"})
+    return pd.DataFrame({
+        "criterion": judged.criterion,
+        "Spearman's correlation": format_columns(named, "spearman", 2),
+        "chosen": judged.chosen,
+        "regret": format_columns(named, "regret", 3),
+    })  # fmt: skip
 
 
 def _resample_regrets(
