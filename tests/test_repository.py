@@ -58,6 +58,7 @@ CURVES = {
     "10_decision_curve_two.png",
     "10_operating_point.png",
     "10_reliability.png",
+    "11_crop_area.png",
     "11_two_sites.png",
     "12_attention.png",
     "12_cascade.png",

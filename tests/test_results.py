@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from utils.common.files import read_json
-from utils.common.paths import predictions_file, provenance_file, published_results_dir
+from utils.common.paths import predictions_file, provenance_file, published_results_dir, table_file
 from utils.common.provenance import read_provenance
 from utils.common.study import load_study
 from utils.evaluation.metrics import compute_metrics
@@ -17,8 +17,8 @@ from utils.evaluation.predictions import (
 from utils.evaluation.thresholds import choose_validation_threshold
 from utils.evaluation.two_sites import FILM_SPLITS, count_flips, list_measures, measure_models
 from utils.models.catalogue import BACKBONES
+from utils.selection import ablation, comparison, rule, two_sites
 from utils.selection import candidates as candidate_list
-from utils.selection import comparison, rule, two_sites
 from utils.selection.choices import ENSEMBLE_TWO, RELEASED, round_two_networks
 from utils.selection.round_two_scores import METRICS_FILE, read_models
 from utils.shortcuts.pixel_baselines import BASELINES
@@ -208,6 +208,18 @@ def test_two_sites_are_measured_from_their_predictions():
     asked = questions[["measure", "model", "minus"]].astype(object).where(questions.notna(), None)
     assert [*map(tuple, asked.to_numpy())] == [question[:3] for question in two_sites.QUESTIONS]
     assert (questions.high > questions.value).all() and (questions.low < questions.value).all()
+
+
+@pytest.mark.usefixtures("published")
+def test_the_ablation_is_scored_from_its_predictions(monkeypatch):
+    monkeypatch.setattr(ablation, "write_csv", lambda file, table: None)
+    stored = pd.read_csv(table_file("full", "ablation"))
+    pd.testing.assert_frame_equal(ablation.score_networks("full"), stored)
+    assert stored.groupby("setting").size().eq(3).all() and stored.setting.nunique() == 8
+    judged = ablation.judge_settings("full", stored, 2, STUDY.seed)
+    kept = pd.read_csv(table_file("full", "ablation_criteria"))
+    same = ["criterion", "settings", "spearman", "low", "high", "chosen", "regret"]
+    pd.testing.assert_frame_equal(judged[same], kept[same])
 
 
 @scored
