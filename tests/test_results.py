@@ -15,13 +15,12 @@ from utils.evaluation.predictions import (
     select_split,
 )
 from utils.evaluation.thresholds import choose_validation_threshold
-from utils.evaluation.two_sites import FILM_SPLITS, count_flips, list_measures, measure_models
+from utils.evaluation.two_sites import count_flips, list_measures, measure_models
 from utils.models.catalogue import BACKBONES
 from utils.selection import ablation, comparison, rule, two_sites
 from utils.selection import candidates as candidate_list
 from utils.selection.choices import ENSEMBLE_TWO, RELEASED, round_two_networks
 from utils.selection.round_two_scores import METRICS_FILE, read_models
-from utils.shortcuts.pixel_baselines import BASELINES
 
 MODELS = list_models(published_results_dir())
 STUDY = load_study("full")
@@ -185,18 +184,8 @@ def test_round_two_is_scored_from_its_predictions():
 
 @pytest.mark.usefixtures("published")
 def test_two_sites_are_measured_from_their_predictions():
-    round_two = [name.removeprefix("final/") for name in round_two_networks()]
-    files = {
-        name: [f"{name}_seed{seed}" for seed in two_sites.SEEDS]
-        for name in (two_sites.HEAD, *two_sites.SETTINGS)
-    } | {name: [name] for name in (*BASELINES, *round_two)}
-    tables = {
-        name: [
-            load_predictions(two_sites.result_file("full", f"predictions/{file}"), FILM_SPLITS)
-            for file in own
-        ]
-        for name, own in files.items()
-    }
+    names = [name.removeprefix("final/") for name in round_two_networks()]
+    tables = two_sites.read_tables(names)
     stored = pd.read_csv(two_sites.result_file("full", "measures"))
     found = list_measures(measure_models(tables, two_sites.SEEDS, 2, 0))
     pd.testing.assert_frame_equal(

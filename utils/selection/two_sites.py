@@ -246,8 +246,8 @@ def predict_baselines(open_films: Films) -> None:
         cached_table(_predictions(STUDY, kind), made_from, lambda table=table: table)
 
 
-def score_models(round_two: Sequence[str]) -> None:
-    """Write the three tables of the experiment from prediction files alone.
+def read_tables(round_two: Sequence[str]) -> dict[str, list[pd.DataFrame]]:
+    """Read the predictions of all models, one table for each seed, or one where there is none.
 
     Args:
         round_two: Names of round two's networks that have predicted.
@@ -256,10 +256,14 @@ def score_models(round_two: Sequence[str]) -> None:
     def read(*models: str) -> list[pd.DataFrame]:
         return [load_predictions(_predictions(STUDY, model), FILM_SPLITS) for model in models]
 
-    tables = {
-        name: read(*(f"{name}_seed{seed}" for seed in SEEDS)) for name in (HEAD, *SETTINGS)
-    } | {name: read(name) for name in (*BASELINES, *round_two)}
-    study = load_study(STUDY)
+    return {name: read(*(f"{name}_seed{seed}" for seed in SEEDS)) for name in (HEAD, *SETTINGS)} | {
+        name: read(name) for name in (*BASELINES, *round_two)
+    }
+
+
+def score_models(round_two: Sequence[str]) -> None:
+    """Write the three tables of the experiment from prediction files alone; see `read_tables`."""
+    tables, study = read_tables(round_two), load_study(STUDY)
     measured = measure_models(tables, SEEDS, study.resamples, study.seed)
     write_csv(result_file(STUDY, "measures"), list_measures(measured))
     write_csv(result_file(STUDY, "flips"), count_flips(tables, SEEDS))
