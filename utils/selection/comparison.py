@@ -42,9 +42,9 @@ from utils.evaluation.predictions import (
 )
 from utils.evaluation.tables import format_interval, format_range
 from utils.evaluation.thresholds import choose_validation_threshold, is_positive
+from utils.evaluation.without_labels import expect_accuracy, measure_agreement
 from utils.models.registry import RECORD, SHIPPED, SHIPPED_MODEL
 from utils.selection.choices import ENSEMBLE
-from utils.shortcuts.domain_shift import expect_accuracy, measure_agreement
 
 BASELINE, REIMPLEMENTATION = "vgg19", "resnet50"
 GOALS = {

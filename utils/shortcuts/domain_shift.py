@@ -1,7 +1,6 @@
-"""How far the test set differs from the training folder, and what unlabeled images say."""
+"""How far the test set differs from the training folder."""
 
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,6 @@ from utils.common.study import Study
 from utils.data.images import load_images
 from utils.data.index import open_study_index, patient_number
 from utils.data.splits import reduce_images
-from utils.evaluation.thresholds import is_positive
 from utils.shortcuts.features import CUES_SIZE, cues_made_from, measure_cues
 
 _FOLDS = 5
@@ -75,49 +73,3 @@ def tell_domains_apart(
         model, features, elsewhere, groups=patients, cv=folds, method="predict_proba"
     )[:, 1]
     return float(roc_auc_score(elsewhere, probability))
-
-
-def measure_agreement(probabilities: Sequence[np.ndarray], threshold: float) -> float:
-    """Return the proportion of images for which two models predict the same class, over all pairs.
-
-    Models with the same recipe agree where they are right, and disagree where the images are
-    unlike those in training (Jiang et al. 2022).
-
-    Args:
-        probabilities: Of each model, (n,) for the same images.
-        threshold: PNEUMONIA is predicted at this probability or above.
-
-    Raises:
-        ValueError: if there are fewer than two models.
-    """
-    if len(probabilities) < 2:
-        raise ValueError("agreement needs two models or more, such as two seeds of one recipe")
-    predicted = [is_positive(np.asarray(each), threshold) for each in probabilities]
-    return float(np.mean([np.mean(a == b) for a, b in combinations(predicted, 2)]))
-
-
-def expect_accuracy(
-    y_true: np.ndarray, known: np.ndarray, unknown: np.ndarray, threshold: float
-) -> float:
-    """Return the accuracy to expect on unlabeled images: average thresholded confidence.
-
-    Garg et al. 2022: find the confidence that as many labeled images reach as are classified
-    correctly, and see how many unlabeled ones reach it. Confidence is the distance to the
-    threshold, each side scaled to 1.
-
-    Args:
-        y_true: (n,) labels of images of the known site.
-        known: (n,) their probabilities.
-        unknown: (m,) probabilities of images of the new site.
-        threshold: PNEUMONIA is predicted at this probability or above.
-    """
-    wrong = np.mean(is_positive(np.asarray(known), threshold) != np.asarray(y_true))
-    needed = np.quantile(_confidence(known, threshold), wrong)
-    return float(np.mean(_confidence(unknown, threshold) >= needed))
-
-
-def _confidence(probability: np.ndarray, threshold: float) -> np.ndarray:
-    probability = np.asarray(probability, np.float64)
-    above = (probability - threshold) / max(1 - threshold, 1e-12)
-    below = (threshold - probability) / max(threshold, 1e-12)
-    return np.where(is_positive(probability, threshold), above, below)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from utils.shortcuts.domain_shift import expect_accuracy, measure_agreement
+from utils.evaluation.without_labels import expect_accuracy, measure_agreement
 
 
 def test_agreement_is_counted_over_pairs():
