@@ -20,7 +20,7 @@ from utils.models.catalogue import BACKBONES
 from utils.selection import ablation, comparison, rule, two_sites
 from utils.selection import candidates as candidate_list
 from utils.selection.choices import ENSEMBLE_TWO, RELEASED, round_two_networks
-from utils.selection.round_two_scores import METRICS_FILE, read_models
+from utils.selection.round_two_scores import HEADLINE, METRICS_FILE, read_models
 
 MODELS = list_models(published_results_dir())
 STUDY = load_study("full")
@@ -180,6 +180,13 @@ def test_round_two_is_scored_from_its_predictions():
             values = compute_metrics(rows.y_true, rows.probability, stored[name]["threshold"])
             found = {metric: stored[name][split][metric]["value"] for metric in values}
             assert found == pytest.approx(values, nan_ok=True)
+    for name in HEADLINE:
+        final = comparison.FinalModel(name, stored[name]["threshold"], (tables[name],))
+        again = comparison.score_subgroups(final, 2, 0)
+        assert stored[name]["errors"] == again["errors"]
+        for kind, metrics in again["by_etiology"].items():
+            found = stored[name]["by_etiology"][kind]["roc_auc"]["value"]
+            assert found == pytest.approx(metrics["roc_auc"]["value"])
 
 
 @pytest.mark.usefixtures("published")

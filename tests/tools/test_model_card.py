@@ -2,8 +2,10 @@ import pytest
 
 from tests.selection.test_comparison import CHOICES, models  # noqa: F401
 from utils.common.files import write_json
+from utils.evaluation.calibration import evaluate_calibration
 from utils.evaluation.intervals import with_null
 from utils.selection.comparison import score_final_models
+from utils.selection.round_two_scores import METRICS_FILE
 from utils.tools.model_card import card_blocks
 
 
@@ -11,7 +13,15 @@ from utils.tools.model_card import card_blocks
 def folders(tmp_path, models):  # noqa: F811
     results, shipped = tmp_path / "results", tmp_path / "models"
     write_json(results / "choices.json", CHOICES)
-    write_json(results / "final_metrics.json", with_null(score_final_models(models, 50, 0)))
+    first = score_final_models(models, 50, 0)
+    write_json(results / "final_metrics.json", with_null(first))
+    calibration = evaluate_calibration(models["a"].mean, 50, 0)
+    kinds = {"as_is": calibration, "prevalence_corrected": calibration}
+    second = first["a"] | {"calibration": {"test": kinds}}
+    write_json(
+        results / METRICS_FILE,
+        with_null({"models": {"released": second, "ensemble_two": second, "other": {}}}),
+    )
     record = {
         "sha256": "abc", "threshold": 0.4, "seed": 42, "weights": "ImageNet",
         "candidate": {"name": "a", "architecture": "small_cnn", "size": 64},
@@ -38,10 +48,12 @@ def test_the_card_says_what_the_results_say(folders):
     assert "`ensemble`, the mean probability of `b`, `a`" in blocks["card-model"]
     assert "Threshold 0.450" in blocks["card-model"] and "`abc`" in blocks["card-model"]
     assert "Threshold 0.5, SHA-256 `def`" in blocks["card-model"]
-    assert blocks["card-results"].splitlines()[2].startswith("| ensemble | ")
-    assert blocks["card-subgroups"].count("| virus |") == 2
+    for name in ("card-results", "card-subgroups", "card-failures"):
+        rows = [line.split(" | ")[0] for line in blocks[name].splitlines()[2:]]
+        assert [*dict.fromkeys(rows)] == ["| released", "| ensemble_two", "| ensemble", "| a"]
+    assert blocks["card-subgroups"].count("| virus |") == 4
+    assert blocks["card-calibration-two"].count(", test |") == 2
     assert blocks["card-calibration"].count("| test |") == 2
-    assert blocks["card-failures"].splitlines()[2].startswith("| ensemble | ")
     assert (
         "2 training runs on folds took 1.0 hours and 1 final runs 2.0 hours" in blocks["card-cost"]
     )
@@ -53,8 +65,9 @@ def test_the_card_says_what_the_results_say(folders):
     assert guard[-1] == "| noise (30) | 100.0% [88.4%, 100.0%] | 90.0% |"
 
 
-def test_without_notebook_09_there_is_no_card(folders):
+@pytest.mark.parametrize("file", ["final_metrics.json", METRICS_FILE])
+def test_without_the_scores_of_both_rounds_there_is_no_card(folders, file):
     results, shipped = folders
-    (results / "final_metrics.json").unlink()
-    with pytest.raises(FileNotFoundError, match="final_metrics"):
+    (results / file).unlink()
+    with pytest.raises(FileNotFoundError, match=file):
         card_blocks(results, shipped)

@@ -168,9 +168,7 @@ def _score_model(
             select_split(mean, split), model.threshold, resamples, seed
         )
     scored["calibration"] = measure_calibration_of(model)
-    errors = error_table(model).rename(columns={WRONG_AND_SURE: "sure and wrong"})
-    scored["errors"] = errors.to_dict("records")
-    scored["by_etiology"] = evaluate_by_etiology(test, model.threshold, resamples, seed)
+    scored |= score_subgroups(model, resamples, seed)
     if reference is not None:
         other = select_split(reference.mean, "test")
         scored["difference"] = {
@@ -184,6 +182,16 @@ def _score_model(
             key: round(value, DECIMALS) for key, value in delong.items()
         }
     return scored
+
+
+def score_subgroups(model: FinalModel, resamples: int, seed: int) -> dict[str, Any]:
+    """Return `errors` by group (see `error_table`) and metrics `by_etiology`, both on test."""
+    test = select_split(model.mean, "test")
+    errors = error_table(model).rename(columns={WRONG_AND_SURE: "sure and wrong"})
+    return {
+        "errors": errors.to_dict("records"),
+        "by_etiology": evaluate_by_etiology(test, model.threshold, resamples, seed),
+    }
 
 
 def _values(predictions: pd.DataFrame, threshold: float) -> dict[str, float]:

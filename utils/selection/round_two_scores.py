@@ -38,6 +38,7 @@ from utils.selection.choices import (
     read_choices,
     round_two_networks,
 )
+from utils.selection.comparison import FinalModel, score_subgroups
 
 METRICS_FILE, EXTERNAL_FILE = "round_two_metrics.json", "external_metrics.json"
 GOALS = (
@@ -130,9 +131,10 @@ def score_round_two(study_name: str, resamples: int, seed: int) -> dict[str, Any
         on validation and test with patient-level intervals; the models of `HEADLINE` also with
         identical test images counted once (`identical_once`), by both readings of who a patient is
         (`number_known`: PNEUMONIA images whose number the training folder has, with all normal
-        ones; `number_not_in_training`), and with the calibration on both splits. It is given for
-        probabilities as they are, and corrected for training with balanced classes: with the
-        training patients' prevalence q, log-odds(p) + log(q / (1 - q)). `seeds`: each metric of the
+        ones; `number_not_in_training`), on test `by_etiology` and with `errors` by group, and with
+        the calibration on both splits. It is given for probabilities as they are, and corrected
+        for training with balanced classes: with the training patients' prevalence q,
+        log-odds(p) + log(q / (1 - q)). `seeds`: each metric of the
         three seeds, their mean, and an interval that resamples patients and seeds. `differences`:
         see `PAIRS`; all but round one's at 0.5. `decision_curve`: net benefit by threshold.
     """
@@ -161,6 +163,8 @@ def score_round_two(study_name: str, resamples: int, seed: int) -> dict[str, Any
                 }
                 for split in SCORED_SPLITS
             }
+            final = FinalModel(name, thresholds[name], (table,))
+            models[name] |= score_subgroups(final, resamples, seed)
     scores = with_null({
         "intervals": {"resamples": resamples, "seed": seed, "resampled": "patients"},
         "prevalence": {"trained": BALANCED, "training_patients": round(prevalence, DECIMALS)},

@@ -8,8 +8,9 @@ import pandas as pd
 from utils.common.files import read_json
 from utils.common.names import displayed
 from utils.evaluation.metrics import METRICS
-from utils.evaluation.tables import format_interval
+from utils.evaluation.tables import calibration_table, format_interval
 from utils.models.registry import RELEASED_MODEL, SHIPPED_MODEL
+from utils.selection.choices import ENSEMBLE_TWO, RELEASED
 from utils.selection.comparison import WRONG_AND_SURE
 from utils.selection.round_two_scores import METRICS_FILE
 
@@ -34,8 +35,8 @@ POSE_WORDS = {
 }  # fmt: skip
 """How the card calls the kinds of `results/full/guard.csv`."""
 CARD_BLOCKS = (
-    "card-model", "card-results", "card-subgroups", "card-calibration", "card-failures",
-    "card-cost", "card-guard",
+    "card-model", "card-results", "card-subgroups", "card-calibration-two", "card-calibration",
+    "card-failures", "card-cost", "card-guard",
 )  # fmt: skip
 """Names of the markers between which the card is generated."""
 
@@ -48,19 +49,24 @@ def card_blocks(results: Path, shipped: Path) -> dict[str, str]:
         shipped: Folder of the shipped model and its `models.json`.
 
     Raises:
-        FileNotFoundError: if notebook 09 has not been run on the full study.
+        FileNotFoundError: if a round has not been scored on the full study.
     """
     choices = read_json(results / "choices.json")
-    scores = read_json(results / "final_metrics.json")
+    first = read_json(results / "final_metrics.json")
+    second = read_json(results / METRICS_FILE)
     records = read_json(shipped / "models.json")
-    names = [name for name in dict.fromkeys((choices["chosen"], choices["single"], SHIPPED_MODEL))
-             if name in scores]  # fmt: skip
+    of_first = [choices["chosen"], choices["single"], SHIPPED_MODEL]
+    of_second = [RELEASED, ENSEMBLE_TWO]
+    scores = {name: second["models"][name] for name in of_second} | {
+        name: first[name] for name in of_first if name in first
+    }
     contents = (
         _describe_models(choices, records),
-        _results(scores, names),
-        _subgroups(scores, names),
-        _calibration(scores, names),
-        _failures(scores, names),
+        _results(scores),
+        _subgroups(scores),
+        _calibration_of_second({name: scores[name] for name in of_second}),
+        _calibration({name: scores[name] for name in of_first if name in scores}),
+        _failures(scores),
         _cost(results),
         _guard(results),
     )
@@ -130,33 +136,33 @@ def _describe_models(choices: dict[str, Any], records: dict[str, Any]) -> str:
     )
 
 
-def _results(scores: dict[str, Any], names: list[str]) -> str:
+def _results(scores: dict[str, Any]) -> str:
     rows = [
         [
             displayed(name),
-            *(format_interval(scores[name]["test"][metric]) for metric in RESULT_METRICS),
+            *(format_interval(scored["test"][metric]) for metric in RESULT_METRICS),
         ]
-        for name in names
+        for name, scored in scores.items()
     ]
     return _table(["on test", *(METRICS[metric] for metric in RESULT_METRICS)], rows)
 
 
-def _subgroups(scores: dict[str, Any], names: list[str]) -> str:
+def _subgroups(scores: dict[str, Any]) -> str:
     rows = [
         [
             displayed(name), kind,
             *(format_interval(values[key]) for key in ("roc_auc", "sensitivity")),
         ]
-        for name in names
-        for kind, values in scores[name]["by_etiology"].items()
+        for name, scored in scores.items()
+        for kind, values in scored["by_etiology"].items()
     ]  # fmt: skip
     return _table(["model", "pneumonia", "ROC-AUC", "sensitivity"], rows)
 
 
-def _calibration(scores: dict[str, Any], names: list[str]) -> str:
+def _calibration(scores: dict[str, Any]) -> str:
     rows = []
-    for name in names:
-        measured = scores[name]["calibration"]
+    for name, scored in scores.items():
+        measured = scored["calibration"]
         for split in ("validation", "test"):
             part = measured[split]
             rows.append([
@@ -174,15 +180,21 @@ def _calibration(scores: dict[str, Any], names: list[str]) -> str:
     return _table(header, rows)
 
 
-def _failures(scores: dict[str, Any], names: list[str]) -> str:
+def _calibration_of_second(scores: dict[str, Any]) -> str:
+    table = calibration_table({"models": scores})
+    rows = [[name, *cells] for name, cells in zip(table.index, table.to_numpy(), strict=True)]
+    return _table(["model, split", *table.columns], rows)
+
+
+def _failures(scores: dict[str, Any]) -> str:
     rows = [
         [
             displayed(name),
             group["group"],
             *(str(group[key]) for key in ("images", "wrong", "sure and wrong")),
         ]
-        for name in names
-        for group in scores[name]["errors"]
+        for name, scored in scores.items()
+        for group in scored["errors"]
     ]
     return _table(["model", "test images of", "images", "wrong", WRONG_AND_SURE], rows)
 
