@@ -203,7 +203,7 @@ def test_differences_are_paired_and_the_curve_is_drawn(results):
     positive = test.probability >= 0.5
     by_hand = (positive & (test.y_true == 1)).mean() - (positive & (test.y_true == 0)).mean()
     assert half[f"{ENSEMBLE_TWO}, as_is"] == pytest.approx(by_hand)
-    assert half["treat_all"] == pytest.approx(1 / 3)
+    assert half["treat all"] == pytest.approx(1 / 3)
 
 
 def test_tables_are_made_for_reading(results):

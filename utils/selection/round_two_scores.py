@@ -242,9 +242,7 @@ def _draw_curve(parts: Mapping[str, pd.DataFrame], prevalence: float) -> list[di
         f"{name}, {kind}": rows for name, part in parts.items()
         for kind, rows in _correct(part, prevalence).items()
     }  # fmt: skip
-    curve = decision_curve(kinds, CURVE).round(DECIMALS)
-    curve.insert(1, "treat_all", curve.pop("treat all"))
-    return curve.to_dict("records")
+    return decision_curve(kinds, CURVE).round(DECIMALS).to_dict("records")
 
 
 def score_external_set(
