@@ -24,11 +24,12 @@ from utils.explanation.measures import BASELINES, NO_NETWORK
 from utils.explanation.networks import find_explained, randomize_in_steps
 from utils.explanation.run import TABLES
 from utils.models.prediction import predict_pixels
-from utils.models.registry import SHIPPED_MODEL, open_shipped_model
+from utils.models.registry import RELEASED_MODEL, SHIPPED_MODEL
 from utils.phantoms import sets
 from utils.phantoms.sets import load_opacity_mask, plan_phantom_dataset
 
 STUDY = load_study("full")
+EXPLAINED = find_explained(STUDY)
 FOLDER = ROOT / "results" / "full" / "explanation"
 METHOD = "gradcam_plus_plus"
 """The method whose maps are computed again; the cheapest of those that are never zero."""
@@ -46,7 +47,7 @@ def read(name: str) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def network():
-    return open_shipped_model(SHIPPED_MODEL).load()
+    return EXPLAINED.load()
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +63,20 @@ def real_data(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_tables_are_of_the_shipped_network_and_whole(name):
+def test_tables_are_of_the_released_network_and_whole(name):
     record, table = read_json(FOLDER / f"{name}.json"), read(name)
-    assert record["sha256"] == find_explained(load_study("full")).describe()["sha256"]
+    assert EXPLAINED.title == RELEASED_MODEL
+    assert record["sha256"] == EXPLAINED.describe()["sha256"]
     if name == "truth":
         assert table.image_id.nunique() >= 200, "the issue asks for 200 ill phantoms"
         expected = {(NO_NETWORK, each) for each in BASELINES} | {
-            (network, method) for network in ("small", "taught") for method in METHODS
+            (network, method) for network in (RELEASED_MODEL, "taught") for method in METHODS
         }
         found = set(zip(table.network, table["map"], strict=True))
         assert found == expected
     elif name == "attention":
-        assert (table.groupby("network").size() == 624).all()
+        sizes = table.groupby("network").size()
+        assert sizes.to_dict() == {RELEASED_MODEL: 624, SHIPPED_MODEL: 624}
     elif name == "other_images":
         pairs = table.groupby("map")[["image_id", "healthy_id"]].nunique()
         assert set(pairs.index) == set(METHODS)
@@ -96,7 +99,7 @@ def test_maps_of_phantoms_meet_their_opacities_as_committed(network, explain, tm
         sets._write_image(tmp_path, plan[image_id])
         image = load_images(tmp_path, [image_id]).astype(np.float32)
         mask = load_opacity_mask(tmp_path, image_id)
-        row = truth.loc[(image_id, "small", METHOD)]
+        row = truth.loc[(image_id, RELEASED_MODEL, METHOD)]
         assert predict_pixels(network, image)[0] == pytest.approx(row.probability, abs=CLOSE)
         cam = explain(image, PNEUMONIA)[0]
         assert measures.energy_inside_mask(cam, mask) == pytest.approx(row.energy_inside, abs=CLOSE)
@@ -170,7 +173,7 @@ def test_maps_stay_as_stable_as_committed(network, explain, real_data):
 @pytest.mark.slow
 def test_energy_lies_where_committed(network, real_data):
     table = read("attention")
-    rows = table[(table.network == "small") & (table.maximum > 0.05)].iloc[[3, 200, 300]]
+    rows = table[(table.network == RELEASED_MODEL) & (table.maximum > 0.05)].iloc[[3, 200, 300]]
     images = load_images(real_data, rows.image_id).astype(np.float32)
     maps = build_explainer(network)(images, PNEUMONIA)
     for region, mask in regions_of_interest().items():

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from utils.common.constants import IMAGE_SIZE, PNEUMONIA
 from utils.common.files import cached_table
-from utils.common.paths import dataset_dir, final_name, model_file, predictions_file, table_file
+from utils.common.paths import dataset_dir, table_file
 from utils.common.study import Study
 from utils.data.index import build_index
 from utils.data.regions import inside_frame, lung_template
@@ -29,12 +29,15 @@ from utils.explanation.experiments import (
 )
 from utils.explanation.heat_maps import build_explainer, build_explainers
 from utils.explanation.measures import NO_NETWORK
-from utils.explanation.networks import Explained, find_explained, phantom_recipe, train_on_phantoms
+from utils.explanation.networks import (
+    find_compared,
+    find_explained,
+    phantom_recipe,
+    train_on_phantoms,
+)
 from utils.models.prediction import predict_pixels
 from utils.phantoms.sets import PHANTOM_VERSION, load_opacity_mask, write_phantom_dataset
 
-ROBUST, PLAIN = "lite0_96_robust", "lite0_96_reference"
-"""Candidates whose attention is compared: the same network and budget, other augmentation."""
 BORDER, CORNER = 1 / 8, 1 / 5
 """Shares of the side: of a frame around the image, and of a square in each corner."""
 
@@ -119,24 +122,17 @@ def regions_of_interest() -> dict[str, np.ndarray]:
 def measure_attention(study: Study) -> pd.DataFrame:
     """Return where Grad-CAM's energy lies on all test images, by network and outcome.
 
-    Networks are the explained one, and two that differ in their augmentation alone, where the
-    study has finished them.
+    Networks are the explained one, and those of `networks.find_compared`.
 
     Returns:
         A row per image and network: image_id, patient_id, network, y_true, called, maximum, and the
         share of the energy in each of `regions_of_interest`; empty where a map is zero.
     """
-    explained, seed = find_explained(study), study.final_seeds[0]
-    names = [
-        final_name(name, seed)
-        for name in (ROBUST, PLAIN)
-        if predictions_file(study.study, final_name(name, seed)).is_file()
-    ]
+    explained, others = find_explained(study), find_compared(study)
 
     def make() -> pd.DataFrame:
         root, test = open_test_images(study)
         pixels, regions = load_pixels(root, test), regions_of_interest()
-        others = [Explained(name, model_file(study.study, name)) for name in names]
         parts = []
         for each in (explained, *others):
             network = each.load()
@@ -154,7 +150,8 @@ def measure_attention(study: Study) -> pd.DataFrame:
         return pd.concat(parts, ignore_index=True).round(ROUND)
 
     made_from = explained.describe() | {
-        "dataset": images_key(study)["dataset"], "networks": names,
+        "dataset": images_key(study)["dataset"],
+        "networks": [each.describe() for each in others],
         "border": BORDER, "corner": CORNER,
     }  # fmt: skip
     return cached_table(table_file(study.study, "explanation/attention"), made_from, make)

@@ -19,13 +19,14 @@ from utils.data.images import load_images
 from utils.data.index import build_index, open_study_index
 from utils.data.splits import development_index, load_development_images
 from utils.evaluation.thresholds import is_positive
-from utils.models.export import export_full_size
+from utils.models.export import export_full_size, without_ten_crops
 from utils.models.prediction import predict_pixels
 from utils.models.recipe import Candidate
-from utils.models.registry import SHIPPED_MODEL, open_shipped_model
+from utils.models.registry import RELEASED_MODEL, SHIPPED_MODEL, open_shipped_model
 from utils.phantoms.sets import write_phantom_dataset
 from utils.selection.candidates import find_candidate
-from utils.selection.choices import read_choices
+from utils.selection.choices import RELEASED, read_choices
+from utils.selection.round_two import SIZES
 from utils.training.fine_tuning import describe_training, train_candidate
 
 TRAINING_SHARE = 2
@@ -49,8 +50,12 @@ class Explained:
         return self.name.removeprefix("final/")
 
     def load(self) -> keras.Model:
-        """Return the network, from (n, 224, 224, 3) RGB in [0, 255] to probabilities."""
-        return keras.models.load_model(self.file, compile=False, safe_mode=True)
+        """Return the network, from (n, 224, 224, 3) RGB in [0, 255] to probabilities.
+
+        It answers by the whole image, the only view of the released network whose maps are drawn.
+        """
+        network = keras.models.load_model(self.file, compile=False, safe_mode=True)
+        return without_ten_crops(network) if self.name == RELEASED_MODEL else network
 
     def describe(self) -> dict[str, str]:
         """Return what a table that is made from the network depends on."""
@@ -58,30 +63,48 @@ class Explained:
 
 
 def find_explained(study: Study) -> Explained:
-    """Return the single model that a study chose: as it ships, or as it was trained here.
+    """Return the released network, or the single model of a study without a second round.
 
     Raises:
-        ModelError: if the shipped file is not the recorded one.
+        ModelError: if the released file is not the recorded one.
     """
-    if predictions_file(study.study, f"final/{SHIPPED_MODEL}").is_file():
-        return Explained(SHIPPED_MODEL, open_shipped_model(SHIPPED_MODEL).file)
+    if _has_released(study):
+        return Explained(RELEASED_MODEL, open_shipped_model().file)
     single = read_choices(study.study)["single"]
     name = final_name(single, study.final_seeds[0])
     return Explained(name, model_file(study.study, name))
 
 
-def _single_recipe(study: Study) -> Candidate:
-    return find_candidate(read_choices(study.study)["single"])
+def find_compared(study: Study) -> list[Explained]:
+    """Return other networks whose maps are compared with those of the explained one, if any.
+
+    Raises:
+        ModelError: if a released file is not the recorded one.
+    """
+    if not _has_released(study):
+        return []
+    return [Explained(SHIPPED_MODEL, open_shipped_model(SHIPPED_MODEL).file)]
+
+
+def _has_released(study: Study) -> bool:
+    return predictions_file(study.study, RELEASED).is_file()
+
+
+def _explained_recipe(study: Study) -> Candidate:
+    return SIZES[0] if _has_released(study) else find_candidate(read_choices(study.study)["single"])
 
 
 # --- A network that was trained on phantoms --------------------------------------------------
 
 
 def phantom_recipe(study: Study) -> Candidate:
-    """Return the single model's recipe, under a name of its own."""
-    single = _single_recipe(study)
-    epochs = study.candidate_epochs or single.epochs
-    return replace(single, name=f"{single.name}_phantoms", epochs=epochs)
+    """Return the explained network's recipe, under a name of its own.
+
+    Phantoms are few: round two's recipe takes as many more epochs as in `docs/phantoms.md`.
+    """
+    recipe = _explained_recipe(study)
+    epochs = 4 * recipe.epochs if _has_released(study) else study.candidate_epochs or recipe.epochs
+    return replace(recipe, name=f"{recipe.name}_phantoms", epochs=epochs)
 
 
 def train_on_phantoms(study: Study, recipe: Candidate) -> keras.Model:
@@ -89,7 +112,7 @@ def train_on_phantoms(study: Study, recipe: Candidate) -> keras.Model:
     count = TRAINING_SHARE * study.known_phantoms
     root = write_phantom_dataset(dataset_dir(f"taught_phantoms_{count}"), count, seed=8)
     index = development_index(build_index(root, seed=0, validation_fraction=0.5))
-    images = load_development_images(root, index, recipe.size)
+    images = load_development_images(root, index, recipe.image_size)
     return _train_full_size(study, recipe, images, index.label.to_numpy())
 
 
@@ -154,12 +177,12 @@ def _randomize(value: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def random_label_recipe(study: Study) -> Candidate:
-    """Return the single model's recipe without what keeps it from memorizing labels."""
-    single = _single_recipe(study)
+    """Return the explained network's recipe without what keeps it from memorizing labels."""
+    recipe = _explained_recipe(study)
     epochs = RANDOM_LABEL_EPOCHS if study.candidate_epochs is None else study.candidate_epochs
     return replace(
-        single, name=f"{single.name}_random_labels", transforms=(), epochs=epochs,
-        label_smoothing=0.0, dropout=0.0, class_weights=False,
+        recipe, name=f"{recipe.name}_random_labels", transforms=(), epochs=epochs,
+        smallest_crop=0.0, label_smoothing=0.0, dropout=0.0, class_weights=False,
     )  # fmt: skip
 
 
@@ -169,7 +192,7 @@ def train_on_random_labels(study: Study, recipe: Candidate) -> tuple[keras.Model
     train = index[index.split == "train"]
     train = train.sample(min(RANDOM_LABEL_IMAGES, len(train)), random_state=study.seed)
     labels = np.random.default_rng(study.seed).permutation(train.label.to_numpy())
-    images = load_development_images(root, train, recipe.size)
+    images = load_development_images(root, train, recipe.image_size)
     network = _train_full_size(study, recipe, images, labels)
     predicted = is_positive(predict_pixels(network, load_images(root, train.image_id)), 0.5)
     return network, float((predicted == labels).mean())

@@ -1,7 +1,7 @@
 """Whether heat maps can be trusted: the tables of notebook 12, made once and kept.
 
 `python -m utils.explanation.run --study full` (`make explain`) explains one network, the
-single model that the study chose, in seven ways, and writes a table for each to
+released one or the single model that the study chose, in seven ways, and writes a table for each to
 `results/<study>/explanation/`:
 
 - `truth.csv`: maps of phantoms against their opacities, and baseline maps;
@@ -10,7 +10,7 @@ single model that the study chose, in seven ways, and writes a table for each to
 - `random_labels.csv`: maps of a network that was trained on shuffled labels;
 - `faithfulness.csv`: deletion and insertion, in the order of a map and of baseline maps;
 - `stability.csv`: maps of images that were shifted or brightened and whose prediction stays;
-- `attention.csv`: where the energy of maps lies that come from robust and from plain training.
+- `attention.csv`: where the energy of maps lies, of the network and of round one's.
 
 Each table is kept with what it was made from. An interrupted run goes on with the image, or the
 table, that it was at.

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from utils.common.constants import IMAGE_SIZE
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -44,6 +46,11 @@ class Candidate:
     gradual: bool = False
     """Whether the head trains alone at first and the others join it from above, until all train
     at half of the epochs."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the gray images that a training is given: crops are cut from 224 pixels."""
+        return IMAGE_SIZE if self.smallest_crop else self.size
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Candidate":
