@@ -22,7 +22,7 @@ CONSTANTS = (
     r"Figure \d+\.\d",
     # Conventions of the field.
     r"95% (confidence )?interval", r"5% level", r"\b[Aa]t 0\.5\b(?! of)",
-    r"threshold of 0\.5 for all", r"AUC of 0\.5 would",
+    r"threshold of 0\.5 for both", r"AUC of 0\.5 would",
     r"fall to 0\.5 without", r"away from 0\.5", r"a probability of 0\.5", r"not near 0\.5",
     r"threshold not 0\.5\?\*\* 0\.5 is optimal", r"0\.5 is chance", r"And 0\.5 has seen no answers",
     r"95 of 100 repetitions", r"ln 2 = 0\.69", r"images given 0\.9",

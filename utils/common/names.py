@@ -3,8 +3,6 @@
 DISPLAYED = {
     "small": "shipped",
     "taught": "phantom-trained",
-    "lite0_96_robust_seed42": "robust",
-    "lite0_96_reference_seed42": "strong geometry",
 }
 """By stored name; `results/full/README.md` lists the stored names of everything else, too."""
 
