@@ -72,6 +72,16 @@ def test_where_less_is_better_the_difference_is_reversed(truth):
     assert (compared.better == "no").all()
 
 
+def test_opposite_results_of_two_classes_are_told_apart(truth):
+    small = truth.image_id.isin(truth.image_id.unique()[::2])
+    truth = truth.assign(predicted=np.where(small, "NORMAL", "PNEUMONIA"))
+    worse = small & (truth["map"] == "gradcam")
+    truth.loc[worse, "energy_inside"] -= 0.3
+    compared = compare_with_baselines(truth, {"energy_inside": "energy"}, 200, 0)
+    better = compared.set_index(["predicted", "map"]).better
+    assert better["PNEUMONIA", "gradcam"] == "energy" and better["NORMAL", "gradcam"] == "no"
+
+
 def test_opacities_fall_into_thirds_by_image(truth):
     sizes = size_of_opacity(truth)
     per_image = truth.assign(size=sizes).groupby("image_id")["size"].nunique()

@@ -118,7 +118,8 @@ def compare_with_baselines(
     The best baseline of each measure is the one with the best mean, see `best_baselines`.
 
     Args:
-        table: A row per image and map, with `map` and, if there are several, `network`.
+        table: A row per image and map, with `map` and, if there are several, `network` and
+            `predicted` class.
         measures: Columns that are compared, with their titles.
         resamples: Bootstrap resamples.
         seed: Of the resamples.
@@ -127,11 +128,11 @@ def compare_with_baselines(
         baselines: Baseline maps, of which the best is taken.
 
     Returns:
-        A row per network and method, or per method: for each measure the mean difference with its
-        interval, see `summarize`, and `better`: titles of the measures whose interval lies
-        above 0.
+        A row per method, and per network and predicted class where the table has them: for each
+        measure the mean difference with its interval, see `summarize`, and `better`: titles of the
+        measures whose interval lies above 0.
     """
-    by = ["network", "map"] if "network" in table else ["map"]
+    by = [*(name for name in ("network", "predicted") if name in table), "map"]
     methods = table[~table["map"].isin(BASELINES)].copy()
     rivals = table[table["map"].isin(baselines)]
     for measure, best in best_baselines(rivals, list(measures), less_is_better).items():
