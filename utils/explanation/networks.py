@@ -25,8 +25,8 @@ from utils.models.recipe import Candidate
 from utils.models.registry import RELEASED_MODEL, SHIPPED_MODEL, open_shipped_model
 from utils.phantoms.sets import write_phantom_dataset
 from utils.selection.candidates import find_candidate
-from utils.selection.choices import RELEASED, read_choices
-from utils.selection.round_two import SIZES
+from utils.selection.choices import read_choices
+from utils.selection.round_two import PHANTOM_EPOCHS, SIZES
 from utils.training.fine_tuning import describe_training, train_candidate
 
 TRAINING_SHARE = 2
@@ -69,7 +69,7 @@ def find_explained(study: Study) -> Explained:
         ModelError: if the released file is not the recorded one.
     """
     if _has_released(study):
-        return Explained(RELEASED_MODEL, open_shipped_model().file)
+        return Explained(RELEASED_MODEL, open_shipped_model(RELEASED_MODEL).file)
     single = read_choices(study.study)["single"]
     name = final_name(single, study.final_seeds[0])
     return Explained(name, model_file(study.study, name))
@@ -87,7 +87,7 @@ def find_compared(study: Study) -> list[Explained]:
 
 
 def _has_released(study: Study) -> bool:
-    return predictions_file(study.study, RELEASED).is_file()
+    return predictions_file(study.study, RELEASED_MODEL).is_file()
 
 
 def _explained_recipe(study: Study) -> Candidate:
@@ -98,12 +98,10 @@ def _explained_recipe(study: Study) -> Candidate:
 
 
 def phantom_recipe(study: Study) -> Candidate:
-    """Return the explained network's recipe, under a name of its own.
-
-    Phantoms are few: round two's recipe takes as many more epochs as in `docs/phantoms.md`.
-    """
-    recipe = _explained_recipe(study)
-    epochs = 4 * recipe.epochs if _has_released(study) else study.candidate_epochs or recipe.epochs
+    """Return the explained network's recipe, under a name of its own, with epochs for phantoms."""
+    recipe, epochs = _explained_recipe(study), PHANTOM_EPOCHS
+    if not _has_released(study):
+        epochs = study.candidate_epochs or recipe.epochs
     return replace(recipe, name=f"{recipe.name}_phantoms", epochs=epochs)
 
 

@@ -158,7 +158,6 @@ def _score_model(
     model: FinalModel, reference: FinalModel | None, resamples: int, seed: int
 ) -> dict[str, Any]:
     mean = model.mean
-    test = select_split(mean, "test")
     scored: dict[str, Any] = {
         "threshold": model.threshold,
         "seeds": [_values(select_split(table, "test"), model.threshold) for table in model.seeds],
@@ -170,7 +169,7 @@ def _score_model(
     scored["calibration"] = measure_calibration_of(model)
     scored |= score_subgroups(model, resamples, seed)
     if reference is not None:
-        other = select_split(reference.mean, "test")
+        test, other = (select_split(each, "test") for each in (mean, reference.mean))
         scored["difference"] = {
             metric: paired_difference(
                 test, other, resamples, seed, metric, (model.threshold, reference.threshold)

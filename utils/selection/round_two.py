@@ -89,6 +89,8 @@ _BASE = Candidate(
 )  # fmt: skip
 SIZES = (_BASE, replace(_BASE, name=ROUND_TWO_RECIPES[1], size=96))
 """The first of them with the first seed is the released network."""
+PHANTOM_EPOCHS = 96
+"""Of these recipes on phantoms, which are few; registered in `docs/phantoms.md`."""
 
 
 def _setting(name: str, smallest_crop: float, transforms: Sequence[str] = ("flip",)) -> Candidate:

@@ -134,9 +134,9 @@ def score_round_two(study_name: str, resamples: int, seed: int) -> dict[str, Any
         ones; `number_not_in_training`), on test `by_etiology` and with `errors` by group, and with
         the calibration on both splits. It is given for probabilities as they are, and corrected
         for training with balanced classes: with the training patients' prevalence q,
-        log-odds(p) + log(q / (1 - q)). `seeds`: each metric of the
-        three seeds, their mean, and an interval that resamples patients and seeds. `differences`:
-        see `PAIRS`; all but round one's at 0.5. `decision_curve`: net benefit by threshold.
+        log-odds(p) + log(q / (1 - q)). `seeds`: each metric of the three seeds, their mean, and an
+        interval that resamples patients and seeds. `differences`: see `PAIRS`; all but round one's
+        at 0.5. `decision_curve`: net benefit by threshold.
     """
     tables = read_models(study_name)
     thresholds = dict.fromkeys(tables, HALF) | list_thresholds(

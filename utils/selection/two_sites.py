@@ -55,6 +55,7 @@ from utils.selection.choices import SelectionError, round_two_networks
 from utils.selection.final_models import train_and_export_head
 from utils.selection.round_two import (
     ABLATION,
+    PHANTOM_EPOCHS,
     SEEDS,
     describe_registration,
     predict_missing,
@@ -74,7 +75,7 @@ SETS = {"train": (2301, 400, 0.85), "validation": (2302, 200, 0.85), "test": (23
 """Rendering seed, films, and the share at the class's own site; see `plan_site_films`."""
 HEAD, BACKBONE = "recipe", "resnet50"
 SETTINGS = {
-    name: replace(recipe, name=name, epochs=96)
+    name: replace(recipe, name=name, epochs=PHANTOM_EPOCHS)
     for name in ("no_crop", "robust", "crop_08")
     for recipe in ABLATION
     if recipe.name == f"ablation_{name}"

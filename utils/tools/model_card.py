@@ -10,7 +10,7 @@ from utils.common.names import displayed
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.tables import calibration_table, format_interval
 from utils.models.registry import RELEASED_MODEL, SHIPPED_MODEL
-from utils.selection.choices import ENSEMBLE_TWO, RELEASED
+from utils.selection.choices import ENSEMBLE_TWO
 from utils.selection.comparison import WRONG_AND_SURE
 from utils.selection.round_two_scores import METRICS_FILE
 
@@ -52,21 +52,20 @@ def card_blocks(results: Path, shipped: Path) -> dict[str, str]:
         FileNotFoundError: if a round has not been scored on the full study.
     """
     choices = read_json(results / "choices.json")
-    first = read_json(results / "final_metrics.json")
-    second = read_json(results / METRICS_FILE)
     records = read_json(shipped / "models.json")
-    of_first = [choices["chosen"], choices["single"], SHIPPED_MODEL]
-    of_second = [RELEASED, ENSEMBLE_TWO]
-    scores = {name: second["models"][name] for name in of_second} | {
-        name: first[name] for name in of_first if name in first
-    }
+    scored_first = read_json(results / "final_metrics.json")
+    scored_second = read_json(results / METRICS_FILE)["models"]
+    names = (choices["chosen"], choices["single"], SHIPPED_MODEL)
+    first = {name: scored_first[name] for name in names if name in scored_first}
+    second = {name: scored_second[name] for name in (RELEASED_MODEL, ENSEMBLE_TWO)}
+    both = second | first
     contents = (
         _describe_models(choices, records),
-        _results(scores),
-        _subgroups(scores),
-        _calibration_of_second({name: scores[name] for name in of_second}),
-        _calibration({name: scores[name] for name in of_first if name in scores}),
-        _failures(scores),
+        _results(both),
+        _subgroups(both),
+        _calibration_of_second(second),
+        _calibration(first),
+        _failures(both),
         _cost(results),
         _guard(results),
     )
